@@ -1,1 +1,6 @@
-//! Tidemill.
+//! An embedded, broker-agnostic stream processor for trading.
+
+pub mod config;
+pub mod events;
+
+pub use tidemill_broker as broker;

@@ -1,0 +1,5 @@
+//! Pipeline files: as written, then as checked.
+
+pub mod plan;
+
+pub use plan::Plan;
