@@ -44,6 +44,10 @@ pub struct RowHead {
     pub present: u64,
     /// Event time, microseconds.
     pub time: i64,
+    /// The watermark of the row's stream once this row has been seen, microseconds: set by the
+    /// source, [`i64::MIN`] until then. Kept per row so that what is late does not depend on how
+    /// batches were cut.
+    pub watermark: i64,
     /// The key, as a range of the slab; `None` for events without one.
     pub key: Option<Text>,
     /// Index of the record in [`Rows::source`] that this row was made of, or of the record that
@@ -60,6 +64,8 @@ pub struct Rows {
     made: Vec<u8>,
     slots: Vec<i64>,
     heads: Vec<RowHead>,
+    // One per row where an operator made them; empty where their records identify them.
+    ids: Vec<u128>,
     source: Option<Batch>,
 }
 
@@ -72,6 +78,7 @@ impl Rows {
             made: Vec::new(),
             slots: Vec::new(),
             heads: Vec::new(),
+            ids: Vec::new(),
             source: None,
         }
     }
@@ -180,6 +187,23 @@ impl Rows {
         self.slots.extend_from_slice(slots);
     }
 
+    /// Adds a row that an operator made, under an identity of its own.
+    ///
+    /// Rows of one batch either all have such an identity or none.
+    ///
+    /// # Panics
+    ///
+    /// If `slots` has another length than the schema.
+    pub fn push_made(&mut self, id: u128, head: RowHead, slots: &[i64]) {
+        self.push(head, slots);
+        self.ids.push(id);
+    }
+
+    /// The identity of row `row` where an operator made it; otherwise its record identifies it.
+    pub fn id(&self, row: usize) -> Option<u128> {
+        self.ids.get(row).copied()
+    }
+
     /// Adds a row of absent fields and lends its slots, for decoders.
     pub fn push_empty(&mut self, head: RowHead) -> &mut [i64] {
         self.heads.push(head);
@@ -198,6 +222,7 @@ impl Rows {
     /// Copies row `row` of `from`, which has the same schema, with its text.
     pub fn copy_row(&mut self, from: &Self, row: usize) {
         let mut head = *from.head(row);
+        self.ids.extend(from.id(row));
         head.key = head.key.map(|key| self.add_text(from.bytes(key)));
         let at = self.slots.len();
         self.slots.extend_from_slice(from.slots(row));
@@ -219,6 +244,9 @@ impl Rows {
             if keep(self, row) {
                 if kept != row {
                     self.heads[kept] = self.heads[row];
+                    if let Some(id) = self.id(row) {
+                        self.ids[kept] = id;
+                    }
                     self.slots
                         .copy_within(row * width..(row + 1) * width, kept * width);
                 }
@@ -226,6 +254,7 @@ impl Rows {
             }
         }
         self.heads.truncate(kept);
+        self.ids.truncate(kept);
         self.slots.truncate(kept * width);
     }
 }
