@@ -147,8 +147,8 @@ pub trait Consumer: Send + std::fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [Fenced](crate::Class::Fenced) if `generation` is not the current one or a partition is
-    /// not assigned under it; then nothing of the call is committed. With hand-assigned partitions
+    /// [`Error::StaleGeneration`](crate::Error::StaleGeneration), of class fenced, if `generation`
+    /// is not the current one or a partition is not assigned under it; then nothing of the call is committed. With hand-assigned partitions
     /// `generation` is `None`, which is fenced while the group has members.
     ///
     /// # Cancel safety

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Group, InvalidName, Offset, Topic, TopicPartition};
+use crate::{Generation, Group, InvalidName, Offset, Topic, TopicPartition};
 
 /// An error of a driver or of the system, kept as the cause.
 pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -103,6 +103,17 @@ pub enum Error {
         /// What is owned by whom.
         what: String,
     },
+    /// Offsets were committed under an assignment that is no longer the group's, or for partitions
+    /// that it does not hold.
+    #[error("stale generation of group `{group}`: {what}")]
+    StaleGeneration {
+        /// The group.
+        group: Group,
+        /// The generation that was given.
+        generation: Option<Generation>,
+        /// What the group holds instead.
+        what: String,
+    },
     /// The call may have had its effect; only the log can tell.
     #[error("outcome unknown: {what}")]
     UnknownOutcome {
@@ -177,7 +188,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Unavailable { .. } => Class::Transient,
-            Self::Fenced { .. } => Class::Fenced,
+            Self::Fenced { .. } | Self::StaleGeneration { .. } => Class::Fenced,
             Self::UnknownOutcome { .. } => Class::UnknownOutcome,
             Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
@@ -206,6 +217,12 @@ impl Error {
     /// Whether somebody else owns what the caller took for its own.
     pub fn is_fenced(&self) -> bool {
         self.class() == Class::Fenced
+    }
+
+    /// Whether it refuses this very generation of this group as stale.
+    pub fn is_stale(&self, of: &Group, given: Option<&Generation>) -> bool {
+        matches!(self, Self::StaleGeneration { group, generation, .. }
+            if group == of && generation.as_ref() == given)
     }
 
     /// Whether what is stored contradicts what was written: a person must look.

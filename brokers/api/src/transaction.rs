@@ -64,8 +64,8 @@ pub trait Transactor: Send + std::fmt::Debug {
     ///
     /// All its records and offsets become visible at once. One commit is in flight at a time, by
     /// `&mut`. A former owner gets [`Outcome::NotCommitted`] with a
-    /// [fenced](crate::Class::Fenced) error, and so does a transaction with a stale generation;
-    /// none of its records is ever seen.
+    /// [`Error::Fenced`], and a transaction with a stale generation gets
+    /// [`Error::StaleGeneration`]; none of its records is ever seen.
     ///
     /// After [`Outcome::Unknown`] this transactor answers nothing but fenced errors: open the id
     /// again.
