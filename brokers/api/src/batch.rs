@@ -85,6 +85,9 @@ pub struct Batch {
     at: TopicPartition,
     slab: Bytes,
     entries: std::sync::Arc<[Entry]>,
+    // The stretch of `entries` that belongs to this batch: a slice shares both allocations.
+    first: usize,
+    len: usize,
     next: Offset,
 }
 
@@ -101,17 +104,43 @@ impl Batch {
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether it holds no record: it then only moves [`next`](Self::next) over a gap.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
+    }
+
+    fn entries(&self) -> &[Entry] {
+        &self.entries[self.first..self.first + self.len]
+    }
+
+    /// A stretch of the records, sharing the slab; `next` is what to read after it.
+    ///
+    /// # Panics
+    ///
+    /// If the range reaches beyond [`len`](Self::len).
+    #[must_use]
+    pub fn slice(&self, range: std::ops::Range<usize>, next: Offset) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "records {range:?} of {}",
+            self.len
+        );
+        Self {
+            at: self.at.clone(),
+            slab: self.slab.clone(),
+            entries: std::sync::Arc::clone(&self.entries),
+            first: self.first + range.start,
+            len: range.len(),
+            next,
+        }
     }
 
     /// The records in offset order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RecordRef<'_>> {
-        self.entries.iter().map(|entry| entry.view(&self.slab))
+        self.entries().iter().map(|entry| entry.view(&self.slab))
     }
 
     /// The record at `index`.
@@ -120,7 +149,7 @@ impl Batch {
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn get(&self, index: usize) -> RecordRef<'_> {
-        self.entries[index].view(&self.slab)
+        self.entries()[index].view(&self.slab)
     }
 
     /// The bytes that hold all keys, payloads and headers.
@@ -135,7 +164,7 @@ impl Batch {
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn value_range(&self, index: usize) -> Option<(u32, u32)> {
-        let entry = &self.entries[index];
+        let entry = &self.entries()[index];
         let key_len = if entry.key_len == ABSENT {
             0
         } else {
@@ -151,7 +180,7 @@ impl Batch {
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn key_range(&self, index: usize) -> Option<(u32, u32)> {
-        let entry = &self.entries[index];
+        let entry = &self.entries()[index];
         (entry.key_len != ABSENT).then_some((entry.start, entry.start + entry.key_len))
     }
 }
@@ -281,11 +310,24 @@ impl BatchBuilder {
         self.entries[index].view(&self.slab)
     }
 
+    /// Gives the records their place in a log: offsets count on from `base`, and records without an
+    /// event time ([`Timestamp::MIN`]) get `appended`.
+    pub fn rebase(&mut self, base: Offset, appended: Timestamp) {
+        for (offset, entry) in (base.0..).zip(&mut self.entries) {
+            entry.offset = offset;
+            if entry.timestamp == Timestamp::MIN.0 {
+                entry.timestamp = appended.0;
+            }
+        }
+    }
+
     /// Closes the batch: `next` is what to read after it.
     pub fn build(self, at: TopicPartition, next: Offset) -> Batch {
         Batch {
             at,
             slab: self.slab.into(),
+            first: 0,
+            len: self.entries.len(),
             entries: self.entries.into(),
             next,
         }
@@ -301,6 +343,8 @@ impl BatchBuilder {
         Batch {
             at,
             slab,
+            first: 0,
+            len: self.entries.len(),
             entries: self.entries.into(),
             next,
         }
@@ -331,5 +375,23 @@ mod tests {
             Some(&b"v"[..])
         );
         assert_eq!(batch.next(), Offset(10));
+    }
+
+    #[test]
+    fn a_slice_shows_its_stretch_of_a_rebased_batch() {
+        let mut builder = BatchBuilder::default();
+        for value in [b"a", b"b", b"c"] {
+            builder.push(Timestamp::MIN, None, Some(value), &[]);
+        }
+        builder.rebase(Offset(7), Timestamp(5));
+        let batch = builder.build(TopicPartition::new(Topic::new("t").unwrap(), 0), Offset(11));
+        let slice = batch.slice(1..3, Offset(11)).slice(1..2, Offset(11));
+        assert_eq!(slice.len(), 1);
+        assert_eq!(slice.get(0).value, Some(&b"c"[..]));
+        assert_eq!(slice.get(0).offset, Offset(9));
+        assert_eq!(slice.get(0).timestamp, Timestamp(5));
+        let (start, end) = slice.value_range(0).unwrap();
+        assert_eq!(&slice.slab()[start as usize..end as usize], b"c");
+        assert_eq!(batch.slice(0..0, Offset(7)).iter().len(), 0);
     }
 }

@@ -1,0 +1,322 @@
+//! Writing: produce and transactions.
+
+use std::collections::BTreeSet;
+
+use tidemill_broker::{
+    Acks, Appended, Cleanup, Error, Group, Offset, Outcome, RecordSet, Rejection, Result, Topic,
+    TopicPartition, Transaction, TransactionalId,
+};
+use tokio::time::Instant;
+
+use crate::Persona;
+use crate::faults::{WriteFault, unavailable};
+use crate::log::size_of_record;
+use crate::shared::{Hanging, Shared, State};
+
+/// Why a write was refused, and the record at fault as (set, record).
+type Refused = (Error, Option<(usize, usize)>);
+
+impl Shared {
+    /// Refuses what could never be appended, before anything is.
+    fn check_records(&self, state: &State, sets: &[RecordSet]) -> Result<(), Refused> {
+        let limits = &self.options.capabilities;
+        for (set_index, set) in sets.iter().enumerate() {
+            state.log(&set.at).map_err(|error| (error, None))?;
+            let compacted = matches!(
+                state.topic(&set.at.topic).map(|topic| topic.cleanup),
+                Ok(Cleanup::Compact { .. })
+            );
+            let keyed = compacted && self.options.persona == Persona::Kafka;
+            if limits.headers && !keyed && set.bytes() <= limits.record_bytes_max {
+                continue;
+            }
+            for (index, record) in set.iter().enumerate() {
+                let culprit = Some((set_index, index));
+                let bytes = size_of_record(record);
+                if bytes > limits.record_bytes_max {
+                    let error = Error::TooLarge {
+                        at: set.at.clone(),
+                        index,
+                        bytes,
+                        limit: limits.record_bytes_max,
+                    };
+                    return Err((error, culprit));
+                }
+                if !limits.headers && !record.encoded_headers().is_empty() {
+                    let error = Error::Unsupported {
+                        broker: self.broker(),
+                        what: "headers",
+                    };
+                    return Err((error, culprit));
+                }
+                if keyed && record.key.is_none() {
+                    let what = format!(
+                        "record {index} for {} has no key, and the topic is compacted",
+                        set.at
+                    );
+                    return Err((Error::Invalid { what }, culprit));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn produce(&self, sets: Vec<RecordSet>) -> Result<Vec<Acks>> {
+        let mut state = self.lock_at(Instant::now());
+        self.check_records(&state, &sets)
+            .map_err(|(error, _)| error)?;
+        let fault = state
+            .faults
+            .draw_produce(self.options.capabilities.idempotent_produce);
+        let now = self.now();
+        let mut answers = Vec::with_capacity(sets.len());
+        for set in sets {
+            let count = set.len();
+            if count > 0 && state.faults.meets_moved_leader(&set.at, true) {
+                answers.push(Acks::each(
+                    (0..count)
+                        .map(|_| Err(unavailable(self.broker(), "the leader moved")))
+                        .collect(),
+                ));
+                continue;
+            }
+            if count > 0 && fault == Some(WriteFault::Duplicate) {
+                let records = set.clone().into_records();
+                state.log_mut(&set.at)?.append(records, now, None);
+            }
+            let at = set.at.clone();
+            let acks = match fault {
+                Some(WriteFault::Forgotten) => unknown(count, "the connection broke"),
+                Some(WriteFault::LostReply) => {
+                    append_each(&mut state, set, now)?;
+                    unknown(count, "the reply was lost")
+                }
+                _ => append_each(&mut state, set, now)?,
+            };
+            state.clean_lazily(&at, now);
+            answers.push(acks);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(answers)
+    }
+
+    pub(crate) fn open_id(&self, id: &TransactionalId) -> u64 {
+        let mut state = self.lock_at(Instant::now());
+        let entry = state.ids.entry(id.clone()).or_default();
+        entry.owner += 1;
+        let owner = entry.owner;
+        if let Some(hanging) = entry.hanging.take() {
+            state.settle(hanging);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        owner
+    }
+
+    pub(crate) fn commit(
+        &self,
+        id: &TransactionalId,
+        owner: u64,
+        transaction: Transaction,
+    ) -> Outcome {
+        let mut state = self.lock_at(Instant::now());
+        let fault = state.faults.draw_commit();
+        if fault == Some(WriteFault::Forgotten) {
+            return Outcome::Unknown(unknown_outcome("the connection broke"));
+        }
+        let outcome = match self.check_transaction(&mut state, id, owner, &transaction) {
+            Ok(()) => Ok(self.apply(&mut state, id, transaction, fault)),
+            Err((error, culprit)) => Err(Rejection { error, culprit }),
+        };
+        drop(state);
+        self.changed.notify_waiters();
+        match (outcome, fault) {
+            (Ok(Ok(_)), Some(WriteFault::Hanging { .. })) => {
+                Outcome::Unknown(unknown_outcome("the commit was not answered"))
+            }
+            (_, Some(WriteFault::LostReply)) => {
+                Outcome::Unknown(unknown_outcome("the reply was lost"))
+            }
+            (Ok(Ok(appended)), _) => Outcome::Committed(appended),
+            (Ok(Err(error)), _) => Outcome::NotCommitted(Rejection {
+                error,
+                culprit: None,
+            }),
+            (Err(rejection), _) => Outcome::NotCommitted(rejection),
+        }
+    }
+
+    fn check_transaction(
+        &self,
+        state: &mut State,
+        id: &TransactionalId,
+        owner: u64,
+        transaction: &Transaction,
+    ) -> Result<(), Refused> {
+        let capabilities = &self.options.capabilities;
+        let present = state.ids.get(id).map_or(0, |entry| entry.owner);
+        if capabilities.fencing && present != owner {
+            let what = format!("transactional id `{id}` was opened by another owner");
+            return Err((Error::Fenced { what }, None));
+        }
+        if !transaction.offsets.is_empty() && !capabilities.offsets_in_transaction {
+            let error = Error::Unsupported {
+                broker: self.broker(),
+                what: "offsets in transactions",
+            };
+            return Err((error, None));
+        }
+        for (index, offsets) in transaction.offsets.iter().enumerate() {
+            if transaction.offsets[..index]
+                .iter()
+                .any(|other| other.group == offsets.group && other.generation != offsets.generation)
+            {
+                let what = format!(
+                    "the transaction mixes generations of group `{}`",
+                    offsets.group
+                );
+                return Err((Error::Invalid { what }, None));
+            }
+        }
+        for offsets in &transaction.offsets {
+            for (at, _) in &offsets.offsets {
+                state.log(at).map_err(|error| (error, None))?;
+            }
+            let group = state.groups.entry(offsets.group.clone()).or_default();
+            group
+                .check(offsets.generation.as_ref(), &offsets.offsets)
+                .map_err(|error| (error, None))?;
+        }
+        self.check_records(state, &transaction.records)?;
+        let touched: BTreeSet<&TopicPartition> = transaction
+            .records
+            .iter()
+            .filter(|set| !set.is_empty())
+            .map(|set| &set.at)
+            .collect();
+        for at in touched {
+            if state.faults.meets_moved_leader(at, true) {
+                return Err((unavailable(self.broker(), "the leader moved"), None));
+            }
+        }
+        if state.faults.may_reject() {
+            for (set_index, set) in transaction.records.iter().enumerate() {
+                for (index, record) in set.iter().enumerate() {
+                    if state.faults.rejects(&set.at.topic, record.key) {
+                        return Err((refused(&set.at.topic, index), Some((set_index, index))));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a checked transaction, open or committed.
+    fn apply(
+        &self,
+        state: &mut State,
+        id: &TransactionalId,
+        transaction: Transaction,
+        fault: Option<WriteFault>,
+    ) -> Result<Vec<Appended>> {
+        let now = self.now();
+        state.transactions += 1;
+        let serial = state.transactions;
+        let hangs = matches!(fault, Some(WriteFault::Hanging { .. }));
+        let open = hangs.then_some(serial);
+        let mut appended: Vec<Appended> = Vec::with_capacity(transaction.records.len());
+        for set in transaction.records {
+            if set.is_empty() {
+                continue;
+            }
+            let at = set.at.clone();
+            let first = state.log_mut(&at)?.append(set.into_records(), now, open);
+            if !appended.iter().any(|other| other.at == at) {
+                appended.push(Appended { at, first });
+            }
+        }
+        let groups: Vec<Group> = transaction
+            .offsets
+            .iter()
+            .map(|offsets| offsets.group.clone())
+            .collect();
+        for offsets in transaction.offsets {
+            let group = state.groups.entry(offsets.group).or_default();
+            if hangs {
+                group.commit_unsettled(serial, &offsets.offsets);
+            } else {
+                group.commit(&offsets.offsets);
+            }
+        }
+        if let Some(WriteFault::Hanging { fate, after }) = fault {
+            let hanging = Hanging {
+                transaction: serial,
+                fate,
+                lands: after.map(|after| Instant::now() + after),
+                partitions: appended.iter().map(|entry| entry.at.clone()).collect(),
+                groups,
+            };
+            state.ids.entry(id.clone()).or_default().hanging = Some(hanging);
+            state.hanging += 1;
+            return Ok(appended);
+        }
+        for entry in &appended {
+            if state.controls {
+                state.log_mut(&entry.at)?.append_control();
+            }
+            state.clean_lazily(&entry.at, now);
+        }
+        Ok(appended)
+    }
+}
+
+/// Appends a set outside transactions, without the records that a fault refuses.
+fn append_each(state: &mut State, set: RecordSet, now: tidemill_broker::Timestamp) -> Result<Acks> {
+    let count = set.len();
+    if count == 0 {
+        return Ok(Acks::contiguous(Offset::START, 0));
+    }
+    let at = set.at.clone();
+    if !state.faults.may_reject() {
+        let first = state.log_mut(&at)?.append(set.into_records(), now, None);
+        return Ok(Acks::contiguous(first, count));
+    }
+    let mut answers = Vec::with_capacity(count);
+    let mut kept = tidemill_broker::BatchBuilder::default();
+    for (index, record) in set.iter().enumerate() {
+        if state.faults.rejects(&at.topic, record.key) {
+            answers.push(Err(refused(&at.topic, index)));
+            continue;
+        }
+        // Filled in below, once the first offset is known.
+        answers.push(Ok(Offset(kept.len() as u64)));
+        kept.push(
+            record.timestamp,
+            record.key,
+            record.value,
+            record.encoded_headers(),
+        );
+    }
+    if !kept.is_empty() {
+        let first = state.log_mut(&at)?.append(kept, now, None);
+        for answer in answers.iter_mut().flatten() {
+            answer.0 += first.0;
+        }
+    }
+    Ok(Acks::each(answers))
+}
+
+fn unknown(count: usize, what: &str) -> Acks {
+    Acks::each((0..count).map(|_| Err(unknown_outcome(what))).collect())
+}
+
+fn unknown_outcome(what: &str) -> Error {
+    Error::UnknownOutcome { what: what.into() }
+}
+
+fn refused(topic: &Topic, index: usize) -> Error {
+    Error::Invalid {
+        what: format!("topic `{topic}` refused record {index} (injected fault)"),
+    }
+}
