@@ -28,6 +28,8 @@ mod record;
 mod topic;
 mod transaction;
 
+#[cfg(feature = "coordinator")]
+pub mod coordinator;
 pub mod partition;
 
 pub use ack::Acks;

@@ -230,7 +230,7 @@ impl MemoryConsumer {
         };
         let group = membership.group.clone();
         loop {
-            let event = state.groups.get_mut(&group)?.next_event(&member)?;
+            let event = state.groups.get_mut(&group)?.members.next_event(&member)?;
             match event {
                 Event::Assigned {
                     generation,
@@ -398,8 +398,10 @@ impl MemoryConsumer {
                     let member = membership.member.clone();
                     state.group(&membership.group, Instant::now(), |group, world| {
                         match (fault, member) {
-                            (FetchFault::Expulsion, Some(member)) => group.expel(&member, world),
-                            _ => group.rebalance(world, true),
+                            (FetchFault::Expulsion, Some(member)) => {
+                                group.members.expel(&member, world)
+                            }
+                            _ => group.members.rebalance(world, true),
                         }
                     });
                     self.shared.changed.notify_waiters();
@@ -427,10 +429,10 @@ impl Part {
 
 impl Membership {
     fn join(&mut self, state: &mut State) -> MemberId {
-        state.groups.entry(self.group.clone()).or_default();
+        state.group_entry(&self.group);
         let joining = self.joining.clone();
         let joined = state.group(&self.group, Instant::now(), |group, world| {
-            group.join(joining, world)
+            group.members.join(joining, world)
         });
         self.member.clone_from(&joined);
         joined.unwrap_or_else(|| Arc::from(""))
@@ -509,8 +511,8 @@ impl Consumer for MemoryConsumer {
         for (at, _) in offsets {
             state.log(at)?;
         }
-        let group = state.groups.entry(group).or_default();
-        group.check(generation, offsets)?;
+        let group = state.group_entry(&group);
+        group.members.check(generation, offsets)?;
         group.commit(offsets);
         Ok(())
     }
@@ -558,7 +560,7 @@ impl Drop for MemoryConsumer {
         if let Some(member) = &membership.member {
             let mut state = self.shared.lock();
             state.group(&membership.group, Instant::now(), |group, world| {
-                group.leave(member, world);
+                group.members.leave(member, world);
             });
             drop(state);
             self.shared.changed.notify_waiters();

@@ -425,7 +425,7 @@ impl Faults {
         let mut state = self.shared.lock();
         state.faults.count(Fault::Rebalance);
         state.group(group, Instant::now(), |group, world| {
-            group.rebalance(world, true);
+            group.members.rebalance(world, true);
         });
         drop(state);
         self.shared.changed.notify_waiters();
@@ -437,8 +437,8 @@ impl Faults {
         let mut state = self.shared.lock();
         state.faults.count(Fault::Expulsion);
         state.group(group, Instant::now(), |group, world| {
-            for member in group.members() {
-                group.expel(&member, world);
+            for member in group.members.members() {
+                group.members.expel(&member, world);
             }
         });
         drop(state);

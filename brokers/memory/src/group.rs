@@ -1,52 +1,10 @@
-//! Consumer groups: members, rounds, what each may commit for.
-//!
-//! A round ends when every partition that changes hands has been given back or its deadline has
-//! passed; only then does the generation rise. Until a member gives a partition back it may commit
-//! for it under the old generation.
+//! Consumer groups: their members, and the offsets they have committed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use tidemill_broker::{Error, Generation, Offset, Result, Topic, TopicPartition};
-use tokio::time::Instant;
-
-/// Names a member within its group.
-pub(crate) type MemberId = Arc<str>;
-
-/// What a member is to be told, in order.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Assigned {
-        generation: Generation,
-        partitions: Vec<TopicPartition>,
-    },
-    Revoked {
-        partitions: Vec<TopicPartition>,
-        deadline: Instant,
-    },
-    /// A topic is gone, and its partitions with it.
-    Deleted { topic: Topic },
-    /// The member is no longer one; it may join anew.
-    Removed,
-    /// Another took over this member's name.
-    Replaced,
-}
-
-#[derive(Debug)]
-struct Member {
-    instance: Option<String>,
-    topics: Vec<Topic>,
-    revoke_deadline: Duration,
-    /// What it may commit for.
-    owned: BTreeSet<TopicPartition>,
-    /// What of that it was asked to give back, and until when.
-    revoking: BTreeMap<TopicPartition, Instant>,
-    target: BTreeSet<TopicPartition>,
-    /// The round of its latest assignment; 0 before the first.
-    generation: u64,
-    events: VecDeque<Event>,
-}
+use tidemill_broker::coordinator::Coordinator;
+pub(crate) use tidemill_broker::coordinator::{Event, Joining, MemberId, World};
+use tidemill_broker::{Group, Offset, Topic, TopicPartition};
 
 /// An offset committed by a transaction that is not settled.
 #[derive(Debug)]
@@ -56,314 +14,28 @@ struct Unsettled {
     offset: Offset,
 }
 
-/// How a member joins.
-#[derive(Debug, Clone)]
-pub(crate) struct Joining {
-    pub(crate) instance: Option<String>,
-    pub(crate) topics: Vec<Topic>,
-    pub(crate) revoke_deadline: Duration,
-}
-
 /// One group.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct GroupState {
-    /// By instance name, or by id: the order in which partitions are shared out.
-    members: BTreeMap<MemberId, Member>,
-    /// Members that are gone but have not been told.
-    parting: BTreeMap<MemberId, Event>,
-    generation: u64,
-    /// Whether a round is under way.
-    rebalancing: bool,
-    /// Turns the order of members, so that a forced rebalance moves partitions.
-    turn: usize,
-    joined: u64,
+    pub(crate) members: Coordinator,
     offsets: BTreeMap<TopicPartition, Offset>,
     unsettled: Vec<Unsettled>,
 }
 
 impl GroupState {
-    /// Adds a member and begins a round, unless it only takes over its own former place.
-    pub(crate) fn join(&mut self, joining: Joining, world: &World<'_>) -> MemberId {
-        self.joined += 1;
-        let id: MemberId = match &joining.instance {
-            Some(instance) => format!("{instance}#{}", self.joined).into(),
-            None => format!("member-{:06}", self.joined).into(),
-        };
-        let mut member = Member {
-            instance: joining.instance,
-            topics: joining.topics,
-            revoke_deadline: joining.revoke_deadline,
-            owned: BTreeSet::new(),
-            revoking: BTreeMap::new(),
-            target: BTreeSet::new(),
-            generation: 0,
-            events: VecDeque::new(),
-        };
-        let former = self
-            .members
-            .iter()
-            .find(|(_, other)| other.instance.is_some() && other.instance == member.instance)
-            .map(|(id, _)| Arc::clone(id));
-        if let Some(former) = former
-            && let Some(old) = self.members.remove(&former)
-        {
-            self.parting.insert(former, Event::Replaced);
-            if !self.rebalancing && old.topics == member.topics {
-                // As with Kafka's static members: the others do not notice.
-                member.owned.clone_from(&old.owned);
-                member.target = old.target;
-                member.generation = self.generation;
-                member.events.push_back(Event::Assigned {
-                    generation: Generation {
-                        number: self.generation,
-                        member: Arc::clone(&id),
-                    },
-                    partitions: member.owned.iter().cloned().collect(),
-                });
-                self.members.insert(Arc::clone(&id), member);
-                return id;
-            }
+    pub(crate) fn new(group: Group) -> Self {
+        Self {
+            members: Coordinator::new(group),
+            offsets: BTreeMap::new(),
+            unsettled: Vec::new(),
         }
-        self.members.insert(Arc::clone(&id), member);
-        self.rebalance(world, false);
-        id
-    }
-
-    /// Removes a member that leaves of its own accord.
-    pub(crate) fn leave(&mut self, id: &str, world: &World<'_>) {
-        self.parting.remove(id);
-        if self.members.remove(id).is_some() {
-            self.rebalance(world, false);
-        }
-    }
-
-    /// Removes a member as if its session had expired: it learns of it at its next call.
-    pub(crate) fn expel(&mut self, id: &str, world: &World<'_>) {
-        if let Some((id, _)) = self.members.remove_entry(id) {
-            self.parting.insert(id, Event::Removed);
-            self.rebalance(world, false);
-        }
-    }
-
-    pub(crate) fn members(&self) -> Vec<MemberId> {
-        self.members.keys().cloned().collect()
-    }
-
-    /// Begins a round, or widens the one under way. `all` takes every partition from every member
-    /// and turns the order of members.
-    pub(crate) fn rebalance(&mut self, world: &World<'_>, all: bool) {
-        self.turn += usize::from(all);
-        self.rebalancing = true;
-        self.share_out(world);
-        for member in self.members.values_mut() {
-            let deadline = world.now + member.revoke_deadline;
-            let going: Vec<_> = member
-                .owned
-                .iter()
-                .filter(|at| !member.revoking.contains_key(at))
-                .filter(|at| all || world.eager || !member.target.contains(at))
-                .cloned()
-                .collect();
-            if going.is_empty() {
-                continue;
-            }
-            for at in &going {
-                member.revoking.insert(at.clone(), deadline);
-            }
-            member.events.push_back(Event::Revoked {
-                partitions: going,
-                deadline,
-            });
-        }
-        self.complete();
-    }
-
-    /// Range assignment by partition number over all topics, so that equal numbers of different
-    /// topics come to one member.
-    fn share_out(&mut self, world: &World<'_>) {
-        for member in self.members.values_mut() {
-            member.target.clear();
-        }
-        let mut order: Vec<MemberId> = self.members();
-        if !order.is_empty() {
-            let turn = self.turn % order.len();
-            order.rotate_left(turn);
-        }
-        let topics: BTreeSet<Topic> = self
-            .members
-            .values()
-            .flat_map(|member| member.topics.iter().cloned())
-            .collect();
-        let counts: Vec<(Topic, u32)> = topics
-            .into_iter()
-            .filter_map(|topic| (world.partitions)(&topic).map(|count| (topic, count)))
-            .collect();
-        let widest = counts.iter().map(|(_, count)| *count).max().unwrap_or(0) as usize;
-        for (topic, count) in counts {
-            let takers: Vec<&MemberId> = order
-                .iter()
-                .filter(|id| {
-                    self.members
-                        .get(*id)
-                        .is_some_and(|member| member.topics.contains(&topic))
-                })
-                .collect();
-            for partition in 0..count {
-                let taker = takers[partition as usize * takers.len() / widest];
-                if let Some(member) = self.members.get_mut(taker) {
-                    member
-                        .target
-                        .insert(TopicPartition::new(topic.clone(), partition));
-                }
-            }
-        }
-    }
-
-    /// Ends the round if nothing is left to give back.
-    fn complete(&mut self) {
-        if !self.rebalancing
-            || self
-                .members
-                .values()
-                .any(|member| !member.revoking.is_empty())
-        {
-            return;
-        }
-        self.rebalancing = false;
-        self.generation += 1;
-        for (id, member) in &mut self.members {
-            member.owned.clone_from(&member.target);
-            member.generation = self.generation;
-            let assigned = Event::Assigned {
-                generation: Generation {
-                    number: self.generation,
-                    member: Arc::clone(id),
-                },
-                partitions: member.owned.iter().cloned().collect(),
-            };
-            // Nobody has seen the former one: the newer says all.
-            if let Some(Event::Assigned { .. }) = member.events.back() {
-                member.events.pop_back();
-            }
-            member.events.push_back(assigned);
-        }
-        tracing::debug!(
-            generation = self.generation,
-            members = self.members.len(),
-            "a round of a group ended"
-        );
-    }
-
-    /// Takes partitions back from a member that dropped its permit.
-    pub(crate) fn release(&mut self, id: &str, partitions: &[TopicPartition]) {
-        if let Some(member) = self.members.get_mut(id) {
-            for at in partitions {
-                if member.revoking.remove(at).is_some() {
-                    member.owned.remove(at);
-                }
-            }
-            self.complete();
-        }
-    }
-
-    /// Removes members that kept a partition beyond the deadline. Says whether any did.
-    pub(crate) fn pass_deadlines(&mut self, world: &World<'_>) -> bool {
-        let late: Vec<MemberId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.revoking.values().any(|at| *at <= world.now))
-            .map(|(id, _)| Arc::clone(id))
-            .collect();
-        for id in &late {
-            self.expel(id, world);
-        }
-        !late.is_empty()
-    }
-
-    /// When the next permit runs out.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.members
-            .values()
-            .flat_map(|member| member.revoking.values())
-            .min()
-            .copied()
-    }
-
-    /// What a member is to be told next.
-    pub(crate) fn next_event(&mut self, id: &str) -> Option<Event> {
-        if let Some(event) = self.parting.remove(id) {
-            return Some(event);
-        }
-        self.members.get_mut(id)?.events.pop_front()
-    }
-
-    /// Whether a member reads any of these topics.
-    pub(crate) fn reads(&self, topic: &Topic) -> bool {
-        self.members
-            .values()
-            .any(|member| member.topics.contains(topic))
     }
 
     /// Forgets a deleted topic.
     pub(crate) fn forget(&mut self, topic: &Topic, world: &World<'_>) {
         self.offsets.retain(|at, _| at.topic != *topic);
         self.unsettled.retain(|offset| offset.at.topic != *topic);
-        let mut any = false;
-        for member in self.members.values_mut() {
-            if !member.topics.contains(topic) {
-                continue;
-            }
-            any = true;
-            member.owned.retain(|at| at.topic != *topic);
-            member.revoking.retain(|at, _| at.topic != *topic);
-            for event in &mut member.events {
-                if let Event::Assigned { partitions, .. } | Event::Revoked { partitions, .. } =
-                    event
-                {
-                    partitions.retain(|at| at.topic != *topic);
-                }
-            }
-            member.events.push_back(Event::Deleted {
-                topic: topic.clone(),
-            });
-        }
-        if any {
-            self.rebalance(world, false);
-        }
-    }
-
-    /// Whether offsets may be committed under this generation.
-    pub(crate) fn check(
-        &self,
-        generation: Option<&Generation>,
-        offsets: &[(TopicPartition, Offset)],
-    ) -> Result<()> {
-        let fenced = |what: String| Err(Error::Fenced { what });
-        let Some(generation) = generation else {
-            if self.members.is_empty() {
-                return Ok(());
-            }
-            return fenced(format!(
-                "the group has {} members, so offsets need a generation",
-                self.members.len()
-            ));
-        };
-        let Some(member) = self.members.get(&generation.member) else {
-            return fenced(format!("`{}` is not a member", generation.member));
-        };
-        if generation.number != self.generation || member.generation != self.generation {
-            return fenced(format!(
-                "generation {generation} is stale: the group is at {}",
-                self.generation
-            ));
-        }
-        match offsets.iter().find(|(at, _)| !member.owned.contains(at)) {
-            Some((at, _)) => fenced(format!(
-                "{at} is not assigned to `{}` in generation {}",
-                generation.member, generation.number
-            )),
-            None => Ok(()),
-        }
+        self.members.forget(topic, world);
     }
 
     pub(crate) fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) {
@@ -417,11 +89,3 @@ impl GroupState {
 #[derive(Debug, thiserror::Error)]
 #[error("the committed offset of {0} is part of a transaction that is not settled")]
 pub(crate) struct UnsettledOffset(TopicPartition);
-
-/// What a group needs to know of the rest.
-pub(crate) struct World<'a> {
-    pub(crate) now: Instant,
-    /// Whether every round takes all partitions from all members.
-    pub(crate) eager: bool,
-    pub(crate) partitions: &'a dyn Fn(&Topic) -> Option<u32>,
-}

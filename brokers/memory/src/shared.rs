@@ -105,8 +105,8 @@ impl Shared {
         };
         state.topics.insert(spec.name.clone(), created);
         state.each_group(Instant::now(), |group, world| {
-            if group.reads(&spec.name) {
-                group.rebalance(world, false);
+            if group.members.reads(&spec.name) {
+                group.members.rebalance(world, false);
             }
         });
         drop(state);
@@ -131,7 +131,7 @@ impl Shared {
     pub(crate) fn release(&self, group: &Group, member: &MemberId, partitions: &[TopicPartition]) {
         let mut state = self.lock();
         if let Some(group) = state.groups.get_mut(group) {
-            group.release(member, partitions);
+            group.members.release(member, partitions);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -241,6 +241,13 @@ impl State {
         }
     }
 
+    /// A group, made if nobody has named it before.
+    pub(crate) fn group_entry(&mut self, name: &Group) -> &mut GroupState {
+        self.groups
+            .entry(name.clone())
+            .or_insert_with(|| GroupState::new(name.clone()))
+    }
+
     /// Acts on a group that is there.
     pub(crate) fn group<R>(
         &mut self,
@@ -283,9 +290,11 @@ impl State {
         if self
             .groups
             .values()
-            .any(|group| group.next_deadline().is_some_and(|at| at <= now))
+            .any(|group| group.members.next_deadline().is_some_and(|at| at <= now))
         {
-            self.each_group(now, |group, world| changed |= group.pass_deadlines(world));
+            self.each_group(now, |group, world| {
+                changed |= group.members.pass_deadlines(world)
+            });
         }
         if self.hanging > 0 {
             let landed: Vec<Hanging> = self
@@ -306,7 +315,10 @@ impl State {
 
     /// When something is due that nobody calls for.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let permits = self.groups.values().filter_map(GroupState::next_deadline);
+        let permits = self
+            .groups
+            .values()
+            .filter_map(|group| group.members.next_deadline());
         let landings = self
             .ids
             .values()

@@ -183,8 +183,9 @@ impl Shared {
             for (at, _) in &offsets.offsets {
                 state.log(at).map_err(|error| (error, None))?;
             }
-            let group = state.groups.entry(offsets.group.clone()).or_default();
+            let group = state.group_entry(&offsets.group);
             group
+                .members
                 .check(offsets.generation.as_ref(), &offsets.offsets)
                 .map_err(|error| (error, None))?;
         }
@@ -242,7 +243,7 @@ impl Shared {
             .map(|offsets| offsets.group.clone())
             .collect();
         for offsets in transaction.offsets {
-            let group = state.groups.entry(offsets.group).or_default();
+            let group = state.group_entry(&offsets.group);
             if hangs {
                 group.commit_unsettled(serial, &offsets.offsets);
             } else {
