@@ -13,6 +13,9 @@
 //!
 //! The clauses are functions in `conformance` (feature `conformance`); each backend runs them all.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 mod ack;
 mod batch;
 mod broker;

@@ -1,0 +1,244 @@
+//! Clauses on retention and compaction.
+
+use std::time::Duration;
+
+use super::Subject;
+use super::kit::*;
+use crate::{Cleanup, Error, Headers, Offset, RecordSet, Retention, Start, Timestamp};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Contract: a topic without bounds keeps everything.
+pub async fn a_topic_without_bounds_keeps_everything(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    create(&*broker, "t", 1).await;
+    produce(&*broker, &at("t", 0), numbered("", 100)).await;
+    subject.pass(3 * HOUR).await;
+    subject.clean(&*broker).await;
+    assert_eq!(
+        read_texts(subject, &*broker, &at("t", 0), 100).await,
+        numbered("", 100)
+    );
+}
+
+/// Contract: records go once they were appended longer ago than the bound; event time does not
+/// count.
+pub async fn old_records_go_by_the_time_they_were_appended(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    let age = Some(HOUR);
+    let retention = Retention { age, bytes: None };
+    create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
+    let ancient = |value: &str| {
+        let mut records = RecordSet::new(at("t", 0));
+        let time = Some(Timestamp::from_millis(1));
+        records.push(time, None, Some(value.as_bytes()), &Headers::new());
+        records
+    };
+    produce_set(&*broker, ancient("old")).await;
+    subject.clean(&*broker).await;
+    assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["old"]);
+    subject.pass(2 * HOUR).await;
+    let kept = produce_set(&*broker, ancient("new")).await;
+    subject.clean(&*broker).await;
+    let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+    assert!(marks.low <= kept, "what is younger stays");
+    if subject.cleans() {
+        assert!(marks.low > Offset::START, "what is older goes");
+        assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["new"]);
+    }
+}
+
+/// Contract: records go from the beginning while the partition is larger than the bound; the bound's
+/// worth of the newest stays.
+pub async fn records_go_from_the_beginning_beyond_the_bound_of_bytes(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    let bytes = Some(20_000);
+    let retention = Retention { age: None, bytes };
+    create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
+    let mut last = Offset::START;
+    for round in 0..10 {
+        let mut records = RecordSet::new(at("t", 0));
+        records.push(None, None, Some(&[round; 10_000]), &Headers::new());
+        last = produce_set(&*broker, records).await;
+        subject.clean(&*broker).await;
+    }
+    let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+    assert!(marks.low < last, "the bound's worth of the newest stays");
+    if subject.cleans() {
+        assert!(marks.low > Offset::START, "what is beyond the bound goes");
+    }
+    let start = vec![(at("t", 0), Start::Earliest)];
+    let mut reader = Reader::by_hand(subject, &*broker, start).await;
+    let kept = reader.read_to_end().await;
+    assert_eq!(kept.last().map(|record| record.offset), Some(last));
+    assert!(kept.iter().all(|record| record.offset >= marks.low));
+}
+
+/// Contract: a reader whose position retention has passed is told, once, and never led on silently.
+pub async fn a_reader_overtaken_by_retention_is_told(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    let age = Some(HOUR);
+    let retention = Retention { age, bytes: None };
+    create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
+    produce(&*broker, &at("t", 0), numbered("", 10)).await;
+    let start = vec![(at("t", 0), Start::Offset(Offset(0)))];
+    let mut reader = Reader::by_hand(subject, &*broker, start).await;
+    reader.read(10).await;
+    reader.consumer.seek(&at("t", 0), Offset(2)).await.unwrap();
+    reader.consumer.pause(&[at("t", 0)]);
+    subject.pass(2 * HOUR).await;
+    produce(&*broker, &at("t", 0), ["new"]).await;
+    subject.clean(&*broker).await;
+    let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+    if marks.low <= Offset(2) {
+        assert!(!subject.cleans(), "retention moves the low watermark");
+        return;
+    }
+    reader.consumer.resume(&[at("t", 0)]);
+    match reader.error().await {
+        Error::OutOfRange {
+            at: named,
+            asked,
+            low,
+            high,
+        } => {
+            assert_eq!((named, asked), (at("t", 0), Offset(2)));
+            assert_eq!((low, high), (marks.low, marks.high));
+        }
+        error => panic!("failed with `{error}`"),
+    }
+    reader.stays_quiet().await;
+    reader.consumer.seek(&at("t", 0), marks.low).await.unwrap();
+    assert_eq!(texts(&reader.read(1).await), ["new"]);
+}
+
+/// Contract: offsets are never used again, also when all records are gone.
+pub async fn offsets_are_not_used_again_after_retention(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    let age = Some(HOUR);
+    let retention = Retention { age, bytes: None };
+    create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
+    produce(&*broker, &at("t", 0), numbered("", 10)).await;
+    let before = broker.watermarks(&at("t", 0)).await.unwrap();
+    subject.pass(2 * HOUR).await;
+    subject.clean(&*broker).await;
+    let after = broker.watermarks(&at("t", 0)).await.unwrap();
+    assert_eq!(after.high, before.high);
+    let first = produce(&*broker, &at("t", 0), ["new"]).await;
+    assert!(first >= before.high);
+    let start = vec![(at("t", 0), Start::Offset(first))];
+    let mut reader = Reader::by_hand(subject, &*broker, start).await;
+    assert_eq!(texts(&reader.read_to_end().await), ["new"]);
+}
+
+fn compacted() -> Cleanup {
+    Cleanup::Compact { tombstones: HOUR }
+}
+
+fn keyed(pairs: &[(&str, Option<&str>)]) -> RecordSet {
+    let mut records = RecordSet::new(at("t", 0));
+    for (key, value) in pairs {
+        let value = value.map(str::as_bytes);
+        records.push(None, Some(key.as_bytes()), value, &Headers::new());
+    }
+    records
+}
+
+/// Contract: compaction keeps the newest record of each key, with its offset and in its order.
+pub async fn compaction_keeps_the_newest_record_of_each_key(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !broker.capabilities().compaction {
+        let created = broker
+            .create_topic(&spec("t", 1).cleanup(compacted()))
+            .await;
+        return refuses(created);
+    }
+    create_with(&*broker, "t", 1, compacted()).await;
+    produce_set(&*broker, keyed(&[("a", Some("1")), ("b", Some("1"))])).await;
+    produce_set(&*broker, keyed(&[("a", Some("2")), ("c", Some("1"))])).await;
+    produce_set(&*broker, keyed(&[("a", Some("3")), ("c", Some("2"))])).await;
+    let before = read(subject, &*broker, &at("t", 0), 6).await;
+    let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+    subject.clean(&*broker).await;
+    let start = vec![(at("t", 0), Start::Offset(Offset(0)))];
+    let mut reader = Reader::by_hand(subject, &*broker, start).await;
+    let after = reader.read_to_end().await;
+    let newest = [&before[1], &before[4], &before[5]];
+    for record in newest {
+        assert!(after.contains(record), "{record:?} stays");
+    }
+    assert!(after.iter().all(|record| before.contains(record)));
+    if subject.cleans() {
+        assert_eq!(after.iter().collect::<Vec<_>>(), newest);
+    }
+    assert_eq!(reader.ends, [(at("t", 0), marks.last_stable)]);
+    let end = broker.watermarks(&at("t", 0)).await.unwrap();
+    assert_eq!(end.high, marks.high, "compaction moves no end");
+}
+
+/// Contract: a record without payload removes its key, and goes itself once it is old enough.
+pub async fn a_tombstone_removes_its_key_and_then_itself(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !broker.capabilities().compaction {
+        let created = broker
+            .create_topic(&spec("t", 1).cleanup(compacted()))
+            .await;
+        return refuses(created);
+    }
+    create_with(&*broker, "t", 1, compacted()).await;
+    produce_set(&*broker, keyed(&[("a", Some("1")), ("b", Some("1"))])).await;
+    produce_set(&*broker, keyed(&[("a", None)])).await;
+    subject.clean(&*broker).await;
+    let from = || vec![(at("t", 0), Start::Earliest)];
+    let mut reader = Reader::by_hand(subject, &*broker, from()).await;
+    let young = reader.read_to_end().await;
+    let tombstone = |read: &Read| read.value.is_none() && read.key.as_deref() == Some(b"a");
+    assert!(young.iter().any(tombstone), "a young tombstone is readable");
+    subject.pass(2 * HOUR).await;
+    produce_set(&*broker, keyed(&[("c", Some("1"))])).await;
+    subject.clean(&*broker).await;
+    if !subject.cleans() {
+        return;
+    }
+    assert_eq!(young.len(), 2, "the tombstone removed its key");
+    let mut reader = Reader::by_hand(subject, &*broker, from()).await;
+    let old = reader.read_to_end().await;
+    let keys: Vec<_> = old.iter().map(|read| read.key.as_deref()).collect();
+    assert_eq!(keys, [Some(&b"b"[..]), Some(b"c")]);
+}
+
+/// Contract: a reader in the middle of a partition that is compacted goes on, over the gaps.
+pub async fn a_reader_goes_on_through_compaction(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !broker.capabilities().compaction {
+        return;
+    }
+    create_with(&*broker, "t", 1, compacted()).await;
+    for round in 0..20 {
+        let value = round.to_string();
+        let pairs: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .map(|key| (*key, Some(value.as_str())))
+            .collect();
+        produce_set(&*broker, keyed(&pairs)).await;
+    }
+    let options = crate::ConsumerOptions {
+        batch_records_max: 5,
+        ..crate::ConsumerOptions::partitions(vec![(at("t", 0), Start::Earliest)])
+    };
+    let mut reader = Reader::open(subject, &*broker, options).await;
+    reader.read(10).await;
+    subject.clean(&*broker).await;
+    reader.read_to_end().await;
+    let last: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|key| {
+            let of_key = |read: &&Read| read.key.as_deref() == Some(key.as_bytes());
+            reader.reads.iter().rfind(of_key).map(Read::text)
+        })
+        .collect();
+    assert_eq!(last, vec![Some("19".to_owned()); 3]);
+    for pair in reader.reads.windows(2) {
+        assert!(pair[0].offset < pair[1].offset);
+    }
+}
