@@ -1,1 +1,45 @@
-//! State.
+//! What a Tidemill task remembers: typed state in memory, a cache of the log on disk.
+//!
+//! Three layers, each of which knows only the one below:
+//!
+//! * [`Table`], [`MapTable`] and [`DequeTable`] are owned by operators, hold typed values and never wait.
+//! * [`State`] is one task's state. It takes what an epoch changed out of the tables as a [`Delta`], keeps what is
+//!   committed and not yet in the store, and answers for what a table does not hold. [`WriteBehind`] brings the
+//!   store up to date beside the work.
+//! * [`StateStore`] is bytes by key on one engine: [`SledStore`] on disk, [`MemoryStore`] for tests and simulation.
+//!
+//! The log is the truth and the store a cache of it: every store can be lost and rebuilt from the changelog. This
+//! crate knows nothing of brokers; its caller brings deltas to the log and back.
+
+#[macro_use]
+pub mod crash_point;
+mod delta;
+mod digest;
+mod directory;
+mod epoch;
+mod error;
+mod key;
+mod memory;
+mod overlay;
+mod registry;
+mod sled_store;
+mod state;
+mod store;
+mod table;
+mod value;
+mod write_behind;
+
+pub use delta::{Change, Changes, Delta};
+pub use digest::{Digest, Share};
+pub use directory::set_aside;
+pub use epoch::Epoch;
+pub use error::{Error, Result, Source};
+pub use key::{KEY_MAX, KeyError, Kind, TableId};
+pub use memory::{Call, Fault, MemoryDisk, MemoryStore, Survivors};
+pub use registry::TableSpec;
+pub use sled_store::{SledOptions, SledStore};
+pub use state::{Recovered, State, StateOptions};
+pub use store::{Identity, Note, Page, SetAside, StateStore, StoreInfo, Stored};
+pub use table::{DequeTable, Element, Expired, MapTable, Stateful, Table};
+pub use value::{DecodeError, Postcard, StateValue};
+pub use write_behind::{Pass, WriteBehind};

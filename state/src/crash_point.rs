@@ -1,0 +1,97 @@
+//! Named places at which tests watch the program, or kill it.
+//!
+//! A crash point is the name of an instant that a protocol must survive. In shipped builds it is nothing. With
+//! the feature `crash-points` it counts its hits, calls the watcher of its thread, and with
+//! `TIDEMILL_CRASH_AT=NAME:NTH` in the environment the NTH hit of NAME ends the process by SIGKILL, exactly as
+//! `kill -9` would at that instant.
+
+/// Marks a named instant; see the [module](mod@crate::crash_point).
+#[cfg(feature = "crash-points")]
+#[macro_export]
+macro_rules! crash_point {
+    ($name:expr) => {
+        $crate::crash_point::hit($name)
+    };
+}
+
+/// Marks a named instant; see the [module](mod@crate::crash_point). Nothing in this build.
+#[cfg(not(feature = "crash-points"))]
+#[macro_export]
+macro_rules! crash_point {
+    ($name:expr) => {{
+        let _: &'static str = $name;
+    }};
+}
+
+#[cfg(feature = "crash-points")]
+pub use armed::{Watch, hit, hits, watch};
+
+#[cfg(feature = "crash-points")]
+mod armed {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    type Watcher = Box<dyn FnMut(&'static str)>;
+
+    thread_local! {
+        static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
+    }
+
+    static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+    static CRASH_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
+
+    /// Counts a hit of a crash point; called by [`crash_point!`](crate::crash_point!).
+    pub fn hit(name: &'static str) {
+        let count = {
+            let mut hits = HITS.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = hits.entry(name).or_default();
+            *count += 1;
+            *count
+        };
+        let at = CRASH_AT.get_or_init(|| {
+            let text = std::env::var("TIDEMILL_CRASH_AT").ok()?;
+            let (name, nth) = text.rsplit_once(':')?;
+            Some((name.to_owned(), nth.parse().ok()?))
+        });
+        if at
+            .as_ref()
+            .is_some_and(|(at, nth)| at == name && *nth == count)
+        {
+            // Fails for no process that runs.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+        }
+        // Taken out while it runs, so that a watcher may itself pass a crash point.
+        if let Some(mut watcher) = WATCHER.with(|cell| cell.borrow_mut().take()) {
+            watcher(name);
+            WATCHER.with(|cell| {
+                cell.borrow_mut().get_or_insert(watcher);
+            });
+        }
+    }
+
+    /// How often each crash point was passed in this process.
+    pub fn hits() -> BTreeMap<&'static str, u64> {
+        HITS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Watches the crash points passed on this thread until it is dropped.
+    #[derive(Debug)]
+    #[must_use = "dropping it stops watching"]
+    pub struct Watch(());
+
+    /// Calls `watcher` at each crash point passed on this thread.
+    pub fn watch(watcher: impl FnMut(&'static str) + 'static) -> Watch {
+        WATCHER.with(|cell| *cell.borrow_mut() = Some(Box::new(watcher)));
+        Watch(())
+    }
+
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            WATCHER.with(|cell| cell.borrow_mut().take());
+        }
+    }
+}

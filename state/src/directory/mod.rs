@@ -1,0 +1,24 @@
+//! A store's directory, around what its engine keeps there.
+//!
+//! | Name | What |
+//! | --- | --- |
+//! | `lock` | held by the owner, and says who that is |
+//! | `identity.json` | format, number, and whose state it is |
+//! | `note` | what may be in the store, durable before it is ([`note`]) |
+//! | `sled/` | the engine's files |
+//! | `aside-N/` | a store that could not be opened, as it was found |
+
+mod aside;
+mod files;
+mod identity;
+mod lock;
+mod note;
+
+pub use aside::set_aside;
+pub(crate) use files::{create_dir, sync_dir, write_replacing};
+pub(crate) use identity::StoredIdentity;
+pub(crate) use lock::Lock;
+pub(crate) use note::NoteFile;
+
+/// The engine's folder.
+pub(crate) const ENGINE: &str = "sled";

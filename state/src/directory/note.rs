@@ -1,0 +1,185 @@
+//! The file `note`: what may be in the store, durable before it is.
+//!
+//! Two slots of 24 bytes, at 0 and at 4,096, written in turn, so that a torn write spares the other: sequence (8
+//! bytes), newest epoch (8 bytes), flags (4 bytes: 1 = there is an epoch, 2 = open), CRC32C of those (4 bytes); all
+//! little endian. The slot with the higher sequence counts.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crc_fast::{CrcAlgorithm, checksum};
+
+use crate::directory::sync_dir;
+use crate::{Epoch, Error, Note, Result};
+
+const SLOT: usize = 24;
+const SLOT_AT: [u64; 2] = [0, 4_096];
+const HAS_EPOCH: u32 = 1;
+const OPEN: u32 = 2;
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct NoteFile {
+    path: PathBuf,
+    file: File,
+    sequence: u64,
+    note: Note,
+}
+
+impl NoteFile {
+    /// Opens the note of a directory, or creates an empty one.
+    ///
+    /// # Errors
+    ///
+    /// If neither slot is whole: then nobody knows what the store may hold.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("note");
+        let is_new = !path.exists();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        let mut note = Self {
+            path,
+            file,
+            sequence: 0,
+            note: Note::default(),
+        };
+        if is_new {
+            note.set(Note::default())?;
+            sync_dir(dir)?;
+        }
+        note.read()?;
+        Ok(note)
+    }
+
+    pub(crate) fn get(&self) -> Note {
+        self.note
+    }
+
+    /// Sets the note. Durable when it returns.
+    pub(crate) fn set(&mut self, note: Note) -> Result<()> {
+        let sequence = self.sequence + 1;
+        let slot = encode(sequence, note);
+        let at = SLOT_AT[(sequence % 2) as usize];
+        self.file
+            .write_all_at(&slot, at)
+            .map_err(Error::io("write", &self.path))?;
+        self.file
+            .sync_all()
+            .map_err(Error::io("sync", &self.path))?;
+        (self.sequence, self.note) = (sequence, note);
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let mut best: Option<(u64, Note)> = None;
+        for at in SLOT_AT {
+            let mut slot = [0; SLOT];
+            match self.file.read_exact_at(&mut slot, at) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+                Err(error) => return Err(Error::io("read", &self.path)(error)),
+            }
+            if let Some(read) = decode(&slot)
+                && best.is_none_or(|(sequence, _)| sequence < read.0)
+            {
+                best = Some(read);
+            }
+        }
+        match best {
+            Some(best) => {
+                (self.sequence, self.note) = best;
+                Ok(())
+            }
+            None => Err(Error::damaged(
+                &self.path,
+                "neither of its slots has a valid checksum",
+            )),
+        }
+    }
+}
+
+fn encode(sequence: u64, note: Note) -> [u8; SLOT] {
+    let flags =
+        if note.newest.is_some() { HAS_EPOCH } else { 0 } | if note.open { OPEN } else { 0 };
+    let mut slot = [0; SLOT];
+    slot[..8].copy_from_slice(&sequence.to_le_bytes());
+    slot[8..16].copy_from_slice(&note.newest.unwrap_or_default().0.to_le_bytes());
+    slot[16..20].copy_from_slice(&flags.to_le_bytes());
+    let crc = crc32c(&slot[..20]);
+    slot[20..].copy_from_slice(&crc.to_le_bytes());
+    slot
+}
+
+fn decode(slot: &[u8; SLOT]) -> Option<(u64, Note)> {
+    let (body, crc) = slot.split_last_chunk::<4>()?;
+    let (sequence, rest) = body.split_first_chunk::<8>()?;
+    let (epoch, rest) = rest.split_first_chunk::<8>()?;
+    let flags = u32::from_le_bytes(*rest.first_chunk::<4>()?);
+    let sequence = u64::from_le_bytes(*sequence);
+    // A hole reads as zeros; sequences begin at 1.
+    if crc32c(body) != u32::from_le_bytes(*crc) || sequence == 0 || flags > (HAS_EPOCH | OPEN) {
+        return None;
+    }
+    let newest = (flags & HAS_EPOCH != 0).then(|| Epoch(u64::from_le_bytes(*epoch)));
+    Some((
+        sequence,
+        Note {
+            newest,
+            open: flags & OPEN != 0,
+        },
+    ))
+}
+
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    // The value of a 32-bit algorithm, in the low half.
+    checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(epoch: u64) -> Note {
+        Note {
+            newest: Some(Epoch(epoch)),
+            open: true,
+        }
+    }
+
+    #[test]
+    fn the_last_note_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = NoteFile::open(dir.path()).unwrap();
+        assert_eq!(file.get(), Note::default());
+        for epoch in 1..5 {
+            file.set(note(epoch)).unwrap();
+            assert_eq!(NoteFile::open(dir.path()).unwrap().get(), note(epoch));
+        }
+    }
+
+    #[test]
+    fn a_torn_slot_leaves_the_note_before_and_two_leave_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = NoteFile::open(dir.path()).unwrap();
+        file.set(note(1)).unwrap();
+        file.set(note(2)).unwrap();
+        let torn = SLOT_AT[(file.sequence % 2) as usize];
+        file.file.write_all_at(&[0xaa; 9], torn).unwrap();
+        assert_eq!(NoteFile::open(dir.path()).unwrap().get(), note(1));
+        file.file.write_all_at(&[0xaa; 9], SLOT_AT[0]).unwrap();
+        file.file.write_all_at(&[0xaa; 9], SLOT_AT[1]).unwrap();
+        assert!(NoteFile::open(dir.path()).unwrap_err().is_integrity());
+    }
+
+    #[test]
+    fn the_checksum_is_castagnoli() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+}

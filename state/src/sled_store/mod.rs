@@ -1,0 +1,195 @@
+//! The store on disk, over sled 0.34.
+//!
+//! sled is fast enough and small, and has edges that are known and guarded here (the proofs are in the tests):
+//!
+//! * Its flush is no fsync on Linux: a real one follows, on our own handle of its file `db`.
+//! * A kill amid a snapshot leaves a file that the next open takes for a snapshot: deleted before.
+//! * Its `conf` and directories are never synced: done once after creation.
+//! * Values of some size go to files of their own that are never synced: larger ones are cut into chunks.
+//! * Its own flusher logs a failed fsync and goes on: off.
+//! * Its memory is freed by a collector that big batches starve: single inserts, and a drain after each chunk.
+//! * It panics on some damage: every call runs behind a guard, on a thread of its own.
+
+mod engine;
+mod layout;
+mod worker;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::directory::{ENGINE, Lock, NoteFile, StoredIdentity, create_dir, set_aside};
+use crate::store::{Identity, Page, SetAside};
+use crate::{Change, Error, Note, Result, StateStore, StoreInfo, Stored};
+use engine::Engine;
+use worker::Worker;
+
+/// How a [`SledStore`] is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SledOptions {
+    /// The directory; created if it is missing. One per task.
+    pub path: PathBuf,
+    /// Whose state it is to hold.
+    pub identity: Identity,
+    /// Who opens it, for the message to a second owner.
+    pub owner: String,
+    /// The number of the store, should it be created now. Chance is passed in.
+    pub new_id: u128,
+    /// Bytes of the engine's own cache.
+    pub cache_bytes: u64,
+}
+
+impl SledOptions {
+    /// Bytes of the engine's cache if nothing else is said: what is hot is in the tables above it.
+    pub const CACHE_BYTES: u64 = 64 << 20;
+}
+
+/// A store in a directory.
+///
+/// Dropping it waits for the call under way and frees the directory; [`close`](StateStore::close) does so
+/// without blocking the caller's thread.
+#[derive(Debug)]
+pub struct SledStore {
+    worker: Worker,
+    info: StoreInfo,
+}
+
+impl SledStore {
+    /// Opens the store, or creates it. One that cannot be used is set aside and an empty one takes its place: then
+    /// [`StoreInfo::set_aside`] says where it is and why.
+    ///
+    /// # Errors
+    ///
+    /// If it is in use, newer than this version, or somebody else's; then it is left as it is. If the file system
+    /// refuses.
+    pub async fn open(options: SledOptions) -> Result<Self> {
+        Self::open_with(options, true).await
+    }
+
+    /// The same, but one that cannot be used is left in place and reported as the error.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); and if the store is damaged.
+    pub async fn open_strict(options: SledOptions) -> Result<Self> {
+        Self::open_with(options, false).await
+    }
+
+    async fn open_with(options: SledOptions, replace: bool) -> Result<Self> {
+        let path = options.path.clone();
+        let (worker, (id, aside)) =
+            Worker::spawn(path.clone(), move || open(&options, replace)).await?;
+        let info = StoreInfo {
+            id,
+            path: Some(path),
+            set_aside: aside,
+        };
+        Ok(Self { worker, info })
+    }
+}
+
+/// Opens the engine; on its thread.
+fn open(options: &SledOptions, replace: bool) -> Result<(Engine, (u128, Option<SetAside>))> {
+    let dir = &options.path;
+    create_dir(dir)?;
+    let lock = Lock::take(dir, &options.owner)?;
+    crash_point!("store.open");
+    let why = match try_open(options) {
+        Ok((id, note, db)) => return Ok((Engine::new(dir, lock, note, db)?, (id, None))),
+        Err(error @ Error::Damaged { .. }) if replace => error.chain(),
+        Err(error) => return Err(error),
+    };
+    let aside = set_aside(dir, &why)?;
+    crash_point!("store.aside");
+    let (id, note, db) = try_open(options)?;
+    Ok((Engine::new(dir, lock, note, db)?, (id, Some(aside))))
+}
+
+fn try_open(options: &SledOptions) -> Result<(u128, NoteFile, sled::Db)> {
+    let dir = &options.path;
+    let id = match StoredIdentity::read(dir)? {
+        Some(stored) => {
+            stored.check(dir, &options.identity)?;
+            stored.id()
+        }
+        None if dir.join(ENGINE).exists() => {
+            return Err(Error::damaged(dir, "its identity.json is missing"));
+        }
+        None => {
+            StoredIdentity::new(&options.identity, options.new_id).write(dir)?;
+            options.new_id
+        }
+    };
+    let note = NoteFile::open(dir)?;
+    let db = engine::open(&dir.join(ENGINE), options.cache_bytes)?;
+    Ok((id, note, db))
+}
+
+#[async_trait]
+impl StateStore for SledStore {
+    fn info(&self) -> StoreInfo {
+        self.info.clone()
+    }
+
+    async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>> {
+        self.worker
+            .call(move |engine| keys.iter().map(|key| engine.get(key)).collect())
+            .await
+    }
+
+    async fn scan(&self, prefix: Bytes, after: Option<Bytes>, limit: usize) -> Result<Page> {
+        self.worker
+            .call(move |engine| engine.scan(&prefix, after.as_deref(), limit))
+            .await
+    }
+
+    async fn get_prefixes(&self, prefixes: Vec<Bytes>) -> Result<Vec<Page>> {
+        self.worker
+            .call(move |engine| {
+                prefixes
+                    .iter()
+                    .map(|prefix| engine.scan(prefix, None, usize::MAX))
+                    .collect()
+            })
+            .await
+    }
+
+    async fn write(&self, changes: Vec<Change>) -> Result<()> {
+        self.worker.call(move |engine| engine.write(&changes)).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.worker.call(|engine| engine.sync()).await
+    }
+
+    async fn stored(&self) -> Result<Option<Stored>> {
+        self.worker.call(|engine| engine.stored()).await
+    }
+
+    async fn set_stored(&self, stored: Stored) -> Result<()> {
+        self.worker
+            .call(move |engine| engine.set_stored(stored))
+            .await
+    }
+
+    async fn note(&self) -> Result<Note> {
+        self.worker.call(|engine| Ok(engine.note())).await
+    }
+
+    async fn set_note(&self, note: Note) -> Result<()> {
+        self.worker.call(move |engine| engine.set_note(note)).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.worker.call(|engine| engine.clear()).await
+    }
+
+    async fn size(&self) -> Result<u64> {
+        self.worker.call(|engine| engine.size()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.worker.close().await
+    }
+}

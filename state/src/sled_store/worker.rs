@@ -1,0 +1,149 @@
+//! The thread on which the engine lives.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::sled_store::engine::Engine;
+use crate::{Error, Result};
+
+/// Calls that wait for the engine. A task and a pass make one at a time each; the rest is for the command line.
+const WAITING_MAX: usize = 16;
+
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// The engine's thread, and the way to it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Told when the engine is gone and its directory free.
+    ended: tokio::sync::watch::Receiver<bool>,
+    poison: Arc<OnceLock<String>>,
+    path: PathBuf,
+}
+
+impl Worker {
+    /// Starts the thread and opens the engine on it.
+    pub(super) async fn spawn<T: Send + 'static>(
+        path: PathBuf,
+        open: impl FnOnce() -> Result<(Engine, T)> + Send + 'static,
+    ) -> Result<(Self, T)> {
+        let (jobs, mut todo) = mpsc::channel::<Job>(WAITING_MAX);
+        let (tell_opened, opened) = oneshot::channel();
+        let (tell_ended, ended) = tokio::sync::watch::channel(false);
+        let in_thread = path.clone();
+        let thread = std::thread::Builder::new()
+            .name("tidemill-state".to_owned())
+            .spawn(move || {
+                let opening = catch_unwind(AssertUnwindSafe(open))
+                    .unwrap_or_else(|panic| Err(panicked(&in_thread, &*panic)));
+                match opening {
+                    Ok((mut engine, told)) => {
+                        if tell_opened.send(Ok(told)).is_ok() {
+                            while let Some(job) = todo.blocking_recv() {
+                                job(&mut engine);
+                            }
+                        }
+                        // The engine's own threads may panic over damage while it ends; it is given up anyway.
+                        let _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+                    }
+                    Err(error) => {
+                        // Nobody waits for it any more.
+                        let _ = tell_opened.send(Err(error));
+                    }
+                }
+                tell_ended.send_replace(true);
+            })
+            .map_err(Error::io("start a thread for", &path))?;
+        let worker = Self {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            ended,
+            poison: Arc::new(OnceLock::new()),
+            path,
+        };
+        let told = opened.await.map_err(|_| Error::Closed)??;
+        Ok((worker, told))
+    }
+
+    /// Runs `job` on the thread, after all jobs before it. A failure poisons the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A job that is dropped before it is queued does not run; later it runs, and nobody hears of it.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let jobs = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let jobs = jobs.ok_or(Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let (poison, path) = (self.poison.clone(), self.path.clone());
+        let job: Job = Box::new(move |engine| {
+            // Asked here and not before queueing: a job queued behind the one that fails must not run either.
+            let result = match poison.get() {
+                Some(what) => Err(Error::Poisoned { what: what.clone() }),
+                None => catch_unwind(AssertUnwindSafe(|| job(engine)))
+                    .unwrap_or_else(|panic| Err(panicked(&path, &*panic)))
+                    .inspect_err(|error| {
+                        // The first failure is the one to tell.
+                        let _ = poison.set(error.chain());
+                    }),
+            };
+            // Nobody may wait for it any more.
+            let _ = reply.send(result);
+        });
+        jobs.send(job).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Ends the thread after the jobs before, and waits for it.
+    pub(super) async fn close(&self) -> Result<()> {
+        let jobs = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(jobs);
+        let mut ended = self.ended.clone();
+        // An error means that the thread is gone without telling: just as well.
+        let _ = ended.wait_for(|ended| *ended).await;
+        Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // Its panics were told to who asked.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn panicked(path: &std::path::Path, panic: &(dyn Any + Send)) -> Error {
+    let what = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::damaged(path, format!("the engine panicked: {what}"))
+}

@@ -1,0 +1,537 @@
+//! The state of one task: what is committed, what is in flight, and where to read it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use crate::overlay::Overlay;
+use crate::registry::{TableSpec, read_entry};
+use crate::store::Page;
+use crate::{
+    Delta, Digest, Epoch, Error, Kind, Note, Result, StateStore, Stateful, StoreInfo, Stored,
+    TableId, WriteBehind, key,
+};
+
+/// Elements read from the store at once by a scan: enough that the way to its thread does not count.
+pub(crate) const PAGE: usize = 1_024;
+
+/// Bounds of a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateOptions {
+    /// Bytes that may be committed and not yet written behind, before [`State::relieved`] waits.
+    pub dirty_bytes_max: usize,
+    /// Elements written to the store at once. A read that misses waits for one such chunk at most.
+    pub chunk_elements: usize,
+    /// Bytes written to the store at once.
+    pub chunk_bytes: usize,
+}
+
+impl Default for StateOptions {
+    fn default() -> Self {
+        Self {
+            // Some 300,000 small changes: two seconds of writing behind.
+            dirty_bytes_max: 64 << 20,
+            // About 2 ms of the store's thread.
+            chunk_elements: 256,
+            chunk_bytes: 256 << 10,
+        }
+    }
+}
+
+/// What was found when a state was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The newest epoch that is in the store as a whole; `None` if it is empty.
+    pub epoch: Option<Epoch>,
+    /// From where the changelog is to be redone; 0 if the store is empty.
+    pub changelog_offset: u64,
+    /// The newest epoch the store may hold anything of.
+    ///
+    /// The engine compares both with the log's last marker. Newer than that marker means that the *log* lost
+    /// something: halt.
+    pub note_newest: Option<Epoch>,
+    /// Whether the last owner closed the store. If not, [`WriteBehind::verify`] it in the background.
+    pub clean: bool,
+    /// About the store, and whether a damaged one was set aside.
+    pub store: StoreInfo,
+}
+
+impl Recovered {
+    /// The newest epoch that this store has seen: no marker of the log may be older.
+    pub fn newest(&self) -> Option<Epoch> {
+        self.epoch.max(self.note_newest)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) options: StateOptions,
+    overlay: Mutex<Overlay>,
+    /// Held by a pass, and by whatever must not meet one.
+    pub(crate) pass: AsyncMutex<()>,
+    /// Told when bytes were written behind.
+    pub(crate) relief: Notify,
+}
+
+impl Shared {
+    /// Held for a look or a change, never across an await.
+    pub(crate) fn overlay(&self) -> MutexGuard<'_, Overlay> {
+        self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state of one task.
+///
+/// # The life of a state
+///
+/// 1. [`open`](Self::open) over a store, compare what was [recovered](Recovered) with the log's last marker.
+/// 2. [`redo`](Self::redo) every element of the changelog from there, then [`finish_redo`](Self::finish_redo).
+/// 3. [`declare`](Self::declare) the tables, build them, [`load_all`](Self::load_all).
+/// 4. For each epoch: operators change their tables, [`close_epoch`](Self::close_epoch) makes the delta, the log
+///    commits it, [`committed`](Self::committed). If it cannot be committed: [`rollback`](Self::rollback),
+///    `forget` and load the tables again.
+/// 5. Now and then a [`WriteBehind::pass`], beside it all.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl State {
+    /// Opens the state over a store.
+    ///
+    /// A store whose first pass was interrupted holds nothing that could be told apart and is cleared.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or written.
+    pub async fn open(
+        store: Arc<dyn StateStore>,
+        options: StateOptions,
+    ) -> Result<(Self, Recovered)> {
+        let found = store.note().await?;
+        let stored = store.stored().await?;
+        if stored.is_none() && !store.scan(Bytes::new(), None, 1).await?.is_empty() {
+            tracing::warn!(store = ?store.info().path, "cleared what an interrupted first pass left");
+            store.clear().await?;
+        }
+        let note = Note {
+            open: true,
+            ..found
+        };
+        store.set_note(note).await?;
+        let recovered = Recovered {
+            epoch: stored.map(|stored| stored.epoch),
+            changelog_offset: stored.map_or(0, |stored| stored.changelog_offset),
+            note_newest: found.newest,
+            clean: !found.open,
+            store: store.info(),
+        };
+        let shared = Shared {
+            store,
+            options,
+            overlay: Mutex::new(Overlay::new(stored, note)),
+            pass: AsyncMutex::new(()),
+            relief: Notify::new(),
+        };
+        Ok((
+            Self {
+                shared: Arc::new(shared),
+            },
+            recovered,
+        ))
+    }
+
+    /// Puts one element of the changelog back: a whole value, or `None` for a tombstone.
+    ///
+    /// Elements must come in the order of the log, from [`Recovered::changelog_offset`] on.
+    pub fn redo(&self, key: Bytes, value: Option<Bytes>) {
+        self.shared.overlay().put(key, value);
+    }
+
+    /// Says that the changelog was redone up to the marker of `epoch`, with what that marker says.
+    ///
+    /// The digest is adopted; [`WriteBehind::verify`] compares it.
+    ///
+    /// # Errors
+    ///
+    /// If the store is newer than the marker: the log lost something. Or if the registry of tables is damaged.
+    pub async fn finish_redo(
+        &self,
+        epoch: Epoch,
+        changelog_offset: u64,
+        digest: Digest,
+    ) -> Result<()> {
+        let (newest, redoing) = {
+            let overlay = self.shared.overlay();
+            (
+                overlay
+                    .stored
+                    .map(|stored| stored.epoch)
+                    .max(overlay.note.newest),
+                overlay.redoing,
+            )
+        };
+        if !redoing {
+            return Err(Error::invalid("the changelog was redone twice"));
+        }
+        if let Some(newest) = newest.filter(|newest| *newest > epoch) {
+            return Err(Error::damaged(
+                self.path(),
+                format!(
+                    "the store has seen epoch {newest}, but the log ends at epoch {epoch}: \
+                     the log lost something; restore it, or take this store away to go on from the log"
+                ),
+            ));
+        }
+        let tables = self.collect(TableId::REGISTRY.prefix()).await?;
+        let mut overlay = self.shared.overlay();
+        for (name, value) in &tables {
+            let name = name.get(2..).unwrap_or_default();
+            overlay
+                .registry
+                .restore(name, value)
+                .map_err(|source| Error::Decode {
+                    table: TableId::REGISTRY.0,
+                    source,
+                })?;
+        }
+        overlay.committed = Stored {
+            epoch,
+            changelog_offset,
+            digest,
+        };
+        overlay.redoing = false;
+        Ok(())
+    }
+
+    /// Checks the tables of the program against the stored ones, and numbers new ones. The numbers come in the
+    /// order of `specs`. New tables are part of the next epoch's delta.
+    ///
+    /// # Errors
+    ///
+    /// If a table is stored in another way than it is declared.
+    pub fn declare(&self, specs: &[TableSpec]) -> Result<Vec<TableId>> {
+        let mut overlay = self.shared.overlay();
+        if overlay.redoing {
+            return Err(Error::invalid(
+                "tables were declared before the changelog was redone",
+            ));
+        }
+        overlay.registry.declare(specs)
+    }
+
+    /// The tables known so far, declared or stored, sorted by name. One that is stored and not declared was
+    /// dropped or renamed by the program.
+    pub fn tables(&self) -> Vec<(TableId, TableSpec)> {
+        self.shared.overlay().registry.tables()
+    }
+
+    /// Closes the open epoch: takes what its tables changed, once per element, in key order.
+    ///
+    /// # Errors
+    ///
+    /// If epochs do not rise.
+    pub fn close_epoch(&self, epoch: Epoch, tables: &mut [&mut dyn Stateful]) -> Result<Delta> {
+        self.shared.overlay().close(epoch, tables)
+    }
+
+    /// Says that the oldest closed epoch is committed, and where the changelog goes on after it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the oldest closed epoch.
+    pub fn committed(&self, epoch: Epoch, changelog_offset: u64) -> Result<()> {
+        self.shared.overlay().commit(epoch, changelog_offset)
+    }
+
+    /// Drops what was closed and not committed. What is read from here on is exactly the committed state.
+    ///
+    /// Tables must [`forget`](Stateful::forget) and be loaded again.
+    pub fn rollback(&self) {
+        self.shared.overlay().rollback();
+    }
+
+    /// The last committed epoch, where the changelog goes on after it, and its digest.
+    pub fn last_committed(&self) -> Stored {
+        self.shared.overlay().committed
+    }
+
+    /// The last epoch that is in the store as a whole.
+    pub fn last_stored(&self) -> Option<Stored> {
+        self.shared.overlay().stored
+    }
+
+    /// Bytes that are closed or committed, and not yet written behind.
+    pub fn dirty_bytes(&self) -> usize {
+        self.shared.overlay().dirty_bytes()
+    }
+
+    /// Waits until [`dirty_bytes`](Self::dirty_bytes) is within its bound. A pass must be running for that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing.
+    pub async fn relieved(&self) {
+        loop {
+            let told = self.shared.relief.notified();
+            tokio::pin!(told);
+            // Listens before it looks, so that no relief is missed in between.
+            told.as_mut().enable();
+            if self.dirty_bytes() <= self.shared.options.dirty_bytes_max {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// The handle that writes behind. One per state is enough; passes wait for each other.
+    pub fn write_behind(&self) -> WriteBehind {
+        WriteBehind {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// The values of stored keys, in their order, as of the last closed epoch.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>> {
+        let mut values = Vec::with_capacity(keys.len());
+        let (mut missing, mut places) = (Vec::new(), Vec::new());
+        {
+            let overlay = self.shared.overlay();
+            for (place, key) in keys.iter().enumerate() {
+                let found = overlay.get(key);
+                if found.is_none() {
+                    missing.push(key.clone());
+                    places.push(place);
+                }
+                values.push(found.flatten());
+            }
+        }
+        // What is not above the store is in it and does not change before the next epoch closes.
+        if !missing.is_empty() {
+            let found = self.shared.store.get_many(missing).await?;
+            for (place, value) in places.into_iter().zip(found) {
+                values[place] = value;
+            }
+        }
+        Ok(values)
+    }
+
+    /// Elements whose key starts with `prefix`, in key order, beginning after the key `after`, as of the last
+    /// closed epoch. About `limit` of them; an empty page is the end.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn scan(&self, prefix: Bytes, after: Option<Bytes>, limit: usize) -> Result<Page> {
+        let limit = limit.max(1);
+        let mut after = after;
+        loop {
+            // First what is above the store: what is written meanwhile is then in both.
+            let (above, above_end) = self
+                .shared
+                .overlay()
+                .range(&prefix, after.as_deref(), limit);
+            let below = self
+                .shared
+                .store
+                .scan(prefix.clone(), after.clone(), limit)
+                .await?;
+            let below_end = match below.last() {
+                Some((key, _)) if below.len() == limit => Some(key.clone()),
+                _ => None,
+            };
+            // Beyond the nearer end one of the two has not told everything.
+            let end = match (above_end, below_end) {
+                (Some(above), Some(below)) => Some(above.min(below)),
+                (above, below) => above.or(below),
+            };
+            let mut merged: std::collections::BTreeMap<Bytes, Option<Bytes>> = below
+                .into_iter()
+                .map(|(key, value)| (key, Some(value)))
+                .collect();
+            merged.extend(above);
+            let page: Page = merged
+                .into_iter()
+                .take_while(|(key, _)| end.as_ref().is_none_or(|end| key <= end))
+                .filter_map(|(key, value)| Some((key, value?)))
+                .collect();
+            if !page.is_empty() || end.is_none() {
+                return Ok(page);
+            }
+            // Nothing but tombstones: go on behind them.
+            after = end;
+        }
+    }
+
+    /// Everything under a prefix, in key order.
+    pub(crate) async fn collect(&self, prefix: Bytes) -> Result<Page> {
+        let mut all = Page::new();
+        loop {
+            let after = all.last().map(|(key, _)| key.clone());
+            let page = self.scan(prefix.clone(), after, PAGE).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Loads keys of a table that it does not know, all with one visit to the store.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or a value does not decode.
+    pub async fn load<K: AsRef<[u8]>>(
+        &self,
+        table: &mut dyn Stateful,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<()> {
+        let (id, kind) = (table.id(), table.kind());
+        let mut users: Vec<K> = keys
+            .into_iter()
+            .filter(|user| !table.knows(user.as_ref()))
+            .collect();
+        users.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        users.dedup_by(|a, b| a.as_ref() == b.as_ref());
+        if users.is_empty() {
+            return Ok(());
+        }
+        for user in &users {
+            key::check(id, user.as_ref())?;
+        }
+        let encoded: Vec<Bytes> = users
+            .iter()
+            .map(|user| key::encoded(kind, id, user.as_ref()))
+            .collect();
+        metrics::counter!("tidemill_state_misses_total").increment(users.len() as u64);
+        if kind == Kind::Value {
+            let values = self.get_many(&encoded).await?;
+            for (user, value) in users.iter().zip(&values) {
+                let element = value.as_ref().map(|value| (&[][..], value));
+                table.load(user.as_ref(), element.as_slice())?;
+            }
+            return Ok(());
+        }
+        let mut groups: Vec<std::collections::BTreeMap<Bytes, Option<Bytes>>> = {
+            let overlay = self.shared.overlay();
+            encoded
+                .iter()
+                .map(|prefix| overlay.range(prefix, None, usize::MAX).0)
+                .collect()
+        };
+        let below = self.shared.store.get_prefixes(encoded.clone()).await?;
+        for (group, below) in groups.iter_mut().zip(below) {
+            for (key, value) in below {
+                group.entry(key).or_insert(Some(value));
+            }
+        }
+        for ((user, prefix), group) in users.iter().zip(&encoded).zip(&groups) {
+            let elements: Vec<_> = group
+                .iter()
+                .filter_map(|(key, value)| Some((key.get(prefix.len()..)?, value.as_ref()?)))
+                .collect();
+            table.load(user.as_ref(), &elements)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a table as far as its byte bound goes. If that is all there is, the table is then complete.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or a value does not decode.
+    pub async fn load_all(&self, table: &mut dyn Stateful) -> Result<()> {
+        let (prefix, kind) = (table.id().prefix(), table.kind());
+        let damaged = || Error::damaged(self.path(), "a stored key is cut short");
+        let mut after = None;
+        // The elements of the user key that is being read; a page may end among them.
+        let mut user: Option<Bytes> = None;
+        let mut elements: Page = Page::new();
+        let mut all = true;
+        loop {
+            let page = self.scan(prefix.clone(), after.clone(), PAGE).await?;
+            let last = page.is_empty();
+            after = page.last().map(|(key, _)| key.clone()).or(after);
+            for (key, value) in page {
+                let (_, rest) = TableId::split(&key).ok_or_else(damaged)?;
+                let (key_of, element) = key::decode(kind, rest).ok_or_else(damaged)?;
+                let (key_of, element) = (key.slice_ref(key_of), key.slice_ref(element));
+                if user.as_ref() != Some(&key_of) {
+                    all &= hand_over(table, user.as_ref(), &elements)?;
+                    elements.clear();
+                    user = Some(key_of);
+                }
+                elements.push((element, value));
+            }
+            if last {
+                all &= hand_over(table, user.as_ref(), &elements)?;
+                break;
+            }
+            if !all && !table.observes_all() {
+                break;
+            }
+        }
+        if all {
+            table.set_complete();
+        }
+        Ok(())
+    }
+
+    /// The tables in a store, for listings.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or its registry is damaged.
+    pub async fn stored_tables(store: &dyn StateStore) -> Result<Vec<(TableId, TableSpec)>> {
+        let page = store
+            .scan(TableId::REGISTRY.prefix(), None, usize::from(u16::MAX))
+            .await?;
+        page.iter()
+            .map(|(key, value)| read_entry(&key.slice(2..), value))
+            .collect()
+    }
+
+    /// Closes the store. What was not written behind is redone from the changelog when it is opened again; a
+    /// [`WriteBehind::pass`] before makes that nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn close(self) -> Result<()> {
+        let _pass = self.shared.pass.lock().await;
+        let store = &self.shared.store;
+        store.sync().await?;
+        let note = {
+            let mut overlay = self.shared.overlay();
+            overlay.note.open = false;
+            overlay.note
+        };
+        store.set_note(note).await?;
+        store.close().await
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.shared.store.info().path.unwrap_or_default()
+    }
+}
+
+/// Gives the elements of one user key to the table, while it has room. Says whether it took them.
+fn hand_over(table: &mut dyn Stateful, user: Option<&Bytes>, elements: &Page) -> Result<bool> {
+    let Some(user) = user else { return Ok(true) };
+    let elements: Vec<_> = elements
+        .iter()
+        .map(|(element, value)| (&element[..], value))
+        .collect();
+    table.observe(user, &elements)?;
+    if table.bytes() >= table.bytes_max() {
+        return Ok(table.knows(user));
+    }
+    table.load(user, &elements)?;
+    Ok(true)
+}

@@ -1,0 +1,361 @@
+//! Elements by an element key, under each key.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::key::{self, KeyError};
+use crate::table::slots::{At, Slots};
+use crate::table::{Element, Stateful};
+use crate::{Changes, Error, Kind, Result, Share, StateValue, TableId};
+
+/// Bytes an element takes in its tree beside key and value.
+const OVERHEAD: usize = 48;
+
+#[derive(Debug)]
+struct Cell<V> {
+    /// `None`: removed in the open epoch.
+    value: Option<V>,
+    /// What it gave to the digest when the last epoch closed.
+    share: Share,
+    dirty: bool,
+    heap: usize,
+}
+
+#[derive(Debug)]
+struct Group<V> {
+    elements: BTreeMap<Box<[u8]>, Cell<V>>,
+    /// Elements that are there.
+    live: usize,
+    /// Keys of the elements changed in the open epoch, each once.
+    dirty: Vec<Box<[u8]>>,
+    heap: usize,
+}
+
+impl<V> Default for Group<V> {
+    fn default() -> Self {
+        Self {
+            elements: BTreeMap::new(),
+            live: 0,
+            dirty: Vec::new(),
+            heap: 0,
+        }
+    }
+}
+
+impl<V: StateValue> Group<V> {
+    /// The element's cell, added if need be, marked as changed.
+    fn change(&mut self, element: &[u8]) -> &mut Cell<V> {
+        if !self.elements.contains_key(element) {
+            self.heap += OVERHEAD + element.len() + size_of::<Cell<V>>();
+        }
+        let cell = self.elements.entry(element.into()).or_insert_with(|| Cell {
+            value: None,
+            share: Share::ABSENT,
+            dirty: false,
+            heap: 0,
+        });
+        if !cell.dirty {
+            cell.dirty = true;
+            self.dirty.push(element.into());
+        }
+        cell
+    }
+}
+
+/// Elements by an element key, in its order, under each key. One changed element is written alone.
+///
+/// All elements of a key are in memory together or not at all.
+#[derive(Debug)]
+pub struct MapTable<V> {
+    id: TableId,
+    slots: Slots<Group<V>>,
+}
+
+impl<V: StateValue> MapTable<V> {
+    /// A table with nothing in memory, that keeps unchanged keys up to `bytes_max`.
+    ///
+    /// Load it before use: [`State::load_all`](crate::State::load_all).
+    pub fn new(id: TableId, bytes_max: usize) -> Self {
+        Self {
+            id,
+            slots: Slots::new(bytes_max),
+        }
+    }
+
+    /// The value of an element.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn get(&self, key: &[u8], element: &[u8]) -> Result<Option<&V>, KeyError> {
+        Ok(self
+            .group(key)?
+            .and_then(|group| group.elements.get(element)?.value.as_ref()))
+    }
+
+    /// The value of an element, to be changed.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn get_mut(&mut self, key: &[u8], element: &[u8]) -> Result<Option<&mut V>, KeyError> {
+        if self.get(key, element)?.is_none() {
+            return Ok(None);
+        }
+        let Some(at) = self.at(key)? else {
+            return Ok(None);
+        };
+        let group = self.slots.change(at).map(|slot| &mut slot.item);
+        Ok(group.and_then(|group| group.change(element).value.as_mut()))
+    }
+
+    /// Sets the value of an element. Returns the one before.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first, or one of the keys is too long.
+    pub fn insert(&mut self, key: &[u8], element: &[u8], value: V) -> Result<Option<V>, KeyError> {
+        key::check(self.id, element)?;
+        let at = match self.at(key)? {
+            Some(at) => at,
+            None => {
+                key::check(self.id, key)?;
+                self.slots.insert(key, Group::default(), 0)
+            }
+        };
+        let Some(slot) = self.slots.change(at) else {
+            return Ok(None);
+        };
+        let group = &mut slot.item;
+        let heap = value.heap();
+        let cell = group.change(element);
+        let before_heap = std::mem::replace(&mut cell.heap, heap);
+        let before = cell.value.replace(value);
+        group.heap = group.heap - before_heap + heap;
+        group.live += usize::from(before.is_none());
+        let heap = group.heap;
+        self.slots.reweigh(at, heap);
+        Ok(before)
+    }
+
+    /// Removes an element. Returns its value.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn remove(&mut self, key: &[u8], element: &[u8]) -> Result<Option<V>, KeyError> {
+        if self.get(key, element)?.is_none() {
+            return Ok(None);
+        }
+        let Some(at) = self.at(key)? else {
+            return Ok(None);
+        };
+        let Some(slot) = self.slots.change(at) else {
+            return Ok(None);
+        };
+        let before = slot.item.change(element).value.take();
+        slot.item.live -= usize::from(before.is_some());
+        Ok(before)
+    }
+
+    /// The number of elements under a key.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn len(&self, key: &[u8]) -> Result<usize, KeyError> {
+        Ok(self.group(key)?.map_or(0, |group| group.live))
+    }
+
+    /// Whether nothing is under a key.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn is_empty(&self, key: &[u8]) -> Result<bool, KeyError> {
+        Ok(self.len(key)? == 0)
+    }
+
+    /// The elements under a key, in the order of their keys.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn iter(&self, key: &[u8]) -> Result<impl Iterator<Item = (&[u8], &V)>, KeyError> {
+        self.range(key, (Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// The elements under a key between two element keys, in order.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn range(
+        &self,
+        key: &[u8],
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<impl Iterator<Item = (&[u8], &V)>, KeyError> {
+        // A tree refuses a range that ends before it starts; here it is an empty one.
+        let sane = match (from, to) {
+            (Bound::Excluded(a), Bound::Excluded(b)) => a < b,
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
+                a <= b
+            }
+            _ => true,
+        };
+        let group = self.group(key)?.filter(|_| sane);
+        Ok(group
+            .into_iter()
+            .flat_map(move |group| group.elements.range::<[u8], _>((from, to)))
+            .filter_map(|(element, cell)| Some((&**element, cell.value.as_ref()?))))
+    }
+
+    /// The first element under a key.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn first(&self, key: &[u8]) -> Result<Option<(&[u8], &V)>, KeyError> {
+        Ok(self.iter(key)?.next())
+    }
+
+    /// The keys in memory that have elements, sorted. All there are if the table is complete.
+    ///
+    /// Sorts on each call: for results and tests, not for the path of a record.
+    pub fn keys(&self) -> Vec<&[u8]> {
+        let mut keys: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|slot| slot.item.live > 0)
+            .map(|slot| slot.key())
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn at(&self, key: &[u8]) -> Result<Option<At>, KeyError> {
+        match self.slots.find(key) {
+            Some(at) => Ok(Some(at)),
+            None if self.slots.is_complete() => Ok(None),
+            None => Err(KeyError::NotLoaded { table: self.id.0 }),
+        }
+    }
+
+    fn group(&self, key: &[u8]) -> Result<Option<&Group<V>>, KeyError> {
+        Ok(self
+            .at(key)?
+            .and_then(|at| self.slots.get(at))
+            .map(|slot| &slot.item))
+    }
+}
+
+impl<V: StateValue> Stateful for MapTable<V> {
+    fn id(&self) -> TableId {
+        self.id
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Map
+    }
+
+    fn close(&mut self, changes: &mut Changes) {
+        let id = self.id;
+        for at in self.slots.take_changed() {
+            let Some(slot) = self.slots.get_mut(at) else {
+                continue;
+            };
+            let prefix = key::encoded(Kind::Map, id, slot.key());
+            let group = &mut slot.item;
+            for element in std::mem::take(&mut group.dirty) {
+                let Some(cell) = group.elements.get_mut(&element) else {
+                    continue;
+                };
+                cell.dirty = false;
+                let encode_key = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(&prefix);
+                    out.extend_from_slice(&element);
+                };
+                if let Some(value) = &cell.value {
+                    cell.share = changes.set(cell.share, encode_key, |out| value.encode(out));
+                    let heap = value.heap();
+                    group.heap = group.heap - std::mem::replace(&mut cell.heap, heap) + heap;
+                } else {
+                    changes.remove(cell.share, encode_key);
+                    group.heap -= cell.heap + OVERHEAD + element.len() + size_of::<Cell<V>>();
+                    group.elements.remove(&element);
+                }
+            }
+            let (heap, empty) = (group.heap, group.elements.is_empty());
+            self.slots.reweigh(at, heap);
+            if empty && self.slots.is_complete() {
+                self.slots.remove(at);
+            }
+        }
+        self.slots.trim();
+    }
+
+    fn forget(&mut self) {
+        self.slots.clear();
+    }
+
+    fn load(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
+        if self.slots.find(user).is_some() {
+            return Ok(());
+        }
+        let prefix = key::encoded(Kind::Map, self.id, user);
+        let mut group = Group {
+            live: elements.len(),
+            ..Group::default()
+        };
+        let mut full = prefix.to_vec();
+        for (element, stored) in elements {
+            let value = V::decode(stored).map_err(|source| Error::Decode {
+                table: self.id.0,
+                source,
+            })?;
+            full.truncate(prefix.len());
+            full.extend_from_slice(element);
+            let heap = value.heap();
+            group.heap += heap + OVERHEAD + element.len() + size_of::<Cell<V>>();
+            let share = Share::of(&full, stored);
+            let cell = Cell {
+                value: Some(value),
+                share,
+                dirty: false,
+                heap,
+            };
+            group.elements.insert((*element).into(), cell);
+        }
+        let heap = group.heap;
+        self.slots.insert(user, group, heap);
+        Ok(())
+    }
+
+    fn observe(&mut self, _: &[u8], _: &[Element<'_>]) -> Result<()> {
+        Ok(())
+    }
+
+    fn knows(&self, user: &[u8]) -> bool {
+        self.slots.is_complete() || self.slots.find(user).is_some()
+    }
+
+    fn trim(&mut self) {
+        self.slots.trim();
+    }
+
+    fn set_complete(&mut self) {
+        self.slots.set_complete();
+    }
+
+    fn is_complete(&self) -> bool {
+        self.slots.is_complete()
+    }
+
+    fn bytes(&self) -> usize {
+        self.slots.bytes()
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.slots.bytes_max()
+    }
+}

@@ -1,0 +1,403 @@
+//! One value per key.
+
+use crate::key::{self, KeyError};
+use crate::table::expiry::Expiry;
+use crate::table::slots::{At, Slots};
+use crate::table::{Element, Stateful};
+use crate::{Changes, DecodeError, Error, Kind, Result, Share, StateValue, TableId};
+
+/// Bytes of the event time before the value, in tables with a time to live.
+const TIME: usize = 8;
+
+/// A key and the value it had.
+pub type Expired<V> = (Box<[u8]>, V);
+
+#[derive(Debug)]
+struct Entry<V> {
+    /// `None`: known to be absent.
+    value: Option<V>,
+    /// What it gave to the digest when the last epoch closed.
+    share: Share,
+    /// The newest event time at which it was written; tables with a time to live only.
+    time: i64,
+}
+
+/// One value per key, by the bytes of the key.
+///
+/// With a time to live, an entry is removed once the watermark has passed the event time of its last write by that
+/// much: [`set_time`](Self::set_time) says when a record's writes happen, [`expire`](Self::expire) removes what is due.
+#[derive(Debug)]
+pub struct Table<V> {
+    id: TableId,
+    slots: Slots<Entry<V>>,
+    expiry: Option<Expiry>,
+    now: i64,
+}
+
+impl<V: StateValue> Table<V> {
+    /// A table with nothing in memory, that keeps unchanged entries up to `bytes_max`.
+    ///
+    /// Load it before use: [`State::load_all`](crate::State::load_all).
+    pub fn new(id: TableId, bytes_max: usize) -> Self {
+        Self {
+            id,
+            slots: Slots::new(bytes_max),
+            expiry: None,
+            now: i64::MIN,
+        }
+    }
+
+    /// The same with a time to live, in milliseconds of event time.
+    pub fn with_ttl(id: TableId, bytes_max: usize, ttl_ms: u64) -> Self {
+        Self {
+            expiry: Some(Expiry::new(ttl_ms)),
+            ..Self::new(id, bytes_max)
+        }
+    }
+
+    /// Says the event time (milliseconds) of the writes that follow. Only tables with a time to live care.
+    pub fn set_time(&mut self, event_time: i64) {
+        self.now = event_time;
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<&V>, KeyError> {
+        match self.at(key)? {
+            Some(at) => Ok(self.slots.get(at).and_then(|slot| slot.item.value.as_ref())),
+            None => Ok(None),
+        }
+    }
+
+    /// The value of a key, to be changed.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    #[inline]
+    pub fn get_mut(&mut self, key: &[u8]) -> Result<Option<&mut V>, KeyError> {
+        let Some(at) = self.at(key)? else {
+            return Ok(None);
+        };
+        if self
+            .slots
+            .get(at)
+            .is_none_or(|slot| slot.item.value.is_none())
+        {
+            return Ok(None);
+        }
+        self.stamp(at);
+        Ok(self
+            .slots
+            .change(at)
+            .and_then(|slot| slot.item.value.as_mut()))
+    }
+
+    /// The value of a key, to be changed, put there by `make` if it was absent.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first, or is too long.
+    #[inline]
+    pub fn get_or_insert_with(
+        &mut self,
+        key: &[u8],
+        make: impl FnOnce() -> V,
+    ) -> Result<&mut V, KeyError> {
+        let at = self.place(key)?;
+        self.stamp(at);
+        let table = self.id.0;
+        match self.slots.change(at) {
+            Some(slot) => Ok(slot.item.value.get_or_insert_with(make)),
+            // `place` found it.
+            None => Err(KeyError::NotLoaded { table }),
+        }
+    }
+
+    /// Sets the value of a key. Returns the one before.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first, or is too long.
+    pub fn insert(&mut self, key: &[u8], value: V) -> Result<Option<V>, KeyError> {
+        let at = self.place(key)?;
+        self.stamp(at);
+        let heap = value.heap();
+        let before = self
+            .slots
+            .change(at)
+            .and_then(|slot| slot.item.value.replace(value));
+        self.slots.reweigh(at, heap);
+        Ok(before)
+    }
+
+    /// Removes a key. Returns its value.
+    ///
+    /// # Errors
+    ///
+    /// If the key must be loaded first.
+    pub fn remove(&mut self, key: &[u8]) -> Result<Option<V>, KeyError> {
+        let Some(at) = self.at(key)? else {
+            return Ok(None);
+        };
+        if self
+            .slots
+            .get(at)
+            .is_none_or(|slot| slot.item.value.is_none())
+        {
+            return Ok(None);
+        }
+        let before = self
+            .slots
+            .change(at)
+            .and_then(|slot| slot.item.value.take());
+        self.slots.reweigh(at, 0);
+        Ok(before)
+    }
+
+    /// All values in memory, sorted by key. All there are if the table is complete.
+    ///
+    /// Sorts on each call: for results and tests, not for the path of a record.
+    pub fn sorted(&self) -> Vec<(&[u8], &V)> {
+        let mut all: Vec<_> = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some((slot.key(), slot.item.value.as_ref()?)))
+            .collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
+    }
+
+    /// The keys that may be due at this watermark and must be loaded before [`expire`](Self::expire).
+    pub fn due(&self, watermark: i64) -> Vec<Box<[u8]>> {
+        let Some(expiry) = &self.expiry else {
+            return Vec::new();
+        };
+        expiry
+            .due(watermark)
+            .filter(|key| !self.knows(key))
+            .cloned()
+            .collect()
+    }
+
+    /// Removes what the watermark has passed by the time to live. Returns it, sorted by due time and key.
+    ///
+    /// # Errors
+    ///
+    /// If a key that is due must be loaded first. Then nothing was removed.
+    pub fn expire(&mut self, watermark: i64) -> Result<Vec<Expired<V>>, KeyError> {
+        if self
+            .expiry
+            .as_ref()
+            .is_some_and(|expiry| !expiry.due(watermark).all(|key| self.knows(key)))
+        {
+            return Err(self.not_loaded());
+        }
+        let mut expired = Vec::new();
+        while let Some(key) = self
+            .expiry
+            .as_mut()
+            .and_then(|expiry| expiry.pop(watermark))
+        {
+            let Some(at) = self.at(&key)? else { continue };
+            let Some(slot) = self.slots.get(at) else {
+                continue;
+            };
+            if slot.item.value.is_none() {
+                continue;
+            }
+            let time = slot.item.time;
+            let Some(expiry) = &mut self.expiry else {
+                break;
+            };
+            if !expiry.is_past(time, watermark) {
+                expiry.schedule(&key, time);
+                continue;
+            }
+            if let Some(value) = self.remove(&key)? {
+                expired.push((time, key, value));
+            }
+        }
+        // Scheduled lazily, so found in no particular order.
+        expired.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        Ok(expired
+            .into_iter()
+            .map(|(_, key, value)| (key, value))
+            .collect())
+    }
+
+    #[inline]
+    fn at(&self, key: &[u8]) -> Result<Option<At>, KeyError> {
+        match self.slots.find(key) {
+            Some(at) => Ok(Some(at)),
+            None if self.slots.is_complete() => Ok(None),
+            None => Err(self.not_loaded()),
+        }
+    }
+
+    /// The entry of a key, added if it is known to be absent.
+    fn place(&mut self, key: &[u8]) -> Result<At, KeyError> {
+        if let Some(at) = self.at(key)? {
+            return Ok(at);
+        }
+        key::check(self.id, key)?;
+        let entry = Entry {
+            value: None,
+            share: Share::ABSENT,
+            time: i64::MIN,
+        };
+        Ok(self.slots.insert(key, entry, 0))
+    }
+
+    /// Notes the event time of a write.
+    #[inline]
+    fn stamp(&mut self, at: At) {
+        let Some(expiry) = &mut self.expiry else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        if slot.item.value.is_none() {
+            slot.item.time = self.now;
+            expiry.schedule(slot.key(), self.now);
+        } else if slot.item.time < self.now {
+            // Stays scheduled where it is; looked at again when that time comes.
+            slot.item.time = self.now;
+        }
+    }
+
+    fn not_loaded(&self) -> KeyError {
+        KeyError::NotLoaded { table: self.id.0 }
+    }
+
+    fn decode(&self, stored: &[u8]) -> Result<(i64, V)> {
+        let id = self.id.0;
+        let decoded = if self.expiry.is_some() {
+            stored
+                .split_first_chunk::<TIME>()
+                .ok_or_else(|| DecodeError::new("the event time of its last write is missing"))
+                .and_then(|(time, rest)| Ok((i64::from_be_bytes(*time), V::decode(rest)?)))
+        } else {
+            V::decode(stored).map(|value| (i64::MIN, value))
+        };
+        decoded.map_err(|source| Error::Decode { table: id, source })
+    }
+}
+
+impl<V: StateValue> Stateful for Table<V> {
+    fn id(&self) -> TableId {
+        self.id
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Value
+    }
+
+    fn close(&mut self, changes: &mut Changes) {
+        let (id, timed) = (self.id, self.expiry.is_some());
+        for at in self.slots.take_changed() {
+            let Some(slot) = self.slots.get_mut(at) else {
+                continue;
+            };
+            let (key, was) = (slot.key(), slot.item.share);
+            let Some(value) = &slot.item.value else {
+                changes.remove(was, |out| key::encode(Kind::Value, id, key, out));
+                slot.item.share = Share::ABSENT;
+                if self.slots.is_complete() {
+                    self.slots.remove(at);
+                }
+                continue;
+            };
+            let time = slot.item.time;
+            let share = changes.set(
+                was,
+                |out| key::encode(Kind::Value, id, key, out),
+                |out| {
+                    if timed {
+                        out.extend_from_slice(&time.to_be_bytes());
+                    }
+                    value.encode(out);
+                },
+            );
+            let heap = value.heap();
+            slot.item.share = share;
+            self.slots.reweigh(at, heap);
+        }
+        self.slots.trim();
+    }
+
+    fn forget(&mut self) {
+        self.slots.clear();
+        if let Some(expiry) = &mut self.expiry {
+            expiry.clear();
+        }
+    }
+
+    fn load(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
+        if self.slots.find(user).is_some() {
+            return Ok(());
+        }
+        let entry = match elements.first() {
+            None => Entry {
+                value: None,
+                share: Share::ABSENT,
+                time: i64::MIN,
+            },
+            Some((_, stored)) => {
+                let (time, value) = self.decode(stored)?;
+                let share = Share::of(&key::encoded(Kind::Value, self.id, user), stored);
+                Entry {
+                    value: Some(value),
+                    share,
+                    time,
+                }
+            }
+        };
+        let heap = entry.value.as_ref().map_or(0, StateValue::heap);
+        self.slots.insert(user, entry, heap);
+        Ok(())
+    }
+
+    fn observe(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
+        if let (Some(_), Some((_, stored))) = (&self.expiry, elements.first()) {
+            let (time, _) = self.decode(stored)?;
+            if let Some(expiry) = &mut self.expiry {
+                expiry.schedule(user, time);
+            }
+        }
+        Ok(())
+    }
+
+    fn knows(&self, user: &[u8]) -> bool {
+        self.slots.is_complete() || self.slots.find(user).is_some()
+    }
+
+    fn trim(&mut self) {
+        self.slots.trim();
+    }
+
+    fn set_complete(&mut self) {
+        self.slots.set_complete();
+    }
+
+    fn is_complete(&self) -> bool {
+        self.slots.is_complete()
+    }
+
+    fn bytes(&self) -> usize {
+        self.slots.bytes()
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.slots.bytes_max()
+    }
+
+    fn observes_all(&self) -> bool {
+        self.expiry.is_some()
+    }
+}

@@ -1,0 +1,130 @@
+//! The store on disk: what it keeps, refuses and sets aside.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill_state::{Change, Error, SledOptions, SledStore, StateStore};
+
+use crate::model::{Log, Task, identity};
+
+pub(crate) fn options(path: &Path) -> SledOptions {
+    SledOptions {
+        path: path.to_path_buf(),
+        identity: identity(),
+        owner: "a test".into(),
+        new_id: 7,
+        cache_bytes: 1 << 20,
+    }
+}
+
+fn set(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Change {
+    Change {
+        key: key.into(),
+        value: Some(value.into()),
+    }
+}
+
+async fn open(path: &Path) -> SledStore {
+    SledStore::open(options(path)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_task_finds_its_state_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::default();
+    let mut task = Task::recover(Arc::new(open(dir.path()).await), &log, 0)
+        .await
+        .unwrap();
+    for round in 0..20_u8 {
+        task.set(&[round], Some(&[round; 40])).await;
+        task.set(&[round / 2], None).await;
+        task.push(b"d", &[round]).await;
+        if round % 3 == 0 {
+            task.pop(b"d").await;
+        }
+        task.set_element(b"m", &[round % 7], Some(&[round])).await;
+        task.close();
+        task.commit(&mut log);
+        if round % 5 == 0 {
+            task.state
+                .write_behind()
+                .pass(log.make_durable())
+                .await
+                .unwrap();
+            assert!(task.state.write_behind().verify().await.unwrap() > 0);
+        }
+    }
+    drop(task);
+    let task = Task::recover(Arc::new(open(dir.path()).await), &log, 0)
+        .await
+        .unwrap();
+    assert_eq!(task.recovered.epoch.unwrap().0, 16);
+    assert!(!task.recovered.clean);
+    task.check().await;
+    task.state
+        .write_behind()
+        .pass(log.make_durable())
+        .await
+        .unwrap();
+    task.state.close().await.unwrap();
+    let task = Task::recover(Arc::new(open(dir.path()).await), &log, 0)
+        .await
+        .unwrap();
+    assert!(task.recovered.clean);
+    assert_eq!(task.recovered.epoch.unwrap().0, 20);
+    assert_eq!(task.recovered.store.id, 7);
+    task.check().await;
+}
+
+#[tokio::test]
+async fn long_values_are_cut_and_no_blob_is_ever_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let long = |bytes: usize| Bytes::from((0..bytes).map(|i| (i % 251) as u8).collect::<Vec<_>>());
+    for bytes in [0, 3_072, 3_073, 4_096, 20_000, 1 << 20, 200, 20_000, 0] {
+        store
+            .write(vec![set("k", long(bytes)), set("kk", long(bytes / 2))])
+            .await
+            .unwrap();
+        let read = store.get_many(vec!["k".into(), "kk".into()]).await.unwrap();
+        assert_eq!(read, [Some(long(bytes)), Some(long(bytes / 2))]);
+        assert_eq!(store.scan(Bytes::new(), None, 9).await.unwrap().len(), 2);
+    }
+    store.write(vec![set("k", long(1 << 20))]).await.unwrap();
+    for key in 0..200_u8 {
+        store
+            .write(vec![set(vec![key; 2_000], long(3_072))])
+            .await
+            .unwrap();
+    }
+    store.sync().await.unwrap();
+    store.close().await.unwrap();
+    let store = open(dir.path()).await;
+    assert_eq!(
+        store.get_many(vec!["k".into()]).await.unwrap(),
+        [Some(long(1 << 20))]
+    );
+    let blobs = dir.path().join("sled/blobs");
+    assert_eq!(std::fs::read_dir(blobs).map_or(0, Iterator::count), 0);
+    store
+        .write(vec![Change {
+            key: "k".into(),
+            value: None,
+        }])
+        .await
+        .unwrap();
+    store.clear().await.unwrap();
+    assert!(store.scan(Bytes::new(), None, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_refused_and_free_again_once_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let error = SledStore::open(options(dir.path())).await.unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }) && error.to_string().contains("a test, pid"));
+    store.close().await.unwrap();
+    assert!(matches!(store.sync().await, Err(Error::Closed)));
+    open(dir.path()).await;
+}
