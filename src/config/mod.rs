@@ -1,5 +1,146 @@
 //! Pipeline files: as written, then as checked.
+//!
+//! ```text
+//! text ─ tree ─ file ─ check ─ plan
+//!        │      │      └ names resolved, types checked, guarantee computed
+//!        │      └ sections in their shapes, values in their ranges
+//!        └ TOML with the place of every value, variables put in
+//! ```
+//!
+//! All problems are told at once. Checking connects to nothing.
 
+mod aggregate;
+mod check;
+mod codes;
+mod env;
+mod error;
+mod file;
+pub mod guarantee;
+mod ops;
 pub mod plan;
+mod reader;
+mod source;
+mod suggest;
+mod topics;
+mod tree;
+mod value;
 
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use check::broker_url;
+pub use codes::Code;
+pub use error::{Pretty, Problem, Problems, Severity};
 pub use plan::Plan;
+pub use source::{Place, Source};
+pub use value::{show_duration, show_size};
+
+use self::error::Report;
+use self::file::File;
+use self::source::At;
+
+/// A pipeline that was read and checked.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// What to run.
+    pub plan: Plan,
+    /// What is probably not meant.
+    pub warnings: Problems,
+}
+
+impl Pipeline {
+    /// Reads and checks one file that is already in memory.
+    ///
+    /// # Errors
+    ///
+    /// All problems, if any keeps the pipeline from running; warnings among them.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        Self::from_sources(vec![Source::new(name, text)], Report::default(), env)
+    }
+
+    /// Reads several files and checks them as one pipeline.
+    ///
+    /// # Errors
+    ///
+    /// All problems, if any keeps the pipeline from running; warnings among them.
+    pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        let mut report = Report::default();
+        let mut sources = Vec::with_capacity(paths.len());
+        for (index, path) in paths.iter().enumerate() {
+            let name = path.display().to_string();
+            let text = read(path).unwrap_or_else(|message| {
+                report.add(Code::UnreadableFile, &start_of(index), message);
+                String::new()
+            });
+            sources.push(Source::new(&name, &text));
+        }
+        Self::from_sources(sources, report, env)
+    }
+
+    fn from_sources(
+        sources: Vec<Source>,
+        mut report: Report,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let mut file = File::default();
+        // Half of a pipeline is full of unknown names: with a part unreadable, only that is told.
+        let mut whole = !report.failed();
+        for (index, source) in sources.iter().enumerate() {
+            match tree::parse(index, source.text(), env, &mut report) {
+                Some(tree) => file.add(tree, &mut report),
+                None => whole = false,
+            }
+        }
+        let plan = if whole {
+            check::check(&file, &start_of(0), &mut report)
+        } else {
+            None
+        };
+        let problems = report.into_problems(Arc::from(sources));
+        match plan {
+            Some(plan) => Ok(Self {
+                plan,
+                warnings: problems,
+            }),
+            None => Err(problems),
+        }
+    }
+}
+
+/// Reads several files and checks them as one pipeline.
+///
+/// # Errors
+///
+/// As for [`Pipeline::load`].
+pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, Problems> {
+    Pipeline::load(paths, env).map(|pipeline| pipeline.plan)
+}
+
+fn start_of(source: usize) -> At {
+    At {
+        place: Place::new(source, 0..0),
+        path: "".into(),
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<String, String> {
+    use std::io::Read as _;
+
+    let open = std::fs::File::open(path);
+    let mut bytes = Vec::new();
+    // One byte beyond the limit is enough to know that it is exceeded.
+    let limit = tree::FILE_BYTES_MAX as u64 + 1;
+    open.and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("is not UTF-8 from byte {at} on")
+    })
+}

@@ -69,6 +69,19 @@ pub struct Plan {
     pub dead_letter: TopicPlan,
 }
 
+impl Plan {
+    /// The broker of the pipeline's transactions, which keeps its changelog, markers and control
+    /// records: that of the first sink that keeps topics, else that of the dead letters. An index
+    /// into [`Plan::brokers`].
+    pub fn home(&self) -> usize {
+        self.sinks
+            .iter()
+            .map(|sink| sink.topic.broker)
+            .find(|broker| self.brokers[*broker].url != BrokerUrl::Stdio)
+            .unwrap_or(self.dead_letter.broker)
+    }
+}
+
 /// When an epoch closes: whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitPolicy {
@@ -180,7 +193,7 @@ pub struct SourcePlan {
 pub enum Input {
     /// Index into [`Plan::sources`].
     Source(usize),
-    /// A port of an earlier stage: 0 is its main output.
+    /// A port of an earlier stage.
     Stage {
         /// Index into [`Plan::stages`].
         stage: usize,
@@ -198,7 +211,7 @@ pub struct StagePlan {
     pub inputs: Vec<Input>,
     /// What it does.
     pub op: OpPlan,
-    /// Its outputs: name (empty for the main one) and schema.
+    /// Its outputs: name (empty for the main one) and schema. A route has no main one.
     pub ports: Vec<(Arc<str>, Arc<Schema>)>,
 }
 

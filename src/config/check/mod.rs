@@ -1,0 +1,456 @@
+//! From the file as written to the plan as checked. Goes on after each problem, so that all are
+//! told at once; what depends on something broken stays silent.
+
+mod brokers;
+mod events;
+mod fields;
+mod graph;
+mod hash;
+mod keys;
+mod needed;
+mod route;
+mod sinks;
+mod stages;
+mod topics;
+mod window;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_broker::{Cleanup, Group, Topic};
+
+pub use brokers::broker_url;
+
+use self::brokers::Brokers;
+use self::events::Events;
+use self::graph::{Graph, Link, Target};
+use self::sinks::Sinks;
+use self::stages::Stages;
+use self::topics::{Topics, Use, Uses};
+use super::error::Report;
+use super::file::{File, PipelineSection};
+use super::plan::{BrokerUrl, Guarantee, Input, Plan, SourcePlan, TopicPlan};
+use super::source::At;
+use super::topics::TopicRef;
+use super::{Code, guarantee};
+
+/// Longest name of a pipeline, in bytes: its own topics are called `NAME.dead-letter` and the like.
+const NAME_BYTES_MAX: usize = 200;
+
+/// Topics that a pipeline keeps for itself, after its name and a dot.
+const OWN_TOPICS: [&str; 2] = ["changelog", "control"];
+
+/// Checks a file. `None` if anything is wrong. `nowhere` is the place of what is missing altogether.
+pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Plan> {
+    let mut brokers = Brokers::check(file, report);
+    let mut events = Events::check(file, report);
+    let graph = Graph::check(file, report);
+    let read = read_topics(&graph);
+    let used = used_topics(file, &read);
+    let topics = Topics::check(file, &mut brokers, &mut events, &used, report);
+    let sources: BTreeMap<usize, usize> = read
+        .keys()
+        .enumerate()
+        .map(|(source, topic)| (*topic, source))
+        .collect();
+    let pipeline = Head::check(file, nowhere, report);
+    let mut uses = Uses::default();
+    check_reading(file, &topics, &read, &mut uses, report);
+    let stages = Stages::check(file, &graph, &topics, &sources, report);
+    let sinks = Sinks::check(
+        file,
+        &graph,
+        &stages,
+        &mut brokers,
+        &mut events,
+        &mut uses,
+        pipeline.name.as_ref(),
+        report,
+    );
+    if file.sinks.is_empty() {
+        let at = file
+            .pipeline
+            .as_ref()
+            .map_or(nowhere, |section| &section.at);
+        report
+            .add(Code::NothingWritten, at, "the pipeline has no sink")
+            .help("add `[sinks.NAME]` with `from` and `topic`");
+    }
+    check_broadcast(file, &topics, &read, report);
+    let dead_letter = dead_letter(
+        &pipeline,
+        &topics,
+        &sinks,
+        &sources,
+        &mut brokers,
+        &mut events,
+        &mut uses,
+        report,
+    );
+    warn(file, &graph, &stages, report);
+    brokers.warn_unused(report);
+    events.warn_unused(file, report);
+    if report.failed() {
+        return None;
+    }
+    let (states, stages) = (stages.states, stages.plans);
+    let body = pipeline.body?;
+    let mut plan = Plan {
+        name: pipeline.name?,
+        version: body.version,
+        config_hash: 0,
+        guarantee: Guarantee::ExactlyOnce,
+        commit: body.commit,
+        state_dir: body.state_dir.as_ref().map(PathBuf::from),
+        threads: NonZeroUsize::new(body.threads).unwrap_or(NonZeroUsize::MIN),
+        memory: body.memory,
+        group: pipeline.group?,
+        brokers: brokers.plans,
+        sources: source_plans(file, &topics, &read)?,
+        stages,
+        sinks: sinks.plans,
+        states,
+        dead_letter: dead_letter?,
+    };
+    needed::fill(&mut plan);
+    plan.config_hash = hash::hash(&plan);
+    plan.guarantee = guaranteed(&plan, body, report)?;
+    Some(plan)
+}
+
+/// The strongest guarantee that is asked for or, where none is, that can be kept.
+fn guaranteed(plan: &Plan, body: &PipelineSection, report: &mut Report) -> Option<Guarantee> {
+    let causes = guarantee::causes(plan);
+    let possible = guarantee::weakest(&causes);
+    let Some(asked) = &body.guarantee else {
+        return Some(possible);
+    };
+    if asked.value <= possible {
+        return Some(asked.value);
+    }
+    let weak: Vec<String> = causes
+        .iter()
+        .filter(|cause| cause.allows < asked.value)
+        .map(|cause| {
+            format!(
+                "{} allows {}: {}",
+                cause.element,
+                cause.allows.as_str(),
+                cause.because
+            )
+        })
+        .collect();
+    report
+        .add(
+            Code::Guarantee,
+            &asked.at,
+            format!(
+                "cannot be {}, because {}",
+                asked.value.as_str(),
+                weak.join("; ")
+            ),
+        )
+        .help(format!(
+            "ask for `{}`, or change what is named",
+            possible.as_str()
+        ));
+    None
+}
+
+/// Topics that are read, each with the first place that does.
+fn read_topics(graph: &Graph) -> BTreeMap<usize, At> {
+    let mut read = BTreeMap::new();
+    for link in graph.stages.iter().chain(&graph.sinks).flatten() {
+        if let Link {
+            target: Target::Topic(topic),
+            at,
+        } = link
+        {
+            read.entry(*topic).or_insert_with(|| at.clone());
+        }
+    }
+    read
+}
+
+fn used_topics(file: &File, read: &BTreeMap<usize, At>) -> Vec<bool> {
+    let sinks = file
+        .sinks
+        .values()
+        .filter_map(|section| section.body.as_ref());
+    let mut targets: BTreeSet<&str> = sinks
+        .filter_map(|sink| match &sink.topic {
+            Some(TopicRef::Name(name)) => Some(name.value.as_str()),
+            _ => None,
+        })
+        .collect();
+    let pipeline = file
+        .pipeline
+        .as_ref()
+        .and_then(|section| section.body.as_ref());
+    if let Some(TopicRef::Name(name)) = pipeline.and_then(|body| body.dead_letter.as_ref()) {
+        targets.insert(&name.value);
+    }
+    let names = file.topics.keys().enumerate();
+    names
+        .map(|(index, name)| read.contains_key(&index) || targets.contains(name.as_str()))
+        .collect()
+}
+
+fn check_reading(
+    file: &File,
+    topics: &Topics,
+    read: &BTreeMap<usize, At>,
+    uses: &mut Uses,
+    report: &mut Report,
+) {
+    for (index, section) in file.topics.values().enumerate() {
+        let topic = &topics.list[index];
+        if read.contains_key(&index) {
+            if !topic.event_given {
+                report
+                    .add(
+                        Code::MissingKey,
+                        &topic.at.child("event"),
+                        "is required of a topic that is read",
+                    )
+                    .help("name a section `[events.NAME]`, or `MarketDataUpdate`");
+            }
+            if let Some(plan) = &topic.plan {
+                uses.note(plan, topic.is_stdio, Use::Read, &topic.at, report);
+            }
+            continue;
+        }
+        for at in section.body.iter().flat_map(|body| &body.reading.given) {
+            report.add(
+                Code::NoEffect,
+                at,
+                "has no effect: nothing reads this topic",
+            );
+        }
+    }
+}
+
+fn check_broadcast(file: &File, topics: &Topics, read: &BTreeMap<usize, At>, report: &mut Report) {
+    let all = read.keys().all(|index| topics.list[*index].broadcast);
+    let Some(first) = read.keys().next().filter(|_| all) else {
+        return;
+    };
+    let section = file.topics.values().nth(*first);
+    let body = section.and_then(|section| section.body.as_ref());
+    if let Some(at) = body.and_then(|body| body.reading.broadcast.as_ref()) {
+        report
+            .add(
+                Code::Broadcast,
+                at,
+                "every topic is broadcast: there is nothing to share out",
+            )
+            .help("leave `broadcast` out for at least one topic");
+    }
+}
+
+fn source_plans(
+    file: &File,
+    topics: &Topics,
+    read: &BTreeMap<usize, At>,
+) -> Option<Vec<SourcePlan>> {
+    let sections: Vec<_> = file.topics.values().collect();
+    let plans = read.keys().map(|index| {
+        let topic = &topics.list[*index];
+        let reading = &sections[*index].body.as_ref()?.reading;
+        Some(SourcePlan {
+            name: topic.name.as_str().into(),
+            topic: topic.plan.clone()?,
+            schema: topic.schema.clone()?,
+            needed: 0,
+            key: topic.key.clone(),
+            start: reading.start,
+            on_gap: reading.on_gap,
+            out_of_order: reading.out_of_order,
+            idle: reading.idle,
+            broadcast: topic.broadcast,
+        })
+    });
+    plans.collect()
+}
+
+/// What `[pipeline]` says of names.
+struct Head<'f> {
+    body: Option<&'f PipelineSection>,
+    name: Option<Topic>,
+    group: Option<Group>,
+    at: At,
+}
+
+impl<'f> Head<'f> {
+    fn check(file: &'f File, nowhere: &At, report: &mut Report) -> Self {
+        let Some(section) = &file.pipeline else {
+            report
+                .add(
+                    Code::MissingKey,
+                    &nowhere.child("pipeline"),
+                    "the section is required",
+                )
+                .help("begin with `[pipeline]`, `format = 1` and `name = \"...\"`");
+            return Self {
+                body: None,
+                name: None,
+                group: None,
+                at: nowhere.clone(),
+            };
+        };
+        let body = section.body.as_ref();
+        let written = body.and_then(|body| body.name.as_ref());
+        let name = written.and_then(|written| match Topic::new(&written.value) {
+            Ok(name) if name.as_str().len() <= NAME_BYTES_MAX => Some(name),
+            Ok(_) => {
+                let message = format!("must be at most {NAME_BYTES_MAX} bytes");
+                report.add(Code::BadName, &written.at, message);
+                None
+            }
+            Err(error) => {
+                report.add(Code::BadName, &written.at, error.to_string());
+                None
+            }
+        });
+        let group = match body.and_then(|body| body.group.as_ref()) {
+            Some(written) => match Group::new(&written.value) {
+                Ok(group) => Some(group),
+                Err(error) => {
+                    report.add(Code::BadName, &written.at, error.to_string());
+                    None
+                }
+            },
+            None => name
+                .as_ref()
+                .and_then(|name| Group::new(name.as_str()).ok()),
+        };
+        Self {
+            body,
+            name,
+            group,
+            at: section.at.clone(),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // each is a different thing that dead letters depend on
+fn dead_letter(
+    pipeline: &Head<'_>,
+    topics: &Topics,
+    sinks: &Sinks,
+    sources: &BTreeMap<usize, usize>,
+    brokers: &mut Brokers,
+    events: &mut Events,
+    uses: &mut Uses,
+    report: &mut Report,
+) -> Option<TopicPlan> {
+    if let Some(target) = pipeline.body.and_then(|body| body.dead_letter.as_ref()) {
+        let at = match target {
+            TopicRef::Name(name) => name.at.clone(),
+            TopicRef::Inline(section) => section.at.clone(),
+        };
+        let topic = topics.target(target, brokers, events, report)?;
+        let plan = topic.plan?;
+        uses.note(&plan, topic.is_stdio, Use::DeadLetters, &at, report);
+        return Some(plan);
+    }
+    let name = pipeline.name.as_ref()?;
+    let keeps = |broker: &usize| brokers.plans[*broker].url != BrokerUrl::Stdio;
+    let of_sinks = sinks.plans.iter().map(|sink| sink.topic.broker);
+    let of_sources = sources
+        .keys()
+        .filter_map(|index| topics.list[*index].plan.as_ref());
+    let of_sources = of_sources.map(|plan| plan.broker);
+    let broker = of_sinks
+        .chain(of_sources)
+        .chain(0..brokers.plans.len())
+        .find(keeps);
+    let at = pipeline.at.child("dead_letter");
+    let Some(broker) = broker else {
+        if !brokers.plans.is_empty() {
+            report
+                .add(
+                    Code::WhichBroker,
+                    &at,
+                    "dead letters need a broker that keeps topics",
+                )
+                .help("add `[brokers.local]` with `url = \"mem://\"`, or a `file://` broker");
+        }
+        return None;
+    };
+    let plan = TopicPlan {
+        broker,
+        topic: Topic::new(format!("{name}.dead-letter")).ok()?,
+        partitions: None,
+        cleanup: Cleanup::default(),
+    };
+    brokers.mark_used(broker);
+    uses.note(&plan, false, Use::DeadLetters, &at, report);
+    Some(plan)
+}
+
+/// Warns of stages and ports that lead nowhere.
+fn warn(file: &File, graph: &Graph, stages: &Stages<'_>, report: &mut Report) {
+    let mut reached: BTreeSet<usize> = BTreeSet::new();
+    let mut ports: BTreeSet<(usize, Arc<str>)> = BTreeSet::new();
+    let mut follow = |links: &[Link], reached: &mut BTreeSet<usize>| {
+        for link in links {
+            if let Target::Stage { stage, port } = &link.target {
+                reached.insert(*stage);
+                ports.insert((*stage, port.as_deref().unwrap_or("").into()));
+            }
+        }
+    };
+    for links in &graph.sinks {
+        follow(links, &mut reached);
+    }
+    // Readers come after what they read, so going back once is enough.
+    for stage in graph.order.iter().rev() {
+        if reached.contains(stage) {
+            follow(&graph.stages[*stage], &mut reached);
+        }
+    }
+    for (index, section) in file.stages.values().enumerate() {
+        if graph.cyclic.contains(&index) {
+            continue;
+        }
+        if !reached.contains(&index) {
+            report.add(
+                Code::Unreachable,
+                &section.at,
+                "no sink is reached from this stage",
+            );
+            continue;
+        }
+        for (port, _) in &stages.checked[index].ports {
+            if !ports.contains(&(index, port.clone())) {
+                let output = match &**port {
+                    "" => "the main output".to_owned(),
+                    port => format!("the port `{port}`"),
+                };
+                let message = format!("nothing reads {output} of this stage");
+                report.add(Code::UnreadPort, &section.at, message);
+            }
+        }
+    }
+}
+
+/// Slots as bits.
+fn bits(slots: &[usize]) -> u64 {
+    slots.iter().fold(0, |bits, slot| bits | 1 << slot)
+}
+
+/// Whether an input is fed by broadcast topics alone.
+fn only_broadcast(topics: &Topics, sources: &BTreeSet<usize>) -> bool {
+    !sources.is_empty() && sources.iter().all(|index| topics.list[*index].broadcast)
+}
+
+/// The source an input is, if it is one.
+fn as_source(input: &Input) -> Option<usize> {
+    match input {
+        Input::Source(source) => Some(*source),
+        Input::Stage { .. } => None,
+    }
+}

@@ -1,0 +1,141 @@
+//! Sinks: what they are given, and whether their topic takes it.
+
+use tidemill_broker::Topic;
+
+use super::OWN_TOPICS;
+use super::brokers::Brokers;
+use super::events::Events;
+use super::fields;
+use super::graph::Graph;
+use super::only_broadcast;
+use super::stages::Stages;
+use super::topics::{Use, Uses};
+use crate::config::Code;
+use crate::config::error::Report;
+use crate::config::file::File;
+use crate::config::plan::SinkPlan;
+use crate::config::source::{At, Located};
+use crate::config::topics::TopicRef;
+use crate::events::Schema;
+
+/// All sinks, sorted by name.
+#[derive(Debug)]
+pub(super) struct Sinks {
+    pub(super) plans: Vec<SinkPlan>,
+}
+
+impl Sinks {
+    #[allow(clippy::too_many_arguments)] // each is a different thing that sinks depend on
+    pub(super) fn check(
+        file: &File,
+        graph: &Graph,
+        stages: &Stages<'_>,
+        brokers: &mut Brokers,
+        events: &mut Events,
+        uses: &mut Uses,
+        pipeline: Option<&Topic>,
+        report: &mut Report,
+    ) -> Self {
+        let mut plans = Vec::new();
+        for ((name, section), links) in file.sinks.iter().zip(&graph.sinks) {
+            let Some(body) = &section.body else {
+                continue;
+            };
+            let (inputs, stream) = stages.inputs(links, report);
+            let all_broadcast = stages.topics.list.iter().all(|topic| topic.broadcast);
+            if only_broadcast(stages.topics, &stream.topics) && !all_broadcast {
+                report
+                    .add(
+                        Code::Broadcast,
+                        &section.at,
+                        "reads broadcast topics alone: every task would write the same",
+                    )
+                    .help("leave `broadcast` out where the topic is only passed on");
+            }
+            let Some(target) = &body.topic else {
+                continue;
+            };
+            let at = match target {
+                TopicRef::Name(name) => name.at.clone(),
+                TopicRef::Inline(section) => section.at.clone(),
+            };
+            let Some(topic) = stages.topics.target(target, brokers, events, report) else {
+                continue;
+            };
+            if let Some(plan) = &topic.plan {
+                uses.note(plan, topic.is_stdio, Use::Written, &at, report);
+                own_topic(pipeline, &plan.topic, &at, report);
+            }
+            let Some(schema) = &stream.schema else {
+                continue;
+            };
+            if let Some(declared) = &topic.schema {
+                fits(schema, declared, &at, report);
+            }
+            let key = key(body.key.as_ref(), &topic, schema, report);
+            if let (Some(plan), Some(key)) = (topic.plan, key) {
+                plans.push(SinkPlan {
+                    name: name.as_str().into(),
+                    inputs,
+                    topic: plan,
+                    schema: schema.clone(),
+                    key,
+                });
+            }
+        }
+        Self { plans }
+    }
+}
+
+/// The slots of the sink's key: its own, else that of its topic.
+fn key(
+    own: Option<&Located<Vec<Located<String>>>>,
+    topic: &super::topics::ResolvedTopic,
+    schema: &Schema,
+    report: &mut Report,
+) -> Option<Vec<usize>> {
+    if let Some(names) = own {
+        return fields::key(schema, names, report);
+    }
+    // The topic's key is slots of its own event, which `fits` holds to be in ours too.
+    let Some(declared) = &topic.schema else {
+        return Some(Vec::new());
+    };
+    let names = topic.key.iter().map(|slot| &declared.fields[*slot].name);
+    names.map(|name| schema.slot(name)).collect()
+}
+
+/// Tells where events of one type are not what a topic declares. Further fields do no harm.
+fn fits(given: &Schema, declared: &Schema, at: &At, report: &mut Report) {
+    for field in &declared.fields {
+        let found = given.slot(&field.name).map(|slot| &given.fields[slot]);
+        let name = &field.name;
+        let message = match found {
+            None if !field.required => continue,
+            None => format!(
+                "`{}` needs `{name}`, and `{}` has no such field",
+                declared.name, given.name
+            ),
+            Some(found) if found.ty != field.ty => format!(
+                "`{}` needs `{name}` as {}; `{}` has it as {}",
+                declared.name, field.ty, given.name, found.ty
+            ),
+            Some(found) if field.required && !found.required => format!(
+                "`{}` needs `{name}` in every event; in `{}` it may be absent",
+                declared.name, given.name
+            ),
+            Some(_) => continue,
+        };
+        report.add(Code::SchemaMismatch, at, message);
+    }
+}
+
+fn own_topic(pipeline: Option<&Topic>, topic: &Topic, at: &At, report: &mut Report) {
+    let rest = pipeline
+        .and_then(|name| topic.as_str().strip_prefix(name.as_str()))
+        .and_then(|rest| rest.strip_prefix('.'));
+    if rest.is_some_and(|rest| OWN_TOPICS.contains(&rest)) {
+        let message = format!("`{topic}` is the pipeline's own");
+        report.add(Code::TopicConflict, at, message);
+    }
+}

@@ -1,0 +1,204 @@
+//! Topics as written: a section of their own, or in place where a sink or the dead letters name one.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tidemill_broker::{Cleanup, Retention};
+
+use super::Code;
+use super::error::Report;
+use super::file::{self, ON_GAP};
+use super::plan::{OnGap, StartAt};
+use super::reader::{self, Reader};
+use super::source::{At, Located};
+use super::tree::{Node, Value};
+
+/// `[topics.NAME]`, or the same in place.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicSection {
+    pub(crate) at: At,
+    pub(crate) broker: Option<Located<String>>,
+    pub(crate) topic: Option<Located<String>>,
+    /// A topic was given, but not one that can be used: do not fall back on a default.
+    pub(crate) topic_broken: bool,
+    pub(crate) partitions: Option<Located<NonZeroU32>>,
+    pub(crate) cleanup: Cleanup,
+    pub(crate) event: Option<Located<String>>,
+    pub(crate) key: Option<Located<Vec<Located<String>>>>,
+    pub(crate) reading: Reading,
+}
+
+/// How a topic is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) start: StartAt,
+    pub(crate) on_gap: OnGap,
+    pub(crate) out_of_order: Duration,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) broadcast: Option<At>,
+    /// The options given, which mean nothing for topics that are not read.
+    pub(crate) given: Vec<At>,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            start: StartAt::Earliest,
+            on_gap: OnGap::Halt,
+            out_of_order: Duration::ZERO,
+            idle: None,
+            broadcast: None,
+            given: Vec::new(),
+        }
+    }
+}
+
+impl TopicSection {
+    /// Reads a section.
+    pub(crate) fn read(mut table: Reader<'_>) -> Self {
+        let mut topic = Self::target(&mut table);
+        topic.event = table.text("event");
+        topic.key = table.names("key");
+        topic.reading = Reading::read(&mut table);
+        table.finish();
+        topic
+    }
+
+    /// What every mention of a topic may say.
+    fn target(table: &mut Reader<'_>) -> Self {
+        let topic = table.text("topic");
+        Self {
+            at: table.at.clone(),
+            broker: table.text("broker"),
+            topic_broken: topic.is_none() && table.was_given("topic"),
+            topic,
+            partitions: file::partitions(table),
+            cleanup: cleanup(table),
+            event: None,
+            key: None,
+            reading: Reading::default(),
+        }
+    }
+}
+
+impl Reading {
+    fn read(table: &mut Reader<'_>) -> Self {
+        let defaults = Self::default();
+        let start = table
+            .take("start")
+            .and_then(|node| file::start(node, table.report));
+        let on_gap = table
+            .text("on_gap")
+            .and_then(|text| reader::word(&text, &ON_GAP, table.report));
+        let out_of_order = table.duration("out_of_order", Duration::ZERO);
+        let idle = table.duration("idle", Duration::from_millis(1));
+        let broadcast = table.boolean("broadcast");
+        let keys = ["start", "on_gap", "out_of_order", "idle", "broadcast"];
+        Self {
+            start: start.unwrap_or(defaults.start),
+            on_gap: on_gap.unwrap_or(defaults.on_gap),
+            out_of_order: out_of_order.map_or(defaults.out_of_order, |value| value.value),
+            idle: idle.map(|value| value.value),
+            broadcast: broadcast.filter(|value| value.value).map(|value| value.at),
+            given: keys
+                .into_iter()
+                .filter_map(|key| table.given_at(key))
+                .collect(),
+        }
+    }
+}
+
+/// How long a tombstone stays readable unless the file says otherwise: Kafka's default.
+const TOMBSTONES_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+
+fn cleanup(table: &mut Reader<'_>) -> Cleanup {
+    let compact = table
+        .text("cleanup")
+        .and_then(|text| {
+            let choices = [("delete", false), ("compact", true)];
+            reader::word(&text, &choices, table.report)
+        })
+        .unwrap_or(false);
+    let retention = table.take("retention").and_then(|node| {
+        let mut inner = Reader::new(node, table.report)?;
+        let retention = Retention {
+            age: inner
+                .duration("age", Duration::from_secs(1))
+                .map(|age| age.value),
+            bytes: inner.size("bytes").map(|bytes| bytes.value),
+        };
+        inner.finish();
+        Some(retention)
+    });
+    let tombstones = table.duration("tombstones", Duration::ZERO);
+    let other = if compact { "retention" } else { "tombstones" };
+    if let Some(at) = table.given_at(other) {
+        let (kind, instead) = if compact {
+            ("compact", "tombstones")
+        } else {
+            ("delete", "retention")
+        };
+        table
+            .report
+            .add(
+                Code::Exclusive,
+                &at,
+                format!("means nothing with `cleanup = \"{kind}\"`"),
+            )
+            .help(format!("with `{kind}`, `{instead}` says what is kept"));
+    }
+    if compact {
+        Cleanup::Compact {
+            tombstones: tombstones.map_or(TOMBSTONES_DEFAULT, |value| value.value),
+        }
+    } else {
+        Cleanup::Delete(retention.unwrap_or_default())
+    }
+}
+
+/// How a sink or the dead letters name their topic.
+#[derive(Debug, Clone)]
+pub(crate) enum TopicRef {
+    /// A section `[topics.NAME]`.
+    Name(Located<String>),
+    /// In place.
+    Inline(Box<TopicSection>),
+}
+
+impl TopicRef {
+    /// The topic of a sink.
+    pub(crate) fn read_sink(node: Node, report: &mut Report) -> Option<Self> {
+        Self::read(node, report, |table| {
+            let mut topic = TopicSection::target(table);
+            topic.event = table.text("event");
+            topic.key = table.names("key");
+            topic
+        })
+    }
+
+    /// The topic of the dead letters.
+    pub(crate) fn read_dead_letter(node: Node, report: &mut Report) -> Option<Self> {
+        Self::read(node, report, TopicSection::target)
+    }
+
+    fn read(
+        node: Node,
+        report: &mut Report,
+        read: fn(&mut Reader<'_>) -> TopicSection,
+    ) -> Option<Self> {
+        match node.value {
+            Value::Text(_) => reader::text(node, report).map(Self::Name),
+            Value::Table(_) => {
+                let mut table = Reader::new(node, report)?;
+                let topic = read(&mut table);
+                table.finish();
+                Some(Self::Inline(Box::new(topic)))
+            }
+            other => {
+                let expected = "the name of a topic or a table";
+                reader::wrong_type(&node.at, expected, &other, report);
+                None
+            }
+        }
+    }
+}
