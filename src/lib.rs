@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod events;
+pub mod market;
 
 pub use tidemill_broker as broker;

@@ -204,6 +204,12 @@ impl Rows {
         self.ids.get(row).copied()
     }
 
+    /// Makes room for `rows` more rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.heads.reserve(rows);
+        self.slots.reserve(rows * self.schema.width());
+    }
+
     /// Adds a row of absent fields and lends its slots, for decoders.
     pub fn push_empty(&mut self, head: RowHead) -> &mut [i64] {
         self.heads.push(head);
@@ -285,6 +291,7 @@ mod tests {
             let head = RowHead {
                 present: 0b11,
                 time: price,
+                watermark: i64::MIN,
                 key: Some(pair),
                 record: 0,
             };

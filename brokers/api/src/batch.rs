@@ -171,7 +171,7 @@ impl Batch {
             entry.key_len
         };
         let start = entry.start + key_len;
-        (entry.value_len != ABSENT).then_some((start, start + entry.value_len))
+        (entry.value_len != ABSENT).then(|| (start, start + entry.value_len))
     }
 
     /// Where the key of the record at `index` lies in the [slab](Self::slab).
@@ -181,7 +181,7 @@ impl Batch {
     /// If `index` is not below [`len`](Self::len).
     pub fn key_range(&self, index: usize) -> Option<(u32, u32)> {
         let entry = &self.entries()[index];
-        (entry.key_len != ABSENT).then_some((entry.start, entry.start + entry.key_len))
+        (entry.key_len != ABSENT).then(|| (entry.start, entry.start + entry.key_len))
     }
 }
 

@@ -1,0 +1,315 @@
+//! Instants as microseconds since 1970-01-01T00:00:00Z, from and to RFC 3339.
+
+use crate::market::decimal::{POWERS, write_decimal};
+
+/// 0000-01-01T00:00:00Z, the earliest instant that is read.
+pub const TIME_MIN: i64 = -62_167_219_200_000_000;
+
+/// 9999-12-31T23:59:59.999999Z, the latest instant that is read.
+pub const TIME_MAX: i64 = 253_402_300_799_999_999;
+
+const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+/// Why a text was not taken as an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimeError {
+    /// It is not RFC 3339 with an offset.
+    #[error("not an RFC 3339 instant: unexpected byte or end at byte {at}")]
+    Syntax {
+        /// The first byte that does not fit, from the start of the text.
+        at: usize,
+    },
+    /// A month, day, hour, minute, second or offset that does not exist; leap seconds included.
+    #[error("no such {what}")]
+    NoSuch {
+        /// The part.
+        what: &'static str,
+    },
+    /// It lies between two microseconds.
+    #[error("finer than a microsecond: send at most 6 digits after the second")]
+    Precision,
+    /// It lies outside the years 0000 to 9999.
+    #[error("outside the years 0000 to 9999")]
+    Range,
+}
+
+/// Reads an RFC 3339 instant with up to 9 digits after the second; those beyond the sixth must be 0.
+///
+/// Offsets are taken into account, leap seconds refused.
+///
+/// # Errors
+///
+/// See [`TimeError`].
+pub fn parse_time(text: &[u8]) -> Result<i64, TimeError> {
+    let mut text = Cursor { text, at: 0 };
+    let year = text.number(4)?;
+    text.expect(b"-")?;
+    let month = text.number(2)?;
+    text.expect(b"-")?;
+    let day = text.number(2)?;
+    text.expect(b"Tt")?;
+    let hour = text.number(2)?;
+    text.expect(b":")?;
+    let minute = text.number(2)?;
+    text.expect(b":")?;
+    let second = text.number(2)?;
+    let mut micros = 0;
+    let mut finer = false;
+    if text.peek() == Some(b'.') {
+        text.at += 1;
+        let start = text.at;
+        while let Some(digit @ b'0'..=b'9') = text.peek() {
+            match text.at - start {
+                place @ 0..6 => micros += i64::from(digit - b'0') * POWERS[5 - place],
+                6..9 => finer |= digit != b'0',
+                _ => return Err(TimeError::Syntax { at: text.at }),
+            }
+            text.at += 1;
+        }
+        if text.at == start {
+            return Err(TimeError::Syntax { at: text.at });
+        }
+    }
+    let offset = match text.next() {
+        Some(b'Z' | b'z') => 0,
+        Some(sign @ (b'+' | b'-')) => {
+            let hours = text.number(2)?;
+            text.expect(b":")?;
+            let minutes = text.number(2)?;
+            check(hours < 24 && minutes < 60, "offset")?;
+            (hours * 60 + minutes) * if sign == b'-' { -1 } else { 1 }
+        }
+        _ => return Err(TimeError::Syntax { at: text.at - 1 }),
+    };
+    if text.at < text.text.len() {
+        return Err(TimeError::Syntax { at: text.at });
+    }
+    check((1..=12).contains(&month), "month")?;
+    check((1..=days_in(year, month)).contains(&day), "day")?;
+    check(hour < 24, "hour")?;
+    check(minute < 60, "minute")?;
+    check(second < 60, "second")?;
+    if finer {
+        return Err(TimeError::Precision);
+    }
+    let seconds = (hour * 60 + minute - offset) * 60 + second;
+    in_range(days_before(year, month, day) * DAY + seconds * SECOND + micros)
+}
+
+/// Passes on an instant that can be read and written.
+///
+/// # Errors
+///
+/// [`TimeError::Range`] outside the years 0000 to 9999.
+pub fn in_range(micros: i64) -> Result<i64, TimeError> {
+    if (TIME_MIN..=TIME_MAX).contains(&micros) {
+        Ok(micros)
+    } else {
+        Err(TimeError::Range)
+    }
+}
+
+/// Appends `2013-10-07T13:30:00.000000Z`, always 27 bytes and without quotes.
+///
+/// # Errors
+///
+/// [`TimeError::Range`] outside the years 0000 to 9999; nothing is appended then.
+pub fn write_time(micros: i64, out: &mut Vec<u8>) -> Result<(), TimeError> {
+    let micros = in_range(micros)?;
+    let (year, month, day) = date_of(micros.div_euclid(DAY));
+    let rest = micros.rem_euclid(DAY);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut put = |at: usize, width: usize, mut value: i64| {
+        for digit in text[at..at + width].iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    };
+    put(0, 4, year);
+    put(5, 2, month);
+    put(8, 2, day);
+    put(11, 2, rest / (3_600 * SECOND));
+    put(14, 2, rest / (60 * SECOND) % 60);
+    put(17, 2, rest / SECOND % 60);
+    put(20, 6, rest % SECOND);
+    out.extend_from_slice(&text);
+    Ok(())
+}
+
+/// Appends an instant as JSON: a string in RFC 3339, or milliseconds since the epoch where that
+/// has no year of four digits.
+pub fn write_time_json(micros: i64, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.push(b'"');
+    match write_time(micros, out) {
+        Ok(()) => out.push(b'"'),
+        Err(_) => {
+            out.truncate(start);
+            write_decimal(micros, 3, out);
+        }
+    }
+}
+
+fn check(holds: bool, what: &'static str) -> Result<(), TimeError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(TimeError::NoSuch { what })
+    }
+}
+
+struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// The next byte; counts past the end, so that `at - 1` is the place looked at.
+    fn next(&mut self) -> Option<u8> {
+        self.at += 1;
+        self.text.get(self.at - 1).copied()
+    }
+
+    fn expect(&mut self, any: &[u8]) -> Result<(), TimeError> {
+        match self.next() {
+            Some(byte) if any.contains(&byte) => Ok(()),
+            _ => Err(TimeError::Syntax { at: self.at - 1 }),
+        }
+    }
+
+    fn number(&mut self, width: usize) -> Result<i64, TimeError> {
+        let mut value = 0;
+        for _ in 0..width {
+            match self.next() {
+                Some(digit @ b'0'..=b'9') => value = value * 10 + i64::from(digit - b'0'),
+                _ => return Err(TimeError::Syntax { at: self.at - 1 }),
+            }
+        }
+        Ok(value)
+    }
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+// Years that begin in March make the leap day the last, and all months follow one formula
+// (Hinnant, "chrono-compatible low-level date algorithms").
+
+/// Days from 1970-01-01 to a date.
+fn days_before(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// The date `days` after 1970-01-01.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(micros: i64) -> String {
+        let mut out = Vec::new();
+        write_time(micros, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_and_jiff_agrees(micros in TIME_MIN..=TIME_MAX) {
+            let text = written(micros);
+            prop_assert_eq!(parse_time(text.as_bytes()), Ok(micros));
+            let oracle: jiff::Timestamp = text.parse().unwrap();
+            prop_assert_eq!(oracle.as_microsecond(), micros);
+        }
+
+        #[test]
+        fn an_offset_is_taken_into_account(
+            micros in 0i64..4_000_000_000_000_000, hours in 0i64..24, minutes in 0i64..60, west: bool,
+        ) {
+            let offset = (hours * 3_600 + minutes * 60) * if west { -1 } else { 1 };
+            let local = written(micros + offset * SECOND);
+            let sign = if west { '-' } else { '+' };
+            let text = format!("{}{sign}{hours:02}:{minutes:02}", local.trim_end_matches('Z'));
+            prop_assert_eq!(parse_time(text.as_bytes()), Ok(micros));
+        }
+
+        #[test]
+        fn any_calendar_field_is_refused_exactly_where_jiff_refuses(
+            month in 0u8..15, day in 0u8..34, hour in 0u8..26, minute in 0u8..62, year in 1u16..9998,
+        ) {
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:07Z");
+            let oracle = text.parse::<jiff::Timestamp>().map(|time| time.as_microsecond()).ok();
+            prop_assert_eq!(parse_time(text.as_bytes()).ok(), oracle);
+        }
+    }
+
+    #[test]
+    fn the_form_is_fixed() {
+        assert_eq!(
+            written(1_381_152_600_000_000),
+            "2013-10-07T13:30:00.000000Z"
+        );
+        assert_eq!(written(TIME_MIN), "0000-01-01T00:00:00.000000Z");
+        assert_eq!(written(TIME_MAX), "9999-12-31T23:59:59.999999Z");
+        let mut out = Vec::new();
+        write_time_json(TIME_MAX + 1, &mut out);
+        assert_eq!(out, b"253402300800000");
+    }
+
+    #[test]
+    fn each_refusal_says_its_reason() {
+        let no = |what| Err(TimeError::NoSuch { what });
+        for (text, answer) in [
+            ("2013-10-07T13:30:00Z", Ok(1_381_152_600_000_000)),
+            ("2013-10-07t13:30:00.5z", Ok(1_381_152_600_500_000)),
+            ("2013-10-07T13:30:00.123456000Z", Ok(1_381_152_600_123_456)),
+            ("2013-10-07T13:30:00.123456001Z", Err(TimeError::Precision)),
+            (
+                "2013-10-07T13:30:00.1234560000Z",
+                Err(TimeError::Syntax { at: 29 }),
+            ),
+            ("2013-10-07T13:30:00.Z", Err(TimeError::Syntax { at: 20 })),
+            ("2013-10-07T13:30:00", Err(TimeError::Syntax { at: 19 })),
+            ("2013-10-07 13:30:00Z", Err(TimeError::Syntax { at: 10 })),
+            ("2013-10-07T13:30:00Zz", Err(TimeError::Syntax { at: 20 })),
+            ("2013-10-07T13:30:00+02", Err(TimeError::Syntax { at: 22 })),
+            ("", Err(TimeError::Syntax { at: 0 })),
+            ("2013-02-29T00:00:00Z", no("day")),
+            ("2012-02-29T00:00:00Z", Ok(1_330_473_600_000_000)),
+            ("2013-13-01T00:00:00Z", no("month")),
+            ("2016-12-31T23:59:60Z", no("second")),
+            ("2016-12-31T23:59:00+24:00", no("offset")),
+            ("0000-01-01T00:00:00+00:01", Err(TimeError::Range)),
+        ] {
+            assert_eq!(parse_time(text.as_bytes()), answer, "{text}");
+        }
+    }
+}

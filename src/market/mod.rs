@@ -1,0 +1,3 @@
+//! Market values: exact decimals and what is built from them.
+
+pub mod decimal;
