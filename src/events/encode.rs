@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use super::text::plain_len;
-use super::time::write_time_json;
-use super::{Rows, Schema, Type};
-use crate::market::decimal::{write_decimal, write_int};
+use super::time::{TIME_ROOM, put_time_json};
+use super::{Rows, Schema, Text, Type};
+use crate::market::decimal::{DECIMAL_ROOM, put_decimal};
+
+/// Bytes of a name that are copied at once; longer ones take a second copy.
+const NAME_ROOM: usize = 32;
+
+/// Bytes of a text without escapes that fit the room of its value.
+const TEXT_ROOM: usize = 64;
 
 /// Writes rows of one schema as JSON objects: `eventType` first where asked for, then the fields
 /// in the order of the schema, absent ones left out.
@@ -15,8 +21,30 @@ use crate::market::decimal::{write_decimal, write_int};
 pub struct JsonEncoder {
     schema: Arc<Schema>,
     head: Box<[u8]>,
-    // `,"name":` of each field.
-    names: Box<[Box<[u8]>]>,
+    names: Box<[Name]>,
+    // Bytes that may be touched from the start of a row to its end, longer texts aside.
+    room: usize,
+}
+
+/// `,"name":` of a field.
+#[derive(Debug, Clone)]
+struct Name {
+    start: [u8; NAME_ROOM],
+    len: usize,
+    rest: Box<[u8]>,
+}
+
+impl Name {
+    fn new(name: &[u8]) -> Self {
+        let mut start = [0; NAME_ROOM];
+        let split = name.len().min(NAME_ROOM);
+        start[..split].copy_from_slice(&name[..split]);
+        Self {
+            start,
+            len: name.len(),
+            rest: name[split..].into(),
+        }
+    }
 }
 
 impl JsonEncoder {
@@ -33,11 +61,27 @@ impl JsonEncoder {
             head = name("eventType");
             write_text(event_type.as_bytes(), &mut head);
         }
-        let names = schema.fields.iter().map(|field| name(&field.name).into());
+        let names = schema
+            .fields
+            .iter()
+            .map(|field| Name::new(&name(&field.name)));
+        let names: Box<[Name]> = names.collect();
+        // The last copy of a name or value reaches beyond what it leaves.
+        let mut room = NAME_ROOM + TEXT_ROOM;
+        for (field, name) in schema.fields.iter().zip(&names) {
+            room += name.len
+                + match field.ty {
+                    Type::Text => TEXT_ROOM,
+                    Type::Int | Type::Decimal(_) => 24,
+                    Type::Time => 32,
+                    Type::Bool => 8,
+                };
+        }
         Self {
-            names: names.collect(),
-            head: head.into(),
             schema,
+            head: head.into(),
+            names,
+            room,
         }
     }
 
@@ -54,22 +98,53 @@ impl JsonEncoder {
     pub fn write(&self, rows: &Rows, row: usize, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.head);
+        // Room is made once and then written in place: an append for each part costs as much again
+        // as the part.
+        let mut at = out.len();
+        out.resize(at + self.room, 0);
         let present = rows.head(row).present;
         let fields = self.schema.fields.iter().zip(&self.names);
         for (slot, ((field, name), &value)) in fields.zip(rows.slots(row)).enumerate() {
             if present & (1 << slot) == 0 {
                 continue;
             }
-            out.extend_from_slice(name);
-            match field.ty {
-                Type::Text => write_text(rows.bytes(super::Text::from_slot(value)), out),
-                Type::Int => write_int(value, out),
-                Type::Decimal(scale) => write_decimal(value, scale, out),
-                Type::Bool if value != 0 => out.extend_from_slice(b"true"),
-                Type::Bool => out.extend_from_slice(b"false"),
-                Type::Time => write_time_json(value, out),
+            out[at..at + NAME_ROOM].copy_from_slice(&name.start);
+            if name.len > NAME_ROOM {
+                out[at + NAME_ROOM..at + name.len].copy_from_slice(&name.rest);
             }
+            at += name.len;
+            let room = &mut out[at..];
+            at += match field.ty {
+                Type::Text => {
+                    let text = rows.bytes(Text::from_slot(value));
+                    match put_text(text, room) {
+                        Some(len) => len,
+                        None => {
+                            out.truncate(at);
+                            write_text(text, out);
+                            let len = out.len() - at;
+                            out.resize(at + len + self.room, 0);
+                            len
+                        }
+                    }
+                }
+                Type::Int => room
+                    .first_chunk_mut::<DECIMAL_ROOM>()
+                    .map_or(0, |room| put_decimal(value, 0, room)),
+                Type::Decimal(scale) => room
+                    .first_chunk_mut::<DECIMAL_ROOM>()
+                    .map_or(0, |room| put_decimal(value, scale, room)),
+                Type::Time => room
+                    .first_chunk_mut::<TIME_ROOM>()
+                    .map_or(0, |room| put_time_json(value, room)),
+                Type::Bool => {
+                    let word = if value != 0 { b"true\0" } else { b"false" };
+                    room[..5].copy_from_slice(word);
+                    if value != 0 { 4 } else { 5 }
+                }
+            };
         }
+        out.truncate(at);
         // Every member was written with a comma before it; the first becomes the brace.
         match out.get_mut(start) {
             Some(first) => *first = b'{',
@@ -77,6 +152,18 @@ impl JsonEncoder {
         }
         out.push(b'}');
     }
+}
+
+/// Writes a short text without escapes as JSON to the start of `room`; answers where it ends.
+fn put_text(text: &[u8], room: &mut [u8]) -> Option<usize> {
+    let end = text.len() + 1;
+    if end >= TEXT_ROOM || plain_len(text) < text.len() {
+        return None;
+    }
+    room[0] = b'"';
+    room[1..end].copy_from_slice(text);
+    room[end] = b'"';
+    Some(end + 1)
 }
 
 /// Appends a JSON string with its quotes. `text` is UTF-8.

@@ -1,6 +1,6 @@
 //! Instants as microseconds since 1970-01-01T00:00:00Z, from and to RFC 3339.
 
-use crate::market::decimal::{POWERS, write_decimal};
+use crate::market::decimal::{DECIMAL_ROOM, POWERS, eight_digits, put_decimal};
 
 /// 0000-01-01T00:00:00Z, the earliest instant that is read.
 pub const TIME_MIN: i64 = -62_167_219_200_000_000;
@@ -9,6 +9,7 @@ pub const TIME_MIN: i64 = -62_167_219_200_000_000;
 pub const TIME_MAX: i64 = 253_402_300_799_999_999;
 
 const SECOND: i64 = 1_000_000;
+const ZEROS: u64 = 0x3030_3030_3030_3030;
 const DAY: i64 = 86_400 * SECOND;
 
 /// Why a text was not taken as an instant.
@@ -111,44 +112,62 @@ pub fn in_range(micros: i64) -> Result<i64, TimeError> {
     }
 }
 
+/// Bytes of [`put_time`].
+const TIME_LEN: usize = 27;
+
+/// Bytes that [`put_time_json`] may touch.
+pub(super) const TIME_ROOM: usize = DECIMAL_ROOM;
+
 /// Appends `2013-10-07T13:30:00.000000Z`, always 27 bytes and without quotes.
 ///
 /// # Errors
 ///
 /// [`TimeError::Range`] outside the years 0000 to 9999; nothing is appended then.
 pub fn write_time(micros: i64, out: &mut Vec<u8>) -> Result<(), TimeError> {
-    let micros = in_range(micros)?;
-    let (year, month, day) = date_of(micros.div_euclid(DAY));
-    let rest = micros.rem_euclid(DAY);
-    let mut text = *b"0000-00-00T00:00:00.000000Z";
-    let mut put = |at: usize, width: usize, mut value: i64| {
-        for digit in text[at..at + width].iter_mut().rev() {
-            *digit = b'0' + (value % 10) as u8;
-            value /= 10;
-        }
-    };
-    put(0, 4, year);
-    put(5, 2, month);
-    put(8, 2, day);
-    put(11, 2, rest / (3_600 * SECOND));
-    put(14, 2, rest / (60 * SECOND) % 60);
-    put(17, 2, rest / SECOND % 60);
-    put(20, 6, rest % SECOND);
+    let mut text = [0; TIME_LEN];
+    put_time(in_range(micros)?, &mut text);
     out.extend_from_slice(&text);
     Ok(())
+}
+
+/// Writes an instant in range.
+fn put_time(micros: i64, text: &mut [u8; TIME_LEN]) {
+    let (year, month, day) = date_of(micros.div_euclid(DAY));
+    let rest = micros.rem_euclid(DAY) as u64;
+    let seconds = rest / SECOND as u64;
+    let date = year as u64 * 10_000 + month as u64 * 100 + day as u64;
+    let time = seconds / 3_600 * 10_000 + seconds / 60 % 60 * 100 + seconds % 60;
+    let date = (eight_digits(date) | ZEROS).to_le_bytes();
+    let time = (eight_digits(time) | ZEROS).to_le_bytes();
+    let part = (eight_digits(rest % SECOND as u64) | ZEROS).to_le_bytes();
+    *text = *b"0000-00-00T00:00:00.000000Z";
+    text[0..4].copy_from_slice(&date[0..4]);
+    text[5..7].copy_from_slice(&date[4..6]);
+    text[8..10].copy_from_slice(&date[6..8]);
+    text[11..13].copy_from_slice(&time[2..4]);
+    text[14..16].copy_from_slice(&time[4..6]);
+    text[17..19].copy_from_slice(&time[6..8]);
+    text[20..26].copy_from_slice(&part[2..8]);
 }
 
 /// Appends an instant as JSON: a string in RFC 3339, or milliseconds since the epoch where that
 /// has no year of four digits.
 pub fn write_time_json(micros: i64, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.push(b'"');
-    match write_time(micros, out) {
-        Ok(()) => out.push(b'"'),
-        Err(_) => {
-            out.truncate(start);
-            write_decimal(micros, 3, out);
+    let mut text = [0; TIME_ROOM];
+    let end = put_time_json(micros, &mut text);
+    out.extend_from_slice(&text[..end]);
+}
+
+/// As [`write_time_json`], to the start of `text`; answers where it ends.
+pub(super) fn put_time_json(micros: i64, text: &mut [u8; TIME_ROOM]) -> usize {
+    match (in_range(micros), text[1..].first_chunk_mut()) {
+        (Ok(micros), Some(inner)) => {
+            put_time(micros, inner);
+            text[0] = b'"';
+            text[1 + TIME_LEN] = b'"';
+            TIME_LEN + 2
         }
+        _ => put_decimal(micros, 3, text),
     }
 }
 

@@ -19,7 +19,7 @@ const NAMES: [&str; 8] = [
     "q",
     "sequence",
     "isBuyerMaker",
-    "a name with é",
+    "a name longer than most, with an é",
     "version",
 ];
 

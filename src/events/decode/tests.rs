@@ -312,6 +312,14 @@ fn a_row_is_written_as_declared() {
     JsonEncoder::new(update(), Some("MarketDataUpdate")).write(&rows, 0, &mut out);
     let expected = r#"kept{"eventType":"MarketDataUpdate","timestamp":"2013-10-07T13:30:00.000000Z","pair":"\"\u0001é\n","currentPrice":1.5,"sequence":-3,"closing":false}"#;
     assert_eq!(String::from_utf8(out).unwrap(), expected);
+    for length in [60, 62, 63, 64, 65, 5_000] {
+        let (mut out, long) = (Vec::new(), "x".repeat(length));
+        let rows = one((START.replace("BTC-USD", &long) + "}").as_bytes()).unwrap();
+        JsonEncoder::new(update(), None).write(&rows, 0, &mut out);
+        let expected = r#"{"timestamp":"2013-10-07T13:30:00.000000Z","pair":"","currentPrice":1}"#
+            .replace("\"\"", &format!("\"{long}\""));
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
     let mut out = Vec::new();
     let mut empty = rows.clone();
     empty.heads_mut()[0].present = 0;

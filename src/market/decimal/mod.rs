@@ -10,6 +10,7 @@ mod write;
 
 pub use arith::{ArithmeticError, Rounding, div, rescale, rescale_wide};
 pub use parse::{EXPONENT_MAX, ParseError, parse_exact, parse_rounded};
+pub(crate) use write::{DECIMAL_ROOM, eight_digits, put_decimal};
 pub use write::{to_text, write_decimal, write_decimal_wide, write_int};
 
 /// Powers of ten that an `i64` holds.
@@ -91,7 +92,8 @@ mod tests {
         }
 
         #[test]
-        fn writing_agrees_with_rust_decimal(mantissa: i64, scale in 0u8..=18) {
+        fn writing_agrees_with_rust_decimal(mantissa: i64, digits in 0u32..19, scale in 0u8..=18) {
+            let mantissa = mantissa / 10i64.pow(digits);
             let oracle = Decimal::new(mantissa, u32::from(scale)).normalize().to_string();
             prop_assert_eq!(to_text(mantissa, scale), &oracle[..]);
             let mut wide = Vec::new();
