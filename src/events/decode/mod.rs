@@ -240,7 +240,9 @@ impl JsonDecoder {
         let read = Strict::read(&self.spec, payload, start, rows, &mut self.slots)?;
         self.rounded += read.rounded;
         // Learned only from what was taken: a layout never matches what the strict reader refuses.
-        if read.rounded == 0 && (self.misses <= MISSES_MAX || self.misses % LEARN_EVERY == 0) {
+        if read.rounded == 0
+            && (self.misses <= MISSES_MAX || self.misses.is_multiple_of(LEARN_EVERY))
+        {
             self.learn(payload, start, read.present);
         }
         Ok(read.present)
