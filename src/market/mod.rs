@@ -1,3 +1,4 @@
 //! Market values: exact decimals and what is built from them.
 
 pub mod decimal;
+pub mod import;

@@ -1,0 +1,273 @@
+//! Golden events of each layout.
+
+use std::sync::Arc;
+
+use super::super::{Kind, Mapping};
+use super::fixture::Fixture;
+
+const TICKS: &str = "equity/usa/tick/ibm/20131007_trade.zip";
+
+#[tokio::test]
+async fn lean_equity_ticks_are_in_the_time_of_new_york_and_scaled() {
+    let fixture = Fixture::new();
+    let file = fixture.zip(
+        TICKS,
+        "34200000,1815200,283,P,20002020,0\n\
+         34200000,1815250,100,,2000,0\n\
+         34200001,1815201,50,P,20,1\n\
+         34200001,1815202,0,P,20,0\n\
+         34200002,0,5,P,20,0\n",
+    );
+    let report = fixture.run(&fixture.options(&[&file])).await.unwrap();
+    assert_eq!(
+        fixture.updates().await,
+        [
+            "2013-10-07T13:30:00.000000Z IBM 181.52,quantity:283,venue:P,sequence:1",
+            "2013-10-07T13:30:00.000000Z IBM 181.525,quantity:100,sequence:2",
+        ]
+    );
+    assert_eq!(
+        fixture.suspects().await,
+        [
+            "suspicious 20131007_trade.zip:3 2013-10-07T13:30:00.001000Z IBM 181.5201,quantity:50,venue:P,sequence:3",
+            "zero-size 20131007_trade.zip:4 2013-10-07T13:30:00.001000Z IBM 181.5202,quantity:0,venue:P,sequence:4",
+            "zero-price 20131007_trade.zip:5 2013-10-07T13:30:00.002000Z IBM 0,quantity:5,venue:P,sequence:5",
+        ]
+    );
+    let record = &fixture.read("market-data-updates").await[0];
+    assert_eq!(
+        (record.time, record.key.as_str()),
+        (1_381_152_600_000_000, "IBM")
+    );
+    assert!(record.headers.is_empty());
+    assert_eq!(report.files, 1);
+    assert_eq!((report.counts.records, report.counts.suspicious), (2, 3));
+    assert_eq!((report.written, report.exactly_once), (5, true));
+    assert_eq!(
+        report.counts.first.unwrap().0 + 2_000,
+        report.counts.last.unwrap().0
+    );
+}
+
+#[tokio::test]
+async fn lean_equity_quotes_have_a_mid_and_one_sided_ones_are_set_aside() {
+    let fixture = Fixture::new();
+    let file = fixture.zip(
+        "equity/usa/tick/ibm/20131007_quote.zip",
+        "34200000,1800100,300,1800200,400,Q,1,0\n\
+         34200001,0,0,1836300,100,Q,1,0\n\
+         34200002,1800100,200,0,0,P,1,0\n\
+         34200003,1800100,300,1800200,400,Q,1,1\n\
+         34200004,1800100,0,1800200,400,Q,1,0\n",
+    );
+    fixture.run(&fixture.options(&[&file])).await.unwrap();
+    assert_eq!(
+        fixture.updates().await,
+        [
+            "2013-10-07T13:30:00.000000Z IBM 180.015,bid:180.01,bidQuantity:300,ask:180.02,askQuantity:400,venue:Q,sequence:1"
+        ]
+    );
+    let suspects = fixture.suspects().await;
+    assert_eq!(
+        suspects[0],
+        "one-sided-quote 20131007_quote.zip:2 2013-10-07T13:30:00.001000Z IBM 183.63,ask:183.63,askQuantity:100,venue:Q,sequence:2"
+    );
+    assert_eq!(
+        suspects[1],
+        "one-sided-quote 20131007_quote.zip:3 2013-10-07T13:30:00.002000Z IBM 180.01,bid:180.01,bidQuantity:200,venue:P,sequence:3"
+    );
+    assert!(suspects[2].starts_with("suspicious "));
+    assert!(suspects[3].starts_with("zero-size "));
+}
+
+#[tokio::test]
+async fn a_bar_becomes_four_updates_and_floats_are_rounded_and_counted() {
+    let fixture = Fixture::new();
+    let file = fixture.zip(
+        "crypto/coinbase/second/btcusd/20161007_trade.zip",
+        "4000,611.78,611.87,611.77,8.880099999999999e2,0.60046\n",
+    );
+    // The close lies above the high.
+    let error = fixture.run(&fixture.options(&[&file])).await.unwrap_err();
+    assert!(
+        error.to_string().ends_with(
+            "20161007_trade.zip:1:27: expected open and close between low and high, found `8.880099999999999e2`"
+        ),
+        "{error}"
+    );
+    let file = fixture.zip(
+        "crypto/coinbase/second/btcusd/20161007_trade.zip",
+        "4000,611.78,611.87,611.77,611.780099999999999,0.60046\n5000,1,1,1,1,0\n",
+    );
+    let report = fixture.run(&fixture.options(&[&file])).await.unwrap();
+    assert_eq!(
+        fixture.updates().await,
+        [
+            "2016-10-07T00:00:04.000000Z BTCUSD 611.78,quantity:0,venue:coinbase,sequence:1",
+            "2016-10-07T00:00:04.250000Z BTCUSD 611.87,quantity:0,venue:coinbase,sequence:1",
+            "2016-10-07T00:00:04.500000Z BTCUSD 611.77,quantity:0,venue:coinbase,sequence:1",
+            "2016-10-07T00:00:04.750000Z BTCUSD 611.7801,quantity:0.60046,venue:coinbase,sequence:1",
+        ]
+    );
+    assert_eq!(report.counts.rounded, 1);
+    assert_eq!(report.counts.suspicious, 1);
+}
+
+#[tokio::test]
+async fn an_equity_bar_is_scaled_and_a_quote_bar_has_both_sides() {
+    let fixture = Fixture::new();
+    let trades = fixture.zip(
+        "equity/usa/minute/spy/20131007_trade.zip",
+        "34200000,1680000,1690000,1670000,1685000,1200\n",
+    );
+    let quotes = fixture.zip(
+        "crypto/coinbase/minute/ethusd/20180404_quote.zip",
+        "0,416.15,416.15,416.15,416.15,0.34307688999999997,416.16,416.16,416.16,416.16,47.8553\n\
+         60000,,,,,0,415.01,415.01,415.01,415.01,1\n",
+    );
+    let mut options = fixture.options(&[&trades, &quotes]);
+    let error = fixture.run(&options).await.unwrap_err().to_string();
+    assert!(error.contains("topics of their own"), "{error}");
+    options.only = Some(Kind::Trade);
+    fixture.run(&options).await.unwrap();
+    options.only = Some(Kind::Quote);
+    let report = fixture.run(&options).await.unwrap();
+    let updates = fixture.updates().await;
+    assert_eq!(
+        updates[3],
+        "2013-10-07T13:30:45.000000Z SPY 168.5,quantity:1200,sequence:1"
+    );
+    assert_eq!(
+        updates[7],
+        "2018-04-04T00:00:45.000000Z ETHUSD 416.155,bid:416.15,bidQuantity:0.34307689,ask:416.16,askQuantity:47.8553,venue:coinbase,sequence:1"
+    );
+    assert_eq!((report.counts.records, report.counts.rounded), (4, 1));
+    assert!(fixture.suspects().await[0].starts_with("one-sided-quote"));
+}
+
+#[tokio::test]
+async fn binance_files_are_read_with_names_or_without_in_either_unit_of_time() {
+    let fixture = Fixture::new();
+    let trades = fixture.file(
+        "BTCUSDT-trades-2024-12-31.csv",
+        "id,price,qty,quote_qty,time,is_buyer_maker,is_best_match\n\
+         7,93000.10,0.5,46500.05,1735689599123,True,True\n",
+    );
+    let agg = fixture.zip(
+        "BTCUSDT-aggTrades-2025-01-01.zip",
+        "9,93000.20,0.25,7,8,1735689600123456,false,true\n",
+    );
+    let klines = fixture.file(
+        "BTCUSDT-1m-2025-01-02.csv",
+        "1735776000000000,1,4,0.5,2,10,1735776059999999,20,3,1,1,0\n",
+    );
+    fixture
+        .run(&fixture.options(&[&klines, &agg, &trades]))
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.updates().await,
+        [
+            "2024-12-31T23:59:59.123000Z BTCUSDT 93000.1,quantity:0.5,side:sell,venue:binance,tradeId:7,sequence:2",
+            "2025-01-01T00:00:00.123456Z BTCUSDT 93000.2,quantity:0.25,side:buy,venue:binance,tradeId:9,sequence:1",
+            "2025-01-02T00:00:00.000000Z BTCUSDT 1,quantity:0,venue:binance,sequence:1",
+            "2025-01-02T00:00:15.000000Z BTCUSDT 4,quantity:0,venue:binance,sequence:1",
+            "2025-01-02T00:00:30.000000Z BTCUSDT 0.5,quantity:0,venue:binance,sequence:1",
+            "2025-01-02T00:00:45.000000Z BTCUSDT 2,quantity:10,venue:binance,sequence:1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn ohlcv_takes_its_columns_by_name_and_the_length_of_a_bar_from_two_lines() {
+    let fixture = Fixture::new();
+    let file = fixture.file(
+        "bars.csv",
+        "\u{feff}Symbol,Date,Volume,Open,High,Low,Close\r\n\
+         X,2024-01-31 09:30:00,10,1,4,0.5,2\r\n\
+         X,2024-01-31T09:31:00Z,20,2,2,2,2\r\n",
+    );
+    let mut options = fixture.options(&[&file]);
+    let error = fixture.run(&options).await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("its path does not tell the pair; give --pair"),
+        "{error}"
+    );
+    options.pair = Some("X-USD".into());
+    fixture.run(&options).await.unwrap();
+    let updates = fixture.updates().await;
+    assert_eq!(updates.len(), 8);
+    assert_eq!(
+        updates[3],
+        "2024-01-31T09:30:45.000000Z X-USD 2,quantity:10,sequence:2"
+    );
+    assert_eq!(
+        updates[4],
+        "2024-01-31T09:31:00.000000Z X-USD 2,quantity:0,sequence:3"
+    );
+}
+
+#[tokio::test]
+async fn json_lines_of_ours_are_kept_byte_for_byte_and_foreign_ones_are_mapped() {
+    let fixture = Fixture::new();
+    let line = r#"{"eventType":"MarketDataUpdate", "timestamp":"2024-01-31T09:30:00Z","pair":"BTC-USD","currentPrice":42000.50,"extra":[1,{"a":2}]}"#;
+    let ours = fixture.file("ours.jsonl", format!("{line}\n\n"));
+    let foreign = fixture.file(
+        "foreign.jsonl",
+        r#"{"s":"ETH-USD","p":"2500.123456789","q":"0.1","T":1706693400001,"id":"a-1"}"#,
+    );
+    fixture.run(&fixture.options(&[&ours])).await.unwrap();
+    let mut options = fixture.options(&[&foreign]);
+    options.mapping = Arc::new(
+        Mapping::new([
+            "s=pair",
+            "p=currentPrice",
+            "q=quantity",
+            "T=timestamp",
+            "id=tradeId",
+        ])
+        .unwrap(),
+    );
+    let report = fixture.run(&options).await.unwrap();
+    let records = fixture.read("market-data-updates").await;
+    assert_eq!(records[0].value, line);
+    assert_eq!(records[0].key, "BTC-USD");
+    assert_eq!(
+        records[1].value,
+        r#"{"eventType":"MarketDataUpdate","timestamp":"2024-01-31T09:30:00.001000Z","version":1,"pair":"ETH-USD","currentPrice":2500.12345679,"quantity":0.1,"tradeId":"a-1","sequence":1}"#
+    );
+    assert_eq!(report.counts.rounded, 1);
+    for bad in ["price", "a=b", "a=pair,b=pair"] {
+        assert!(bad.parse::<Mapping>().is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn files_are_merged_by_event_time_and_ties_go_by_the_order_of_the_files() {
+    let fixture = Fixture::new();
+    let ibm = fixture.zip(
+        TICKS,
+        "1000,10000,1,P,0,0\n1000,20000,2,P,0,0\n3000,30000,3,P,0,0\n",
+    );
+    let bac = fixture.zip(
+        "equity/usa/tick/bac/20131007_trade.zip",
+        "1000,40000,4,P,0,0\n2000,50000,5,P,0,0\n1500,60000,6,P,0,0\n",
+    );
+    let next = fixture.zip(
+        "equity/usa/tick/ibm/20131008_trade.zip",
+        "1000,70000,7,P,0,0\n",
+    );
+    let report = fixture
+        .run(&fixture.options(&[&next, &bac, &ibm]))
+        .await
+        .unwrap();
+    let prices: Vec<String> = fixture
+        .updates()
+        .await
+        .iter()
+        .map(|update| update.split(&[' ', ','][..]).nth(2).unwrap().to_owned())
+        .collect();
+    // 6 comes after 5 although its time is earlier: the order within a file is kept.
+    assert_eq!(prices, ["4", "1", "2", "5", "6", "3", "7"]);
+    assert_eq!(report.counts.backwards, 1);
+}
