@@ -54,12 +54,13 @@ class NewYorkByRule(dt.tzinfo):
         return dt.timedelta(hours=-5) + self.dst(when)
 
     def dst(self, when):
-        def sunday(month, nth):
-            first = dt.datetime(when.year, month, 1, 2)
+        def sunday(month, nth, hour):
+            first = dt.datetime(when.year, month, 1, hour)
             return first + dt.timedelta(days=(6 - first.weekday()) % 7 + 7 * (nth - 1))
 
         wall = when.replace(tzinfo=None)
-        summer = sunday(3, 2) <= wall < sunday(11, 1)
+        # From 2 to 3 there is no time on the first day; it is read with the offset before.
+        summer = sunday(3, 2, 3) <= wall < sunday(11, 1, 2)
         return dt.timedelta(hours=1 if summer else 0)
 
     def tzname(self, when):
