@@ -1,0 +1,377 @@
+//! The broker itself.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidemill_broker::{
+    Acks, Broker, Capabilities, Consumer, ConsumerOptions, Durability, Error, Group, Offset,
+    RecordSet, Result, Timestamp, Topic, TopicDescription, TopicIdentity, TopicPartition,
+    TopicSpec, TransactionalId, Transactor, Watermarks,
+};
+
+use crate::append::{Failure, unknown};
+use crate::catalog::{TopicId, TopicInfo};
+use crate::consumer::FileConsumer;
+use crate::cursor::offset_at;
+use crate::format::frame::Head;
+use crate::layout::Layout;
+use crate::options::FileOptions;
+use crate::scan::Torn;
+use crate::shared::{Shared, lock};
+use crate::transactor::FileTransactor;
+use crate::worker::Workers;
+use crate::{follow, open};
+
+/// The most partitions of a topic.
+const PARTITIONS_MAX: u32 = 4_096;
+
+/// An append-only log in a directory.
+///
+/// A clone is another handle of the same open directory. One process at a time opens it to write;
+/// any number open it [to read](Self::open_reader) beside it. Calls write and read the page cache
+/// on the caller's thread; what waits for the disk runs on threads that [`close`](Self::close)
+/// joins, or that end when the last handle drops.
+///
+/// # Delivery
+///
+/// A transaction is one append: after a crash it is there or it is not. What is acknowledged
+/// survives the kill of this process; what was acknowledged before [`Broker::sync`] returned
+/// survives a loss of power, and so does everything under [`Fsync::Commit`](crate::Fsync::Commit).
+/// After any failed write or sync the handle answers [`Error::Poisoned`]; open the directory again
+/// to learn what it holds. A full disk alone is survived: nothing of the commit is kept.
+#[derive(Clone)]
+pub struct FileBroker {
+    handle: Arc<Handle>,
+}
+
+/// Ends the background work when the last handle drops.
+struct Handle {
+    shared: Arc<Shared>,
+    torn: Option<Torn>,
+    workers: Workers,
+}
+
+impl FileBroker {
+    /// Opens a directory to write, making it if need be.
+    ///
+    /// What a crash left half-written is cut off and [told](Self::torn).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`] naming the process that has it, [`Error::NewerFormat`],
+    /// [`Error::Damaged`] naming file and byte, [`Error::Io`].
+    pub async fn open(path: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
+        let (shared, torn) = open::open(Layout::new(path.as_ref()), options)?;
+        let shared = Arc::new(shared);
+        let workers = Workers::start(&shared)?;
+        Ok(Self {
+            handle: Arc::new(Handle {
+                shared,
+                torn,
+                workers,
+            }),
+        })
+    }
+
+    /// Opens a directory to read what is durable, also while another process writes to it.
+    ///
+    /// Takes no lock and writes nothing. Consumers follow the writer, looking for news every
+    /// [`FileOptions::poll`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NewerFormat`], [`Error::Damaged`], [`Error::Io`]; [`Error::Invalid`] if it is no
+    /// tidemill log.
+    pub async fn open_reader(path: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
+        let shared = follow::open(Layout::new(path.as_ref()), options)?;
+        Ok(Self {
+            handle: Arc::new(Handle {
+                shared: Arc::new(shared),
+                torn: None,
+                workers: Workers::none(),
+            }),
+        })
+    }
+
+    /// What was cut from the end of the log when it was opened.
+    pub fn torn(&self) -> Option<&Torn> {
+        self.handle.torn.as_ref()
+    }
+
+    /// Splits everything that was appended into segments, applies retention and compaction, and
+    /// waits until that is durable. Otherwise this happens in the background, a log file at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] if it failed, or something had failed before.
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on in the background.
+    pub async fn clean(&self) -> Result<()> {
+        self.handle.shared.clean().await
+    }
+
+    /// Splits everything into segments, stops the background work and gives up the directory, which
+    /// is then a recording: plain partition files, and a manifest with their checksums.
+    ///
+    /// Other handles answer [`Error::Poisoned`] from then on.
+    ///
+    /// # Errors
+    ///
+    /// If the log could not be split; the directory is given up all the same, and nothing that was
+    /// committed is lost.
+    pub async fn close(self) -> Result<()> {
+        let shared = &self.handle.shared;
+        let cleaned = match &shared.writing {
+            Some(_) => shared.clean().await,
+            None => Ok(()),
+        };
+        self.handle.workers.stop();
+        self.handle.workers.join().await;
+        shared.shut();
+        shared.unlock();
+        cleaned
+    }
+
+    /// Below this offset of a compacted partition tombstones may be gone: what was built from older
+    /// records alone must be built anew, or it keeps keys that were deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`].
+    pub async fn tombstones_gone(&self, at: &TopicPartition) -> Result<Offset> {
+        self.shared().alive()?;
+        self.shared().refresh()?;
+        let live = self.shared().live();
+        let (_, partition, _) = live.partition(at)?;
+        Ok(Offset(partition.tombstones_gone))
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.shut();
+        self.workers.stop();
+        self.workers.abandon();
+        self.shared.unlock();
+    }
+}
+
+impl fmt::Debug for FileBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileBroker")
+            .field("directory", &self.shared().layout.root)
+            .field("writes", &self.shared().writing.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn identity(&self, topic: TopicId) -> TopicIdentity {
+        let mut bytes = self.uuid;
+        for (byte, id) in bytes[8..].iter_mut().zip(topic.to_be_bytes()) {
+            *byte ^= id;
+        }
+        TopicIdentity(bytes)
+    }
+
+    pub(crate) fn committed(&self, group: &Group, at: &TopicPartition) -> Result<Option<Offset>> {
+        let live = self.live();
+        let Ok((topic, ..)) = live.partition(at) else {
+            return Ok(None);
+        };
+        Ok(live
+            .catalog
+            .offsets
+            .get(group)
+            .and_then(|offsets| offsets.get(&(topic, at.partition)))
+            .map(|offset| Offset(*offset)))
+    }
+
+    fn produce(&self, records: Vec<RecordSet>) -> Result<(Vec<Acks>, u64)> {
+        let counts: Vec<usize> = records.iter().map(RecordSet::len).collect();
+        let drafts = self.draft(records).map_err(|culprit| culprit.error)?;
+        match self.append(drafts, Vec::new(), |_| Ok(())) {
+            Ok((firsts, end)) => {
+                let acks = counts
+                    .into_iter()
+                    .zip(firsts)
+                    .map(|(count, first)| Acks::contiguous(first.unwrap_or_default(), count))
+                    .collect();
+                Ok((acks, end))
+            }
+            Err(Failure::Refused(error)) => Err(error),
+            Err(Failure::Unknown(error)) => Ok((unknown_acks(&counts, &error), 0)),
+        }
+    }
+}
+
+fn unknown_acks(counts: &[usize], error: &Error) -> Vec<Acks> {
+    counts
+        .iter()
+        .map(|count| Acks::each((0..*count).map(|_| Err(unknown(error))).collect()))
+        .collect()
+}
+
+#[async_trait]
+impl Broker for FileBroker {
+    fn capabilities(&self) -> Capabilities {
+        capabilities(self.shared().options.record_bytes_max)
+    }
+
+    async fn create_topic(&self, topic: &TopicSpec) -> Result<()> {
+        let shared = self.shared();
+        if topic.partitions.get() > PARTITIONS_MAX {
+            return Err(Error::Invalid {
+                what: format!(
+                    "topic `{}` with {} partitions; the limit is {PARTITIONS_MAX}",
+                    topic.name, topic.partitions
+                ),
+            });
+        }
+        shared.room().await?;
+        let end = shared
+            .append_head(|live| {
+                if live.catalog.id(&topic.name).is_some() {
+                    return Err(Error::TopicExists {
+                        topic: topic.name.clone(),
+                    });
+                }
+                Ok(Head::CreateTopic {
+                    id: live.catalog.next_topic,
+                    topic: TopicInfo {
+                        name: topic.name.clone(),
+                        cleanup: topic.cleanup,
+                        next: vec![0; topic.partitions.get() as usize],
+                    },
+                })
+            })
+            .map_err(Failure::into_error)?;
+        shared.topic_created(&topic.name);
+        shared.settle(end).await
+    }
+
+    async fn describe_topic(&self, name: &Topic) -> Result<TopicDescription> {
+        let shared = self.shared();
+        shared.alive()?;
+        shared.refresh()?;
+        let live = shared.live();
+        let (id, topic) = live.topic(name)?;
+        Ok(TopicDescription {
+            name: name.clone(),
+            partitions: topic.next.len() as u32,
+            cleanup: topic.cleanup,
+            identity: Some(shared.identity(id)),
+        })
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>> {
+        self.shared().alive()?;
+        self.shared().refresh()?;
+        Ok(self.shared().live().catalog.names.keys().cloned().collect())
+    }
+
+    async fn delete_topic(&self, name: &Topic) -> Result<()> {
+        let shared = self.shared();
+        shared.room().await?;
+        let end = shared
+            .append_head(|live| {
+                let (id, _) = live.topic(name)?;
+                Ok(Head::DeleteTopic { id })
+            })
+            .map_err(Failure::into_error)?;
+        shared.topic_deleted(name);
+        shared.settle(end).await
+    }
+
+    async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks> {
+        self.shared().alive()?;
+        self.shared().refresh()?;
+        self.shared().live().watermarks(at)
+    }
+
+    async fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset> {
+        self.shared().alive()?;
+        self.shared().refresh()?;
+        offset_at(self.shared(), at, time)
+    }
+
+    async fn committed(&self, group: &Group, at: &[TopicPartition]) -> Result<Vec<Option<Offset>>> {
+        self.shared().alive()?;
+        self.shared().refresh()?;
+        at.iter()
+            .map(|at| self.shared().committed(group, at))
+            .collect()
+    }
+
+    async fn produce(&self, records: Vec<RecordSet>) -> Result<Vec<Acks>> {
+        let shared = self.shared();
+        // A producer that never waits would keep a single-threaded runtime to itself.
+        tokio::task::consume_budget().await;
+        shared.room().await?;
+        let counts: Vec<usize> = records.iter().map(RecordSet::len).collect();
+        let (acks, end) = shared.produce(records)?;
+        match shared.settle(end).await {
+            Ok(()) => Ok(acks),
+            // They are in the log, but may be lost with the power.
+            Err(error) => Ok(unknown_acks(&counts, &error)),
+        }
+    }
+
+    async fn transactor(&self, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
+        let shared = self.shared();
+        let writing = shared.writing("transactions")?;
+        let owner = {
+            let mut appender = lock(&writing.appender);
+            let owner = appender.owners.entry(id.clone()).or_default();
+            *owner += 1;
+            *owner
+        };
+        Ok(Box::new(FileTransactor::new(
+            Arc::clone(shared),
+            id.clone(),
+            owner,
+        )))
+    }
+
+    async fn consumer(&self, options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
+        let shared = Arc::clone(self.shared());
+        shared.alive()?;
+        shared.refresh()?;
+        Ok(Box::new(FileConsumer::open(shared, options)?))
+    }
+
+    async fn sync(&self) -> Result<()> {
+        let shared = self.shared();
+        let writing = shared.writing("sync")?;
+        let end = shared.end();
+        if *shared.durable.borrow() < end {
+            writing.syncer.ring(crate::bell::Ring::Urgent);
+        }
+        shared.durable_to(end).await
+    }
+}
+
+/// What a directory can do, known before one is opened.
+pub(crate) const fn capabilities(record_bytes_max: usize) -> Capabilities {
+    Capabilities {
+        transactions: true,
+        offsets_in_transaction: true,
+        fencing: true,
+        groups: true,
+        headers: true,
+        idempotent_produce: true,
+        compaction: true,
+        identity: true,
+        shared: false,
+        durability: Durability::Power,
+        record_bytes_max,
+    }
+}

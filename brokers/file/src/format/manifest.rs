@@ -1,0 +1,191 @@
+//! The manifest: what the segments hold, as of the first log file that is not split yet.
+
+use std::collections::BTreeMap;
+
+use super::frame::{OffsetEntry, decode_topic, encode_topic};
+use super::{Reader, VERSION, Writer, crc32c};
+use crate::catalog::{Catalog, TopicId};
+
+const MAGIC: &[u8; 8] = b"TmMan\r\n\0";
+
+/// One segment file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentMeta {
+    /// Its first offset, and the number in its name.
+    pub(crate) base: u64,
+    /// How often it was rewritten by compaction; the second number in its name.
+    pub(crate) rewrite: u32,
+    /// The offset after it.
+    pub(crate) next: u64,
+    /// Its bytes. The file may be longer after a crash; what is beyond was never taken in.
+    pub(crate) len: u64,
+    /// CRC32C of those bytes.
+    pub(crate) crc: u32,
+    pub(crate) records: u64,
+    /// When its newest record was appended.
+    pub(crate) last_append: i64,
+    pub(crate) max_timestamp: i64,
+    /// CRC32C of its index file.
+    pub(crate) index_crc: u32,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PartitionMeta {
+    /// The first offset that may still be read.
+    pub(crate) low: u64,
+    /// Tombstones below this offset may be gone.
+    pub(crate) tombstones_gone: u64,
+    /// Everything below this offset has been compacted.
+    pub(crate) compacted: u64,
+    /// In offset order, without overlap.
+    pub(crate) segments: Vec<SegmentMeta>,
+}
+
+/// The manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Manifest {
+    pub(crate) uuid: [u8; 16],
+    /// Rises with each manifest.
+    pub(crate) number: u64,
+    /// The first log file that is not split, by number and place.
+    pub(crate) first_log: u64,
+    pub(crate) first_start: u64,
+    /// Topics and group offsets where that log begins.
+    pub(crate) catalog: Catalog,
+    /// The partitions of each topic of the catalog.
+    pub(crate) partitions: BTreeMap<TopicId, Vec<PartitionMeta>>,
+}
+
+impl Manifest {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut body = Writer::default();
+        body.u32(VERSION)
+            .bytes(&self.uuid)
+            .u64(self.number)
+            .u64(self.first_log)
+            .u64(self.first_start)
+            .u64(self.catalog.next_topic)
+            .u32(self.catalog.topics.len() as u32);
+        for (id, topic) in &self.catalog.topics {
+            body.u64(*id);
+            encode_topic(&mut body, topic);
+            let metas = self.partitions.get(id).map_or(&[][..], |metas| metas);
+            for (partition, next) in topic.next.iter().enumerate() {
+                let empty = PartitionMeta::default();
+                let meta = metas.get(partition).unwrap_or(&empty);
+                body.u64(*next)
+                    .u64(meta.low)
+                    .u64(meta.tombstones_gone)
+                    .u64(meta.compacted)
+                    .u32(meta.segments.len() as u32);
+                for segment in &meta.segments {
+                    segment.encode(&mut body);
+                }
+            }
+        }
+        let count: usize = self.catalog.offsets.values().map(BTreeMap::len).sum();
+        body.u32(count as u32);
+        for (group, offsets) in &self.catalog.offsets {
+            for ((topic, partition), offset) in offsets {
+                OffsetEntry {
+                    group: group.clone(),
+                    topic: *topic,
+                    partition: *partition,
+                    offset: *offset,
+                }
+                .encode(&mut body);
+            }
+        }
+        let mut whole = Writer::default();
+        whole.bytes(MAGIC).u32(crc32c(&body.0)).bytes(&body.0);
+        whole.0
+    }
+
+    /// `None` if these bytes are not a manifest, whole and unharmed.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != *MAGIC || reader.u32()? != crc32c(bytes.get(12..)?) {
+            return None;
+        }
+        if reader.u32()? > VERSION {
+            return None;
+        }
+        let mut manifest = Self {
+            uuid: reader.array()?,
+            number: reader.u64()?,
+            first_log: reader.u64()?,
+            first_start: reader.u64()?,
+            ..Self::default()
+        };
+        manifest.catalog.next_topic = reader.u64()?;
+        for _ in 0..reader.u32()? {
+            let id = reader.u64()?;
+            let mut topic = decode_topic(&mut reader)?;
+            let mut metas = Vec::with_capacity(topic.next.len());
+            for next in &mut topic.next {
+                *next = reader.u64()?;
+                let mut meta = PartitionMeta {
+                    low: reader.u64()?,
+                    tombstones_gone: reader.u64()?,
+                    compacted: reader.u64()?,
+                    segments: Vec::new(),
+                };
+                for _ in 0..reader.u32()? {
+                    meta.segments.push(SegmentMeta::decode(&mut reader)?);
+                }
+                metas.push(meta);
+            }
+            manifest.catalog.add(id, topic);
+            manifest.partitions.insert(id, metas);
+        }
+        for _ in 0..reader.u32()? {
+            let entry = OffsetEntry::decode(&mut reader)?;
+            manifest
+                .catalog
+                .offsets
+                .entry(entry.group)
+                .or_default()
+                .insert((entry.topic, entry.partition), entry.offset);
+        }
+        reader.is_empty().then_some(manifest)
+    }
+
+    /// The partition's entry, made where the topic is new.
+    pub(crate) fn partition(&mut self, topic: TopicId, partition: u32) -> &mut PartitionMeta {
+        let metas = self.partitions.entry(topic).or_default();
+        if metas.len() <= partition as usize {
+            metas.resize(partition as usize + 1, PartitionMeta::default());
+        }
+        &mut metas[partition as usize]
+    }
+}
+
+impl SegmentMeta {
+    fn encode(&self, writer: &mut Writer) {
+        writer
+            .u64(self.base)
+            .u32(self.rewrite)
+            .u64(self.next)
+            .u64(self.len)
+            .u32(self.crc)
+            .u64(self.records)
+            .i64(self.last_append)
+            .i64(self.max_timestamp)
+            .u32(self.index_crc);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            base: reader.u64()?,
+            rewrite: reader.u32()?,
+            next: reader.u64()?,
+            len: reader.u64()?,
+            crc: reader.u32()?,
+            records: reader.u64()?,
+            last_append: reader.i64()?,
+            max_timestamp: reader.i64()?,
+            index_crc: reader.u32()?,
+        })
+    }
+}

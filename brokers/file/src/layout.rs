@@ -1,0 +1,117 @@
+//! Where everything lies in the directory.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tidemill_broker::Error;
+
+use crate::catalog::TopicId;
+use crate::disk::{Disk, Mode, write_all};
+use crate::format::manifest::SegmentMeta;
+
+/// The names in a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.root.join("FORMAT")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.root.join("MANIFEST")
+    }
+
+    pub(crate) fn durable(&self) -> PathBuf {
+        self.root.join("DURABLE")
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub(crate) fn log(&self, number: u64) -> PathBuf {
+        self.logs().join(format!("{number:020}.log"))
+    }
+
+    pub(crate) fn topics(&self) -> PathBuf {
+        self.root.join("topics")
+    }
+
+    pub(crate) fn topic(&self, topic: TopicId) -> PathBuf {
+        self.topics().join(format!("{topic:016x}"))
+    }
+
+    pub(crate) fn partition(&self, topic: TopicId, partition: u32) -> PathBuf {
+        self.topic(topic).join(partition.to_string())
+    }
+
+    pub(crate) fn segment(&self, topic: TopicId, partition: u32, meta: &SegmentMeta) -> PathBuf {
+        self.partition(topic, partition)
+            .join(format!("{:020}.{}.segment", meta.base, meta.rewrite))
+    }
+
+    pub(crate) fn index(&self, topic: TopicId, partition: u32, meta: &SegmentMeta) -> PathBuf {
+        self.segment(topic, partition, meta).with_extension("index")
+    }
+}
+
+/// The number in a log file's name.
+pub(crate) fn log_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+}
+
+/// An I/O error with what was being done to which file.
+pub(crate) fn failed<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |source| Error::Io {
+        doing,
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+/// Whether a file was not there.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// What is stored is not what was written.
+pub(crate) fn damaged(path: &Path, at: u64, what: impl Into<String>) -> Error {
+    Error::Damaged {
+        path: path.to_path_buf(),
+        at,
+        what: what.into(),
+    }
+}
+
+/// Puts a whole file in the place of another, durably: a reader sees the old one or the new.
+pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    let temporary = parent.join(name);
+    let file = disk
+        .open(&temporary, Mode::Create)
+        .map_err(failed("create", &temporary))?;
+    write_all(&*file, 0, &[bytes]).map_err(failed("write", &temporary))?;
+    file.sync_data().map_err(failed("sync", &temporary))?;
+    disk.rename(&temporary, path)
+        .map_err(failed("rename to", path))?;
+    disk.sync_dir(parent).map_err(failed("sync", parent))
+}

@@ -1,0 +1,81 @@
+//! Retention: whole segments leave from the beginning, by age and size.
+
+use tidemill_broker::{Cleanup, Result};
+
+use crate::layout::failed;
+use crate::shared::{Shared, Writing, lock};
+
+impl Shared {
+    /// Applies retention to every topic that has one.
+    pub(crate) fn expire(&self, writing: &Writing) -> Result<()> {
+        let now = self.options.clock.now();
+        let mut manifest = lock(&writing.manifest);
+        let mut next = manifest.clone();
+        let mut gone = Vec::new();
+        for (id, topic) in &manifest.catalog.topics {
+            let Cleanup::Delete(retention) = topic.cleanup else {
+                continue;
+            };
+            for (number, end) in (0u32..).zip(&topic.next) {
+                let tail = self.tail_bytes(*id, number);
+                let partition = next.partition(*id, number);
+                let mut bytes: u64 = partition
+                    .segments
+                    .iter()
+                    .map(|segment| segment.len)
+                    .sum::<u64>()
+                    + tail;
+                let mut leave = 0;
+                for segment in &partition.segments {
+                    let old = retention
+                        .age
+                        .is_some_and(|age| segment.last_append < now.minus(age).0);
+                    let large = retention
+                        .bytes
+                        .is_some_and(|limit| bytes - segment.len >= limit);
+                    if !old && !large {
+                        break;
+                    }
+                    bytes -= segment.len;
+                    leave += 1;
+                }
+                if leave == 0 {
+                    continue;
+                }
+                for segment in partition.segments.drain(..leave) {
+                    gone.push(self.layout.segment(*id, number, &segment));
+                    gone.push(self.layout.index(*id, number, &segment));
+                }
+                partition.low = partition
+                    .segments
+                    .first()
+                    .map_or(*end, |segment| segment.base);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        next.number += 1;
+        self.install(&mut manifest, next)?;
+        drop(manifest);
+        metrics::counter!("tidemill_file_segments_expired").increment(gone.len() as u64 / 2);
+        for path in gone {
+            self.disk().remove(&path).map_err(failed("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn tail_bytes(&self, topic: u64, partition: u32) -> u64 {
+        let live = self.live();
+        live.partitions
+            .get(&topic)
+            .and_then(|partitions| partitions.get(partition as usize))
+            .map_or(0, |partition| {
+                partition
+                    .tail
+                    .iter()
+                    .map(|block| u64::from(block.len))
+                    .sum()
+            })
+    }
+}

@@ -1,0 +1,305 @@
+//! What all handles of one open directory share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+use tidemill_broker::{Error, Result, TransactionalId};
+use tokio::sync::{Notify, watch};
+
+use crate::bell::Bell;
+use crate::disk::{Disk, DiskFile, Guard, write_all};
+use crate::follow::Following;
+use crate::format::log_header::Durable;
+use crate::format::manifest::Manifest;
+use crate::group::Groups;
+use crate::layout::{Layout, failed};
+use crate::live::{Live, LogFile};
+use crate::options::FileOptions;
+use crate::split::Cleaned;
+
+/// What only one thread at a time may do: append.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    /// The log file appended to; none before the first append after everything was split.
+    pub(crate) log: Option<LogFile>,
+    /// What the next log file is called, and where it begins.
+    pub(crate) next_log: u64,
+    pub(crate) next_start: u64,
+    /// The present owner of each transactional id. They live as long as the writer does: no owner
+    /// outlives its process.
+    pub(crate) owners: BTreeMap<TransactionalId, u64>,
+}
+
+/// What only the writer has.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    /// Taken after [`groups`](Shared::groups) and before [`live`](Shared::live).
+    pub(crate) appender: Mutex<Appender>,
+    /// The manifest on disk. Whoever replaces it holds this.
+    pub(crate) manifest: Mutex<Manifest>,
+    durable_file: Arc<dyn DiskFile>,
+    /// Held while syncing, which goes on beside appends.
+    syncing: Mutex<Synced>,
+    pub(crate) syncer: Bell,
+    pub(crate) splitter: Bell,
+    /// How often the splitter was asked to clean, and how often it has.
+    pub(crate) cleaned: watch::Sender<Cleaned>,
+    guard: Mutex<Option<Box<dyn Guard>>>,
+}
+
+/// What the syncing thread remembers.
+#[derive(Debug, Default)]
+struct Synced {
+    /// The newest log file whose name is durable.
+    named: Option<u64>,
+}
+
+/// One open directory.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) layout: Layout,
+    pub(crate) options: FileOptions,
+    pub(crate) uuid: [u8; 16],
+    /// What blocks' checksums are mixed with.
+    pub(crate) salt: u32,
+    live: RwLock<Live>,
+    pub(crate) groups: Mutex<Groups>,
+    /// How much of the whole log is durable.
+    pub(crate) durable: watch::Sender<u64>,
+    /// Wakes whoever waits for records, news of its group, or a log file to be split.
+    pub(crate) changed: Notify,
+    poisoned: OnceLock<String>,
+    closed: AtomicBool,
+    /// Only in a handle that only reads.
+    pub(crate) following: Option<Mutex<Following>>,
+    /// None in a handle that only reads.
+    pub(crate) writing: Option<Writing>,
+}
+
+/// Locks; no holder panics half-way, so what a panic left is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Writing {
+    pub(crate) fn new(
+        appender: Appender,
+        manifest: Manifest,
+        durable_file: Arc<dyn DiskFile>,
+        guard: Box<dyn Guard>,
+    ) -> Self {
+        Self {
+            appender: Mutex::new(appender),
+            manifest: Mutex::new(manifest),
+            durable_file,
+            syncing: Mutex::default(),
+            syncer: Bell::default(),
+            splitter: Bell::default(),
+            cleaned: watch::Sender::new(Cleaned::default()),
+            guard: Mutex::new(Some(guard)),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        layout: Layout,
+        options: FileOptions,
+        uuid: [u8; 16],
+        live: Live,
+        durable: u64,
+        writing: Option<Writing>,
+    ) -> Self {
+        Self {
+            layout,
+            options,
+            salt: crate::format::crc32c(&uuid),
+            uuid,
+            live: RwLock::new(live),
+            groups: Mutex::default(),
+            durable: watch::Sender::new(durable),
+            changed: Notify::new(),
+            poisoned: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            following: None,
+            writing,
+        }
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.options.disk
+    }
+
+    pub(crate) fn live(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the writer has.
+    ///
+    /// # Errors
+    ///
+    /// In a handle that only reads, after a failure, and once closed.
+    pub(crate) fn writing(&self, what: &'static str) -> Result<&Writing> {
+        self.alive()?;
+        self.writing.as_ref().ok_or(Error::Unsupported {
+            broker: "file (opened to read)",
+            what,
+        })
+    }
+
+    pub(crate) fn alive(&self) -> Result<()> {
+        if let Some(what) = self.poisoned.get() {
+            return Err(Error::Poisoned { what: what.clone() });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Poisoned {
+                what: "it was closed".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses everything from now on: what the disk holds is no longer known.
+    pub(crate) fn poison(&self, error: &Error) {
+        let mut what = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            what = format!("{what}: {source}");
+        }
+        if self.poisoned.set(what.clone()).is_ok() {
+            tracing::error!(directory = %self.layout.root.display(), %what, "the log stopped");
+            metrics::counter!("tidemill_file_poisoned").increment(1);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changed.notify_waiters();
+        self.durable.send_modify(|_| {});
+        if let Some(writing) = &self.writing {
+            writing.cleaned.send_modify(|_| {});
+        }
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn shut(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Gives the directory to whoever wants it.
+    pub(crate) fn unlock(&self) {
+        if let Some(writing) = &self.writing {
+            drop(lock(&writing.guard).take());
+        }
+    }
+
+    /// The end of what is committed, as a place in the whole log.
+    pub(crate) fn end(&self) -> u64 {
+        let live = self.live();
+        live.logs
+            .last_key_value()
+            .map_or(*self.durable.borrow(), |(_, log)| log.end_place())
+    }
+
+    /// Makes everything committed so far durable, waiting for the disk.
+    pub(crate) fn sync_now(&self) -> Result<()> {
+        let writing = self.writing("sync")?;
+        let mut synced = lock(&writing.syncing);
+        let durable = *self.durable.borrow();
+        let (logs, end) = {
+            let live = self.live();
+            let logs: Vec<LogFile> = live
+                .logs
+                .values()
+                .filter(|log| log.end_place() > durable)
+                .cloned()
+                .collect();
+            let end = logs.last().map_or(durable, LogFile::end_place);
+            (logs, end)
+        };
+        if end <= durable {
+            return Ok(());
+        }
+        // In order: what is durable is always a beginning of the whole log.
+        let result = logs
+            .iter()
+            .try_for_each(|log| log.file.sync_data().map_err(failed("sync", &log.path)))
+            .and_then(|()| {
+                let newest = logs.last().map(|log| log.header.number);
+                if synced.named < newest {
+                    let path = self.layout.logs();
+                    self.disk().sync_dir(&path).map_err(failed("sync", &path))?;
+                    synced.named = newest;
+                }
+                Ok(())
+            })
+            .and_then(|()| self.publish_durable(writing, end));
+        drop(synced);
+        if let Err(error) = &result {
+            self.poison(error);
+        }
+        result
+    }
+
+    /// Tells readers in other processes of a new manifest.
+    pub(crate) fn publish_manifest(&self) -> Result<()> {
+        let writing = self.writing("sync")?;
+        let synced = lock(&writing.syncing);
+        let durable = *self.durable.borrow();
+        let result = self.publish_durable(writing, durable);
+        drop(synced);
+        result
+    }
+
+    /// Says how much is durable. Called while syncing is held.
+    fn publish_durable(&self, writing: &Writing, end: u64) -> Result<()> {
+        let record = {
+            let live = self.live();
+            Durable {
+                manifest: live.manifest,
+                end,
+                log: live
+                    .logs
+                    .values()
+                    .rev()
+                    .find(|log| log.header.start <= end)
+                    .map_or(0, |log| log.header.number),
+            }
+        };
+        // Not synced: after a loss of power an older one is as true.
+        write_all(&*writing.durable_file, 0, &[&record.encode()])
+            .map_err(failed("write", &self.layout.durable()))?;
+        self.durable.send_replace(end);
+        Ok(())
+    }
+
+    /// Waits until the log is durable up to a place.
+    pub(crate) async fn durable_to(&self, place: u64) -> Result<()> {
+        let mut durable = self.durable.subscribe();
+        loop {
+            if *durable.borrow_and_update() >= place {
+                return Ok(());
+            }
+            self.alive()?;
+            if durable.changed().await.is_err() {
+                return self.alive();
+            }
+        }
+    }
+}
+
+/// Whether the disk is full: the one failure of a write after which the directory may go on.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

@@ -1,0 +1,394 @@
+//! Splitting a log file into the segments of its partitions.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_broker::{Error, Result};
+
+use crate::bell::Ring;
+use crate::catalog::TopicId;
+use crate::disk::{DiskFile, Mode, write_all};
+use crate::format::index::Index;
+use crate::format::manifest::{Manifest, SegmentMeta};
+use crate::format::{Crc, block, crc32c, crc32c_joined};
+use crate::layout::{failed, replace};
+use crate::live::{LogFile, TailBlock};
+use crate::segment::{Segment, bad_block};
+use crate::shared::{Shared, Writing, is_full, lock};
+use crate::window::Window;
+
+/// How far the splitter has come with what it was asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cleaned {
+    requested: u64,
+    done: u64,
+    /// Why the latest attempt stopped: the disk is full.
+    pub(crate) full: Option<PathBuf>,
+}
+
+impl Cleaned {
+    /// The latest failure, if it still stands.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.full {
+            None => Ok(()),
+            Some(path) => Err(Error::Io {
+                doing: "split the log into",
+                path: path.clone(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            }),
+        }
+    }
+}
+
+/// What one partition has in the log being split.
+struct Job {
+    topic: TopicId,
+    partition: u32,
+    blocks: Vec<TailBlock>,
+}
+
+impl Shared {
+    /// Asks for everything to be split and cleaned, and waits.
+    pub(crate) async fn clean(&self) -> Result<()> {
+        let writing = self.writing("clean")?;
+        let mut cleaned = writing.cleaned.subscribe();
+        let mut ticket = 0;
+        writing.cleaned.send_modify(|cleaned| {
+            cleaned.requested += 1;
+            ticket = cleaned.requested;
+        });
+        writing.splitter.ring(Ring::Urgent);
+        loop {
+            {
+                let now = cleaned.borrow_and_update();
+                if now.done >= ticket {
+                    return now.check();
+                }
+            }
+            self.alive()?;
+            if cleaned.changed().await.is_err() {
+                return self.alive();
+            }
+        }
+    }
+
+    /// Splits what is ended, and cleans. Run by the splitter alone.
+    pub(crate) fn maintain(&self) -> Result<()> {
+        let writing = self.writing("split")?;
+        loop {
+            let (requested, done) = {
+                let cleaned = writing.cleaned.borrow();
+                (cleaned.requested, cleaned.done)
+            };
+            let asked = requested > done;
+            if asked {
+                self.end_log(writing, &mut lock(&writing.appender));
+            }
+            let full = match self.maintain_once(writing, asked) {
+                Ok(()) => None,
+                // Nothing is lost: the log files stay, and the next round begins anew.
+                Err(Error::Io { path, source, .. }) if is_full(&source) => {
+                    tracing::warn!(path = %path.display(), "the disk is full; the log stays unsplit");
+                    Some(path)
+                }
+                Err(error) => {
+                    if self.alive().is_ok() {
+                        self.poison(&error);
+                    }
+                    return Err(error);
+                }
+            };
+            let stuck = full.is_some();
+            writing.cleaned.send_modify(|cleaned| {
+                cleaned.done = requested;
+                cleaned.full = full;
+            });
+            self.changed.notify_waiters();
+            if stuck || writing.cleaned.borrow().requested == requested {
+                return Ok(());
+            }
+        }
+    }
+
+    fn maintain_once(&self, writing: &Writing, asked: bool) -> Result<()> {
+        let mut any = asked;
+        while let Some(log) = self.next_ended() {
+            self.split(writing, &log)?;
+            any = true;
+        }
+        if any {
+            self.expire(writing)?;
+            self.compact(writing, asked)?;
+        }
+        Ok(())
+    }
+
+    fn next_ended(&self) -> Option<LogFile> {
+        let live = self.live();
+        let (_, log) = live.logs.first_key_value()?;
+        log.end.is_some().then(|| log.clone())
+    }
+
+    fn split(&self, writing: &Writing, log: &LogFile) -> Result<()> {
+        let mut manifest = lock(&writing.manifest);
+        let mut next = manifest.clone();
+        next.number += 1;
+        next.first_log = log.header.number + 1;
+        next.first_start = log.end_place();
+        if let Some(end) = &log.end {
+            next.catalog = (**end).clone();
+        }
+        let topics = &next.catalog.topics;
+        next.partitions.retain(|id, _| topics.contains_key(id));
+        let mut made = BTreeSet::new();
+        for job in self.jobs(log, &next) {
+            self.alive()?;
+            let dir = self.layout.partition(job.topic, job.partition);
+            self.disk()
+                .create_dir(&dir)
+                .map_err(failed("create", &dir))?;
+            made.insert(self.layout.topic(job.topic));
+            self.write_segment(log, &job, &mut next)?;
+        }
+        for dir in &made {
+            self.disk().sync_dir(dir).map_err(failed("sync", dir))?;
+        }
+        if !made.is_empty() {
+            let dir = self.layout.topics();
+            self.disk().sync_dir(&dir).map_err(failed("sync", &dir))?;
+        }
+        for (id, topic) in &next.catalog.topics {
+            let count = topic.next.len() as u32;
+            if count > 0 && !next.partitions.contains_key(id) {
+                next.partitions
+                    .insert(*id, vec![Default::default(); count as usize]);
+            }
+        }
+        self.install(&mut manifest, next)?;
+        drop(manifest);
+        // The manifest no longer needs it. A crash before this is done leaves it for the next open.
+        self.disk()
+            .remove(&log.path)
+            .map_err(failed("remove", &log.path))?;
+        self.remove_deleted()?;
+        metrics::counter!("tidemill_file_logs_split").increment(1);
+        tracing::debug!(log = log.header.number, bytes = log.len, "split a log file");
+        Ok(())
+    }
+
+    /// Replaces the manifest on disk, then what readers see.
+    pub(crate) fn install(&self, manifest: &mut Manifest, next: Manifest) -> Result<()> {
+        replace(self.disk(), &self.layout.manifest(), &next.encode())?;
+        *manifest = next;
+        self.live_mut().install(manifest, &self.layout);
+        self.publish_manifest()
+    }
+
+    fn jobs(&self, log: &LogFile, manifest: &Manifest) -> Vec<Job> {
+        let live = self.live();
+        let mut jobs = Vec::new();
+        for (id, partitions) in &live.partitions {
+            if !manifest.catalog.topics.contains_key(id) {
+                continue;
+            }
+            for (number, partition) in (0..).zip(partitions) {
+                let blocks: Vec<TailBlock> = partition
+                    .tail
+                    .iter()
+                    .take_while(|block| block.log == log.header.number)
+                    .copied()
+                    .collect();
+                if !blocks.is_empty() {
+                    jobs.push(Job {
+                        topic: *id,
+                        partition: number,
+                        blocks,
+                    });
+                }
+            }
+        }
+        jobs
+    }
+
+    /// Appends a partition's blocks to its last segment, or begins another.
+    fn write_segment(&self, log: &LogFile, job: &Job, manifest: &mut Manifest) -> Result<()> {
+        let (Some(first), Some(last)) = (job.blocks.first(), job.blocks.last()) else {
+            return Ok(());
+        };
+        let partition = manifest.partition(job.topic, job.partition);
+        let open = partition.segments.last().copied().filter(|segment| {
+            segment.rewrite == 0
+                && segment.base >= partition.compacted
+                && segment.len < self.options.split_bytes
+        });
+        let mut meta = open.unwrap_or(SegmentMeta {
+            base: first.base,
+            rewrite: 0,
+            next: first.base,
+            len: 0,
+            crc: crc32c(&[]),
+            records: 0,
+            last_append: i64::MIN,
+            max_timestamp: i64::MIN,
+            index_crc: 0,
+        });
+        let path = self.layout.segment(job.topic, job.partition, &meta);
+        let mode = if open.is_some() {
+            Mode::Write
+        } else {
+            Mode::Create
+        };
+        let file = self
+            .disk()
+            .open(&path, mode)
+            .map_err(failed("open", &path))?;
+        let mut index = match open {
+            None => Index::new(),
+            Some(meta) => {
+                let segment = Segment::new(&self.layout, job.topic, job.partition, meta);
+                let index = segment.index(self.disk(), self.salt, false)?;
+                index.up_to(meta.len, meta.max_timestamp)
+            }
+        };
+        let mut writer = SegmentWriter::new(&*file, &path, meta.len);
+        let mut window = Window::new(Arc::clone(&log.file), log.len);
+        for block in &job.blocks {
+            let bytes = window
+                .get(block.position, block.len as usize)
+                .map_err(failed("read", &log.path))?
+                .filter(|bytes| {
+                    block::Header::parse(bytes).is_some_and(|header| header.holds(bytes, self.salt))
+                })
+                .ok_or_else(|| bad_block(&log.path, block.position))?;
+            writer.write(bytes)?;
+            index.add(block.base, u64::from(block.len), block.max_timestamp);
+            meta.records += u64::from(block.count);
+            meta.last_append = meta.last_append.max(block.append_time);
+            meta.max_timestamp = meta.max_timestamp.max(block.max_timestamp);
+        }
+        let (added, crc) = writer.finish()?;
+        meta.crc = crc32c_joined(meta.crc, crc, added);
+        meta.len += added;
+        meta.next = last.next;
+        meta.index_crc = self.write_index(job.topic, job.partition, &meta, &index)?;
+        let partition = manifest.partition(job.topic, job.partition);
+        if open.is_some() {
+            partition.segments.pop();
+        }
+        partition.segments.push(meta);
+        Ok(())
+    }
+
+    /// Stores an index, and with it the names in its directory; returns its checksum.
+    pub(crate) fn write_index(
+        &self,
+        topic: TopicId,
+        partition: u32,
+        meta: &SegmentMeta,
+        index: &Index,
+    ) -> Result<u32> {
+        let bytes = index.encode();
+        replace(
+            self.disk(),
+            &self.layout.index(topic, partition, meta),
+            &bytes,
+        )?;
+        Ok(crc32c(&bytes))
+    }
+
+    /// Removes the files of topics that the manifest no longer has.
+    fn remove_deleted(&self) -> Result<()> {
+        let manifest = match &self.writing {
+            Some(writing) => lock(&writing.manifest),
+            None => return Ok(()),
+        };
+        remove_unlisted(self.disk(), &self.layout, &manifest)
+    }
+}
+
+/// Removes topics, segments and indexes that the manifest does not list: those of deleted topics,
+/// and what a crash left of work that was not finished.
+pub(crate) fn remove_unlisted(
+    disk: &dyn crate::disk::Disk,
+    layout: &crate::layout::Layout,
+    manifest: &Manifest,
+) -> Result<()> {
+    let list = |path: &PathBuf| disk.list(path).map_err(failed("list", path));
+    let topics = layout.topics();
+    for name in list(&topics)? {
+        let listed = u64::from_str_radix(&name, 16)
+            .ok()
+            .and_then(|id| manifest.partitions.get(&id));
+        if listed.is_some() {
+            continue;
+        }
+        let topic = topics.join(&name);
+        for partition in list(&topic)? {
+            let partition = topic.join(partition);
+            for file in list(&partition)? {
+                let file = partition.join(file);
+                disk.remove(&file).map_err(failed("remove", &file))?;
+            }
+            disk.remove_dir(&partition)
+                .map_err(failed("remove", &partition))?;
+        }
+        disk.remove_dir(&topic).map_err(failed("remove", &topic))?;
+    }
+    Ok(())
+}
+
+/// Gathers small pieces into large writes.
+pub(crate) struct SegmentWriter<'a> {
+    file: &'a dyn DiskFile,
+    path: &'a PathBuf,
+    at: u64,
+    added: u64,
+    buffer: Vec<u8>,
+    crc: Crc,
+}
+
+/// How much is gathered before it is written.
+const BUFFER_BYTES: usize = 1 << 20;
+
+impl<'a> SegmentWriter<'a> {
+    /// Writes from `at` on.
+    pub(crate) fn new(file: &'a dyn DiskFile, path: &'a PathBuf, at: u64) -> Self {
+        Self {
+            file,
+            path,
+            at,
+            added: 0,
+            buffer: Vec::new(),
+            crc: Crc::new(),
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.crc.update(bytes);
+        self.added += bytes.len() as u64;
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        write_all(self.file, self.at, &[&self.buffer]).map_err(failed("write", self.path))?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes it durable; returns how many bytes were written and their checksum.
+    pub(crate) fn finish(mut self) -> Result<(u64, u32)> {
+        self.flush()?;
+        // There may be more, left by a crash.
+        self.file
+            .truncate(self.at)
+            .map_err(failed("truncate", self.path))?;
+        self.file.sync_data().map_err(failed("sync", self.path))?;
+        Ok((self.added, self.crc.finish()))
+    }
+}
