@@ -3,5 +3,7 @@
 pub mod config;
 pub mod events;
 pub mod market;
+pub mod operators;
+pub mod pipeline;
 
 pub use tidemill_broker as broker;

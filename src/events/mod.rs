@@ -2,6 +2,8 @@
 
 mod decode;
 mod encode;
+mod held;
+pub mod identity;
 mod poison;
 mod rows;
 mod schema;
@@ -10,6 +12,8 @@ mod time;
 
 pub use decode::{JsonDecoder, Limits, VERSION_MAX};
 pub use encode::JsonEncoder;
+pub use held::HeldRow;
+pub use identity::Identity;
 pub use poison::{Poison, class};
 pub use rows::{RowHead, Rows, Text};
 pub use schema::{FIELDS_MAX, Field, SCALE_MAX, Schema, Type};

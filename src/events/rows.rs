@@ -242,6 +242,28 @@ impl Rows {
         self.heads.push(head);
     }
 
+    /// A copy of the rows for which `keep` is true, in order, over the same slab.
+    #[must_use]
+    pub fn select(&self, mut keep: impl FnMut(usize) -> bool) -> Self {
+        let mut kept = Self {
+            schema: self.schema.clone(),
+            base: self.base.clone(),
+            made: self.made.clone(),
+            slots: Vec::new(),
+            heads: Vec::new(),
+            ids: Vec::new(),
+            source: self.source.clone(),
+        };
+        for row in 0..self.len() {
+            if keep(row) {
+                kept.heads.push(self.heads[row]);
+                kept.ids.extend(self.id(row));
+                kept.slots.extend_from_slice(self.slots(row));
+            }
+        }
+        kept
+    }
+
     /// Keeps the rows for which `keep` is true, in order.
     pub fn retain(&mut self, mut keep: impl FnMut(&Self, usize) -> bool) {
         let width = self.schema.width();

@@ -103,6 +103,16 @@ impl RecordSet {
         );
     }
 
+    /// Appends a copy of a record, with its timestamp and headers.
+    pub fn push_ref(&mut self, record: RecordRef<'_>) {
+        self.records.push(
+            record.timestamp,
+            record.key,
+            record.value,
+            record.encoded_headers(),
+        );
+    }
+
     /// Appends a record whose payload `write` appends to the slab, sparing a copy.
     pub fn push_with(
         &mut self,

@@ -1,0 +1,175 @@
+//! `merge`: several inputs in order of event time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidemill_broker::Timestamp;
+use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
+
+use super::{Context, Operator, key};
+use crate::events::{HeldRow, Rows, Schema};
+
+/// Number of the encoding of the table: rows by event time, input and place in the input.
+pub const CODEC: u32 = 1;
+
+/// Merges its inputs in order of event time; ties by input, then partition, then offset.
+///
+/// Holds each event until the watermarks of all inputs have passed it, so one silent input holds all
+/// until it is idle. An event that comes after that is late: it goes out at once, and the next
+/// stage sees that it is late.
+///
+/// # Delivery
+///
+/// What is held when an epoch closes is committed as state. State: one entry for each event held.
+#[derive(Debug)]
+pub struct Merge {
+    schema: Arc<Schema>,
+    held: Table<Postcard<HeldRow>>,
+    // The keys of the table, which sort as the rows are to go out.
+    order: BTreeSet<Box<[u8]>>,
+    // Tells rows of equal time apart that have no offset; counts up while any row is held.
+    arrivals: u64,
+    watermark: i64,
+}
+
+impl Merge {
+    /// An operator over the table that holds its rows.
+    pub fn new(schema: Arc<Schema>, held: Table<Postcard<HeldRow>>) -> Self {
+        Self {
+            schema,
+            held,
+            order: BTreeSet::new(),
+            arrivals: 0,
+            watermark: i64::MIN,
+        }
+    }
+
+    fn place(&mut self, input: usize, rows: &Rows, row: usize) -> Box<[u8]> {
+        let mut place = Vec::with_capacity(22);
+        place.extend_from_slice(&key::time_to_bytes(rows.head(row).time));
+        place.extend_from_slice(&(input as u16).to_be_bytes());
+        match (rows.id(row), rows.source()) {
+            (None, Some(batch)) => {
+                place.extend_from_slice(&batch.at().partition.to_be_bytes());
+                let offset = batch.get(rows.head(row).record as usize).offset;
+                place.extend_from_slice(&offset.0.to_be_bytes());
+            }
+            _ => {
+                place.extend_from_slice(&u32::MAX.to_be_bytes());
+                place.extend_from_slice(&self.arrivals.to_be_bytes());
+                self.arrivals += 1;
+            }
+        }
+        place.into()
+    }
+
+    fn move_to(&mut self, watermark: i64, record: u32, made: &mut Rows) {
+        if watermark <= self.watermark {
+            return;
+        }
+        self.watermark = watermark;
+        let end = key::time_to_bytes(watermark);
+        while let Some(place) = self.order.first()
+            && place[..8] < end[..]
+        {
+            let Some(place) = self.order.pop_first() else {
+                break;
+            };
+            match self.held.remove(&place) {
+                Ok(Some(Postcard(row))) => row.release(record, made),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a held event was not loaded"),
+            }
+        }
+        if self.order.is_empty() {
+            self.arrivals = 0;
+        }
+    }
+}
+
+impl Operator for Merge {
+    fn process(&mut self, input: usize, rows: Arc<Rows>, cx: &mut Context) {
+        let mut made = Rows::new(self.schema.clone());
+        for row in 0..rows.len() {
+            let held = HeldRow::hold(&rows, row);
+            if rows.head(row).time < self.watermark {
+                held.release_late(self.watermark, rows.head(row).record, &mut made);
+            } else {
+                let place = self.place(input, &rows, row);
+                match self.held.insert(&place, Postcard(held)) {
+                    Ok(_) => {
+                        self.order.insert(place);
+                    }
+                    Err(error) => cx.set_aside(&rows, row, "merge.key", error.to_string()),
+                }
+            }
+            self.move_to(cx.watermark(&rows, row), rows.head(row).record, &mut made);
+        }
+        cx.emit(0, made);
+    }
+
+    fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
+        let mut made = Rows::new(self.schema.clone());
+        self.move_to(watermark.0, u32::MAX, &mut made);
+        cx.emit(0, made);
+    }
+
+    fn missing(
+        &mut self,
+        rows: Option<(usize, &Rows)>,
+        watermark: Timestamp,
+        wanted: &mut Vec<(usize, Box<[u8]>)>,
+    ) {
+        let end = key::time_to_bytes(watermark.0);
+        let due = self.order.iter().take_while(|place| place[..8] < end[..]);
+        wanted.extend(
+            due.filter(|place| !self.held.knows(place))
+                .map(|place| (0, place.clone())),
+        );
+        // Places made from now on are new: the table must only learn that they are absent.
+        if let Some((input, rows)) = rows {
+            let arrivals = self.arrivals;
+            for row in 0..rows.len() {
+                let place = self.place(input, rows, row);
+                if !self.held.knows(&place) {
+                    wanted.push((0, place));
+                }
+            }
+            self.arrivals = arrivals;
+        }
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn Stateful> {
+        vec![&mut self.held]
+    }
+
+    fn restore(&mut self, _table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
+        Postcard::<HeldRow>::decode(value)?;
+        let Some(arrival) = key
+            .get(14..22)
+            .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
+        else {
+            return Err(DecodeError::new(format!(
+                "a held event's key has {} bytes",
+                key.len()
+            )));
+        };
+        if key[10..14] == u32::MAX.to_be_bytes() {
+            self.arrivals = self.arrivals.max(u64::from_be_bytes(arrival) + 1);
+        }
+        self.order.insert(key.into());
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.order.clear();
+        self.arrivals = 0;
+        self.watermark = i64::MIN;
+    }
+
+    fn horizon(&self) -> Option<Timestamp> {
+        let last = self.order.last()?;
+        let time = <[u8; 8]>::try_from(&last[..8]).ok()?;
+        Some(Timestamp(key::time_from_bytes(time).saturating_add(1)))
+    }
+}

@@ -1,0 +1,157 @@
+//! What every operator is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tidemill_broker::Timestamp;
+
+use tidemill_state::{DecodeError, Stateful};
+
+use crate::events::Rows;
+
+/// A step between source and sink: takes batches of rows, hands on batches of rows.
+///
+/// An operator reads no clock, draws no chance and does no I/O, so the same rows in the same order
+/// give the same output, live or replayed. What it remembers lies in the tables it declares.
+pub trait Operator: fmt::Debug + Send {
+    /// Takes a batch that came in through `input`, and moves event time on row by row.
+    ///
+    /// Every entry that [`missing`](Self::missing) named for this batch has been loaded.
+    fn process(&mut self, input: usize, rows: Arc<Rows>, cx: &mut Context);
+
+    /// Moves event time on without a row: no earlier event time is expected.
+    fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
+        let (_, _) = (watermark, cx);
+    }
+
+    /// Names the keys of its tables for a batch of an input, each with the table's place in [`tables`](Self::tables), that
+    /// [`process`](Self::process) or, with no rows, [`advance`](Self::advance) will use at a
+    /// watermark of at most `watermark` and that are not in memory. Asked only while a table is not
+    /// complete.
+    fn missing(
+        &mut self,
+        rows: Option<(usize, &Rows)>,
+        watermark: Timestamp,
+        wanted: &mut Vec<(usize, Box<[u8]>)>,
+    ) {
+        let (_, _, _) = (rows, watermark, wanted);
+    }
+
+    /// What it remembers, always in the same order; empty for operators without memory.
+    fn tables(&mut self) -> Vec<&mut dyn Stateful> {
+        Vec::new()
+    }
+
+    /// Takes note of one key of its table number `table`, as committed: called for each before the
+    /// first batch, and again after everything uncommitted was dropped, then with
+    /// [`forget`](Self::forget) first.
+    ///
+    /// # Errors
+    ///
+    /// If the key or value is not one of this operator's.
+    fn restore(&mut self, table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
+        let (_, _, _) = (table, key, value);
+        Ok(())
+    }
+
+    /// Drops what it holds outside its tables.
+    fn forget(&mut self) {}
+
+    /// The watermark at which nothing it holds is left open; `None` if nothing is open.
+    fn horizon(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// A row that was set aside.
+#[derive(Debug)]
+pub struct Dead {
+    /// The batch it was in.
+    pub rows: Arc<Rows>,
+    /// Its index there.
+    pub row: usize,
+    /// A stable code of what went wrong, such as `window.late`.
+    pub class: &'static str,
+    /// What went wrong, without payload.
+    pub message: String,
+}
+
+/// Where an operator puts what it makes.
+#[derive(Debug)]
+pub struct Context {
+    // The least watermark of the operator's other inputs.
+    limit: Timestamp,
+    emitted: Vec<(usize, Arc<Rows>)>,
+    dead: Vec<Dead>,
+    dropped: u64,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self {
+            limit: Timestamp::MAX,
+            emitted: Vec::new(),
+            dead: Vec::new(),
+            dropped: 0,
+        }
+    }
+}
+
+impl Context {
+    /// A context in which other inputs hold event time back at `limit`.
+    pub fn limited(limit: Timestamp) -> Self {
+        Self {
+            limit,
+            ..Self::default()
+        }
+    }
+
+    /// How far event time has come once row `row` has been seen.
+    pub fn watermark(&self, rows: &Rows, row: usize) -> i64 {
+        rows.head(row).watermark.min(self.limit.0)
+    }
+
+    /// Hands on rows through a port; empty batches are not handed on.
+    pub fn emit(&mut self, port: usize, rows: impl Into<Arc<Rows>>) {
+        let rows = rows.into();
+        if !rows.is_empty() {
+            self.emitted.push((port, rows));
+        }
+    }
+
+    /// Sets a row aside with the reason.
+    pub fn set_aside(
+        &mut self,
+        rows: &Arc<Rows>,
+        row: usize,
+        class: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.dead.push(Dead {
+            rows: rows.clone(),
+            row,
+            class,
+            message: message.into(),
+        });
+    }
+
+    /// Counts a row that the file says to drop.
+    pub fn count_dropped(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// Takes what was handed on, in order.
+    pub fn take_emitted(&mut self) -> Vec<(usize, Arc<Rows>)> {
+        std::mem::take(&mut self.emitted)
+    }
+
+    /// Takes what was set aside, in order.
+    pub fn take_dead(&mut self) -> Vec<Dead> {
+        std::mem::take(&mut self.dead)
+    }
+
+    /// Takes the count of what was dropped.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+}

@@ -1,0 +1,375 @@
+//! `tumbling_window`: aggregates per key over equal stretches of event time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidemill_broker::Timestamp;
+use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
+
+use super::aggregate::{self, Accumulator};
+use super::{Context, Operator, key};
+use crate::config::plan::{Aggregate, Late};
+use crate::events::{Identity, RowHead, Rows, Schema};
+
+/// Number of the encoding of [`Window`] in the store.
+pub const CODEC: u32 = 1;
+
+/// What a window of one key holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    // How often it has fired.
+    firings: u32,
+    accumulators: Box<[Accumulator]>,
+}
+
+impl StateValue for Window {
+    fn encode(&self, out: &mut Vec<u8>) {
+        // Writing plain data to memory cannot fail.
+        if let Ok(written) = postcard::to_extend(self, std::mem::take(out)) {
+            *out = written;
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Postcard::decode(bytes).map(|Postcard(window)| window)
+    }
+
+    fn heap(&self) -> usize {
+        std::mem::size_of_val::<[Accumulator]>(&self.accumulators)
+    }
+}
+
+/// How a [`TumblingWindow`] works.
+#[derive(Debug, Clone)]
+pub struct TumblingWindowOptions {
+    /// Name of the stage: part of the identity of what it makes.
+    pub name: Arc<str>,
+    /// The slots of the key.
+    pub key: Vec<usize>,
+    /// Length of a window.
+    pub size: Duration,
+    /// How long after its end a window still takes late events.
+    pub lateness: Duration,
+    /// What becomes of later ones.
+    pub late: Late,
+    /// The aggregates.
+    pub aggregates: Vec<Aggregate>,
+    /// Events as they come in.
+    pub input: Arc<Schema>,
+    /// Events as they go out: the key's fields, start, end, then the aggregates'.
+    pub output: Arc<Schema>,
+}
+
+/// Aggregates per key over windows [start, end) of event time, aligned to 1970-01-01T00:00:00Z.
+///
+/// A window fires once the watermark has reached its end, and again for each event that comes later
+/// but within the lateness; windows fire in the order of their end, then of their key. A window
+/// without events does not fire. The event time of what it makes is the window's end.
+///
+/// # Delivery
+///
+/// Firing depends on event time alone, so results are the same live and replayed, however batches
+/// and epochs were cut. State: one entry for each key and open window.
+#[derive(Debug)]
+pub struct TumblingWindow {
+    options: TumblingWindowOptions,
+    size: i64,
+    lateness: i64,
+    identity: Identity,
+    // By end and key: the key in the table is the end, then the key's fields.
+    windows: Table<Window>,
+    // Ends of windows that have not fired, with their keys.
+    open: BTreeMap<i64, Vec<Box<[u8]>>>,
+    // Ends of windows that have fired and still take late events, with their keys.
+    fired: BTreeMap<i64, Vec<Box<[u8]>>>,
+    watermark: i64,
+    // The least end in `open`: what the watermark is compared with on each row.
+    next_end: i64,
+    // The key's fields come first in the output.
+    output_key: Vec<usize>,
+    scratch: Vec<u8>,
+    empty: Box<[Accumulator]>,
+}
+
+impl TumblingWindow {
+    /// An operator over the table that keeps its windows.
+    pub fn new(options: TumblingWindowOptions, windows: Table<Window>) -> Self {
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            size: micros(options.size).max(1),
+            lateness: micros(options.lateness),
+            identity: Identity::of("window").text(&options.name),
+            empty: aggregate::empty(&options.aggregates),
+            output_key: (0..options.key.len()).collect(),
+            options,
+            windows,
+            open: BTreeMap::new(),
+            fired: BTreeMap::new(),
+            watermark: i64::MIN,
+            next_end: i64::MAX,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn end_of(&self, time: i64) -> i64 {
+        time.saturating_sub(time.rem_euclid(self.size))
+            .saturating_add(self.size)
+    }
+
+    fn write_key(&mut self, rows: &Rows, row: usize, end: i64) {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&key::time_to_bytes(end));
+        key::write_state(rows, row, &self.options.key, &mut self.scratch);
+    }
+
+    fn take(
+        &mut self,
+        rows: &Arc<Rows>,
+        row: usize,
+        made: &mut Rows,
+        late: &mut Vec<usize>,
+        cx: &mut Context,
+    ) {
+        let time = rows.head(row).time;
+        let end = self.end_of(time);
+        if end.saturating_add(self.lateness) <= self.watermark {
+            match &self.options.late {
+                Late::DeadLetter => cx.set_aside(
+                    rows,
+                    row,
+                    "window.late",
+                    format!(
+                        "its window ended {} µs before the watermark",
+                        self.watermark - end
+                    ),
+                ),
+                Late::Port(_) => late.push(row),
+                Late::Drop { .. } => cx.count_dropped(),
+            }
+            return;
+        }
+        self.write_key(rows, row, end);
+        let mut new = false;
+        let empty = &self.empty;
+        let window = self.windows.get_or_insert_with(&self.scratch, || {
+            new = true;
+            Window {
+                firings: 0,
+                accumulators: empty.clone(),
+            }
+        });
+        let window = match window {
+            Ok(window) => window,
+            Err(error) => {
+                cx.set_aside(rows, row, "window.key", error.to_string());
+                return;
+            }
+        };
+        let added = aggregate::add(
+            &self.options.aggregates,
+            &mut window.accumulators,
+            rows,
+            row,
+        );
+        if let Err(overflow) = added {
+            let output = self.options.aggregates[overflow.aggregate].output;
+            let name = &self.options.output.fields[output].name;
+            cx.set_aside(
+                rows,
+                row,
+                "window.overflow",
+                format!("`{name}` would leave its range"),
+            );
+            if !new {
+                return;
+            }
+        }
+        if new {
+            let due = if end <= self.watermark {
+                &mut self.fired
+            } else {
+                &mut self.open
+            };
+            due.entry(end)
+                .or_default()
+                .push(self.scratch.as_slice().into());
+            self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
+        }
+        if end <= self.watermark {
+            let key = std::mem::take(&mut self.scratch);
+            self.fire(&key, end, self.watermark, rows.head(row).record, made);
+            self.scratch = key;
+        }
+    }
+
+    /// Moves event time on: fires what is due, and lets go what takes no more late events.
+    fn move_to(&mut self, watermark: i64, record: u32, made: &mut Rows) {
+        if watermark <= self.watermark {
+            return;
+        }
+        self.watermark = watermark;
+        while self.next_end <= watermark {
+            let Some((end, mut keys)) = self.open.pop_first() else {
+                break;
+            };
+            self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
+            keys.sort_unstable();
+            for key in &keys {
+                self.fire(key, end, end, record, made);
+            }
+            self.fired.entry(end).or_default().append(&mut keys);
+        }
+        while let Some(entry) = self.fired.first_entry()
+            && entry.key().saturating_add(self.lateness) <= watermark
+        {
+            for key in entry.remove() {
+                // A key of `fired` was loaded to fire, or named by `missing`.
+                if let Err(error) = self.windows.remove(&key) {
+                    tracing::error!(%error, stage = %self.options.name, "a window was not loaded");
+                }
+            }
+        }
+    }
+
+    fn fire(&mut self, key: &[u8], end: i64, watermark: i64, record: u32, made: &mut Rows) {
+        let window = match self.windows.get_mut(key) {
+            Ok(Some(window)) => window,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%error, stage = %self.options.name, "a window was not loaded");
+                return;
+            }
+        };
+        window.firings += 1;
+        let keys = self.options.key.len();
+        let output = &self.options.output;
+        let mut slots = vec![0; output.width()];
+        let fields = &key[8..];
+        let Some(mut present) = key::read_state(fields, output, keys, made, &mut slots) else {
+            return;
+        };
+        slots[keys] = end - self.size;
+        slots[keys + 1] = end;
+        present |= 0b11 << keys;
+        present |= aggregate::finish(
+            &self.options.aggregates,
+            &window.accumulators,
+            &self.options.input,
+            output,
+            &mut slots,
+        );
+        let id = self
+            .identity
+            .clone()
+            .bytes(fields)
+            .number(end as u64)
+            .number(self.size as u64)
+            .number(u64::from(window.firings))
+            .finish();
+        let head = RowHead {
+            present,
+            time: end,
+            watermark,
+            key: None,
+            record,
+        };
+        made.push_made(id, head, &slots);
+        // The key's text, for the record's key: now that the row is there it can be read off it.
+        let row = made.len() - 1;
+        let mut text = Vec::new();
+        key::write_text(made, row, &self.output_key, &mut text);
+        let text = made.add_text(&text);
+        made.heads_mut()[row].key = Some(text);
+    }
+}
+
+impl Operator for TumblingWindow {
+    fn process(&mut self, _input: usize, rows: Arc<Rows>, cx: &mut Context) {
+        let mut made = Rows::new(self.options.output.clone());
+        let mut late = Vec::new();
+        for row in 0..rows.len() {
+            self.take(&rows, row, &mut made, &mut late, cx);
+            let watermark = cx.watermark(&rows, row);
+            self.move_to(watermark, rows.head(row).record, &mut made);
+        }
+        cx.emit(0, made);
+        if let (Late::Port(port), false) = (&self.options.late, late.is_empty()) {
+            let mut late = late.into_iter().peekable();
+            cx.emit(*port, rows.select(|row| late.next_if_eq(&row).is_some()));
+        }
+    }
+
+    fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
+        let mut made = Rows::new(self.options.output.clone());
+        self.move_to(watermark.0, u32::MAX, &mut made);
+        cx.emit(0, made);
+    }
+
+    fn missing(
+        &mut self,
+        rows: Option<(usize, &Rows)>,
+        watermark: Timestamp,
+        wanted: &mut Vec<(usize, Box<[u8]>)>,
+    ) {
+        for (rows, row) in rows
+            .iter()
+            .flat_map(|(_, rows)| (0..rows.len()).map(move |row| (*rows, row)))
+        {
+            let end = self.end_of(rows.head(row).time);
+            self.write_key(rows, row, end);
+            if !self.windows.knows(&self.scratch) {
+                wanted.push((0, self.scratch.as_slice().into()));
+            }
+        }
+        let due = self
+            .open
+            .range(..=watermark.0)
+            .chain(self.fired.range(..=watermark.0));
+        for key in due.flat_map(|(_, keys)| keys) {
+            if !self.windows.knows(key) {
+                wanted.push((0, key.clone()));
+            }
+        }
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn Stateful> {
+        vec![&mut self.windows]
+    }
+
+    fn restore(&mut self, _table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
+        let window = Window::decode(value)?;
+        let Some((end, _)) = key.split_first_chunk::<8>() else {
+            return Err(DecodeError::new(format!(
+                "a window's key has {} bytes",
+                key.len()
+            )));
+        };
+        if window.accumulators.len() != self.options.aggregates.len() {
+            return Err(DecodeError::new(
+                "a window has another number of aggregates",
+            ));
+        }
+        let end = key::time_from_bytes(*end);
+        let due = if window.firings > 0 {
+            &mut self.fired
+        } else {
+            &mut self.open
+        };
+        due.entry(end).or_default().push(key.into());
+        self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.open.clear();
+        self.fired.clear();
+        self.watermark = i64::MIN;
+        self.next_end = i64::MAX;
+    }
+
+    fn horizon(&self) -> Option<Timestamp> {
+        self.open.keys().next_back().map(|end| Timestamp(*end))
+    }
+}

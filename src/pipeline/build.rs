@@ -1,0 +1,256 @@
+//! From a plan to a running task: the only place that turns a name into a broker or operator.
+
+use std::sync::Arc;
+
+use tidemill_broker::{Broker, Clock};
+use tidemill_broker_memory::MemoryBroker;
+use tidemill_state::{Kind, Postcard, State, Table, TableId, TableSpec};
+
+use super::graph::{EventTime, Graph, Node, Target};
+use super::sink::SinkWriter;
+use super::topics::Topics;
+use super::topology::SubTopology;
+use super::{Error, Result, TaskId};
+use crate::config::Plan;
+use crate::config::plan::{BrokerUrl, Input, OpPlan, StagePlan};
+use crate::events::HeldRow;
+use crate::operators::{
+    DEDUPE_CODEC, Dedupe, KeyBy, MERGE_CODEC, Merge, Operator, Route, TUMBLING_WINDOW_CODEC,
+    TumblingWindow, TumblingWindowOptions, Window,
+};
+
+/// Opens the broker at `url`.
+///
+/// # Errors
+///
+/// If it cannot be opened.
+pub async fn open_broker(url: &BrokerUrl, _clock: Arc<dyn Clock>) -> Result<Arc<dyn Broker>> {
+    Ok(match url {
+        BrokerUrl::Memory | BrokerUrl::Stdio => Arc::new(MemoryBroker::default()),
+        BrokerUrl::File { path, .. } => {
+            return Err(Error::Plan {
+                what: format!("cannot open {}", path.display()),
+            });
+        }
+    })
+}
+
+/// Name of the table that keeps how far event time has come on each input.
+pub(crate) const TIME_TABLE: &str = "tidemill.time";
+
+/// The tables of a sub-topology's stages, in the order in which [`graph`] wants their numbers.
+pub(crate) fn table_specs(plan: &Plan, topology: &SubTopology) -> Vec<TableSpec> {
+    let mut specs = vec![TableSpec {
+        name: TIME_TABLE.into(),
+        kind: Kind::Value,
+        codec: 1,
+        ttl_ms: None,
+    }];
+    for &stage in &topology.stages {
+        let stage = &plan.stages[stage];
+        if let Some((name, codec)) = table_of(plan, stage) {
+            specs.push(TableSpec {
+                name,
+                kind: Kind::Value,
+                codec,
+                ttl_ms: None,
+            });
+        }
+    }
+    specs
+}
+
+fn table_of(plan: &Plan, stage: &StagePlan) -> Option<(String, u32)> {
+    match &stage.op {
+        OpPlan::TumblingWindow { state, .. } => {
+            Some((plan.states[*state].name.to_string(), TUMBLING_WINDOW_CODEC))
+        }
+        OpPlan::Dedupe { state, .. } => Some((plan.states[*state].name.to_string(), DEDUPE_CODEC)),
+        OpPlan::Merge => Some((format!("{}.held", stage.name), MERGE_CODEC)),
+        OpPlan::KeyBy { .. } | OpPlan::Route { .. } => None,
+    }
+}
+
+/// Builds the operators of a sub-topology over its tables and wires them.
+///
+/// `tables` are the numbers of [`table_specs`] without the first. The sources of the graph are the
+/// sub-topology's co-partitioned sources, then its broadcast ones.
+pub(crate) fn graph(
+    plan: &Plan,
+    topology: &SubTopology,
+    tables: &[TableId],
+    table_bytes: usize,
+) -> Graph {
+    let mut tables = tables.iter().copied();
+    let mut nodes = Vec::with_capacity(topology.stages.len());
+    for &stage in &topology.stages {
+        let stage_plan = &plan.stages[stage];
+        let table = table_of(plan, stage_plan).and_then(|_| tables.next());
+        nodes.push(Node {
+            name: stage_plan.name.clone(),
+            operator: operator(plan, stage_plan, table, table_bytes),
+            ports: (0..stage_plan.ports.len())
+                .map(|port| targets(plan, topology, Input::Stage { stage, port }))
+                .collect(),
+            inputs: vec![EventTime::At(tidemill_broker::Timestamp::MIN); stage_plan.inputs.len()],
+        });
+    }
+    let sources = topology.sources.iter().chain(&topology.broadcast);
+    let sources = sources
+        .map(|&source| targets(plan, topology, Input::Source(source)))
+        .collect();
+    Graph::new(nodes, sources)
+}
+
+/// Everything that reads `from`, within a sub-topology.
+fn targets(plan: &Plan, topology: &SubTopology, from: Input) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (node, &stage) in topology.stages.iter().enumerate() {
+        let inputs = plan.stages[stage].inputs.iter().enumerate();
+        targets.extend(
+            inputs
+                .filter(|(_, input)| **input == from)
+                .map(|(input, _)| Target::Node { node, input }),
+        );
+    }
+    for (sink, &index) in topology.sinks.iter().enumerate() {
+        let inputs = plan.sinks[index].inputs.iter().enumerate();
+        targets.extend(
+            inputs
+                .filter(|(_, input)| **input == from)
+                .map(|(edge, _)| Target::Sink { sink, edge }),
+        );
+    }
+    targets
+}
+
+fn operator(
+    plan: &Plan,
+    stage: &StagePlan,
+    table: Option<TableId>,
+    table_bytes: usize,
+) -> Box<dyn Operator> {
+    match (&stage.op, table) {
+        (OpPlan::KeyBy { key }, _) => Box::new(KeyBy::new(key.clone())),
+        (
+            OpPlan::Route {
+                field,
+                cases,
+                otherwise,
+            },
+            _,
+        ) => Box::new(Route::new(*field, cases.clone(), otherwise.clone())),
+        (
+            OpPlan::Dedupe {
+                id,
+                window,
+                count_max,
+                ..
+            },
+            Some(table),
+        ) => {
+            let seen = Table::<i64>::new(table, table_bytes);
+            Box::new(Dedupe::new(id.clone(), *window, *count_max, seen))
+        }
+        (
+            OpPlan::TumblingWindow {
+                key,
+                size,
+                lateness,
+                late,
+                aggregates,
+                ..
+            },
+            Some(table),
+        ) => {
+            let options = TumblingWindowOptions {
+                name: stage.name.clone(),
+                key: key.clone(),
+                size: *size,
+                lateness: *lateness,
+                late: late.clone(),
+                aggregates: aggregates.clone(),
+                input: schema_of(plan, stage.inputs[0]),
+                output: stage.ports[0].1.clone(),
+            };
+            Box::new(TumblingWindow::new(
+                options,
+                Table::<Window>::new(table, table_bytes),
+            ))
+        }
+        (OpPlan::Merge, Some(table)) => {
+            let held = Table::<Postcard<HeldRow>>::new(table, table_bytes);
+            Box::new(Merge::new(stage.ports[0].1.clone(), held))
+        }
+        // `table_specs` gives a table to each operator that has one.
+        (OpPlan::Dedupe { .. } | OpPlan::TumblingWindow { .. } | OpPlan::Merge, None) => {
+            unreachable!("stage `{}` has no table", stage.name)
+        }
+    }
+}
+
+fn schema_of(plan: &Plan, input: Input) -> Arc<crate::events::Schema> {
+    match input {
+        Input::Source(source) => plan.sources[source].schema.clone(),
+        Input::Stage { stage, port } => plan.stages[stage].ports[port].1.clone(),
+    }
+}
+
+/// Builds the sinks of a sub-topology for one of its tasks.
+pub(crate) fn sinks(
+    plan: &Plan,
+    topology: &SubTopology,
+    topics: &Topics,
+    task: TaskId,
+) -> Vec<SinkWriter> {
+    let sink = |&index: &usize| {
+        let inputs = plan.sinks[index].inputs.iter();
+        let edges: Vec<Arc<str>> = inputs.map(|input| name_of(plan, *input)).collect();
+        SinkWriter::new(plan, index, topics.sinks[index], task.partition, &edges)
+    };
+    topology.sinks.iter().map(sink).collect()
+}
+
+fn name_of(plan: &Plan, input: Input) -> Arc<str> {
+    match input {
+        Input::Source(source) => plan.sources[source].name.clone(),
+        Input::Stage { stage, port } => {
+            let stage = &plan.stages[stage];
+            format!("{}.{}", stage.name, stage.ports[port].0).into()
+        }
+    }
+}
+
+/// Loads all tables of a graph and tells its operators what is in them.
+pub(crate) async fn restore(graph: &mut Graph, state: &State, task: TaskId) -> Result<()> {
+    let failed = |source| Error::State { task, source };
+    for node in &mut graph.nodes {
+        let ids: Vec<TableId> = node
+            .operator
+            .tables()
+            .iter()
+            .map(|table| table.id())
+            .collect();
+        for table in node.operator.tables() {
+            state.load_all(table).await.map_err(failed)?;
+        }
+        for (index, id) in ids.into_iter().enumerate() {
+            let mut after = None;
+            loop {
+                let page = state.scan(id.prefix(), after, 4096).await.map_err(failed)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                for (key, value) in &page {
+                    let user = TableId::split(key).map_or(&key[..], |(_, user)| user);
+                    node.operator.restore(index, user, value).map_err(|error| {
+                        Error::Contradiction {
+                            task,
+                            what: format!("the state of stage `{}` is damaged: {error}", node.name),
+                        }
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! The committer: makes closed epochs visible, one transaction at a time.
+//!
+//! It is the only part of a process that commits. It composes a transaction from every closed epoch
+//! at hand, in task order; while that is in flight the tasks fill their next epochs. After an
+//! unknown outcome the markers decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidemill_broker::{
+    Appended, Broker, Error as BrokerError, Headers, Offset, Outcome, RecordSet, Transaction,
+    TransactionalId, Transactor,
+};
+use tidemill_state::crash_point;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::epoch::{ClosedEpoch, Settled, Submission, pause_before_retry};
+use super::error::Doing;
+use super::recovery::last_marker;
+use super::{Attempt, Error, MARKER_KEY, Result, TaskId};
+
+/// How transactions are cut from epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Whatever is closed goes: least delay.
+    Live,
+    /// Transaction *k* is epoch *k* of every task not at its end, so that output topics come out
+    /// equal byte for byte, for any number of threads.
+    Lockstep,
+}
+
+/// A message to the committer.
+#[derive(Debug)]
+pub(crate) enum ToCommitter {
+    /// A task has begun; with [`Cut::Lockstep`] its epochs are waited for.
+    Begin(TaskId),
+    /// A task has closed an epoch.
+    Closed(Box<Submission>),
+    /// A task has ended.
+    End(TaskId),
+}
+
+/// Commits closed epochs until all its senders are gone.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    broker: Arc<dyn Broker>,
+    id: TransactionalId,
+    transactor: Box<dyn Transactor>,
+    cut: Cut,
+    attempt: Attempt,
+    inbox: mpsc::Receiver<ToCommitter>,
+    tasks: BTreeSet<TaskId>,
+    waiting: BTreeMap<TaskId, Submission>,
+}
+
+impl Committer {
+    /// Opens the transactional id, which shuts out its former owner, and takes its place.
+    pub(crate) async fn open(
+        broker: Arc<dyn Broker>,
+        id: TransactionalId,
+        cut: Cut,
+        instance: String,
+        run: u64,
+        inbox: mpsc::Receiver<ToCommitter>,
+    ) -> Result<Self> {
+        let transactor = open_transactor(&*broker, &id).await?;
+        Ok(Self {
+            broker,
+            id,
+            transactor,
+            cut,
+            attempt: Attempt {
+                instance,
+                run,
+                transaction: 0,
+            },
+            inbox,
+            tasks: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+        })
+    }
+
+    /// Runs until every task has gone.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has taken over the transactional id, or an outcome cannot be learnt.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        loop {
+            match self.inbox.recv().await {
+                Some(message) => self.take(message),
+                None => return Ok(()),
+            }
+            // Tasks close their epochs at the same instants: let those that are about to.
+            tokio::task::yield_now().await;
+            while let Ok(message) = self.inbox.try_recv() {
+                self.take(message);
+            }
+            while self.is_complete() {
+                let epochs = std::mem::take(&mut self.waiting).into_values().collect();
+                self.commit(epochs).await?;
+                while let Ok(message) = self.inbox.try_recv() {
+                    self.take(message);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: ToCommitter) {
+        match message {
+            ToCommitter::Begin(task) => {
+                self.tasks.insert(task);
+            }
+            ToCommitter::Closed(submission) => {
+                self.waiting.insert(submission.epoch.task, *submission);
+            }
+            ToCommitter::End(task) => {
+                self.tasks.remove(&task);
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        match self.cut {
+            Cut::Live => !self.waiting.is_empty(),
+            Cut::Lockstep => {
+                !self.waiting.is_empty()
+                    && self
+                        .tasks
+                        .iter()
+                        .all(|task| self.waiting.contains_key(task))
+            }
+        }
+    }
+
+    async fn commit(&mut self, mut submissions: Vec<Submission>) -> Result<()> {
+        self.attempt.transaction += 1;
+        for submission in &mut submissions {
+            submission.epoch.marker.attempt = self.attempt.clone();
+        }
+        let mut tries = 0;
+        while !submissions.is_empty() {
+            let (transaction, owners) = compose(submissions.iter().map(|one| &one.epoch));
+            crash_point!("commit.composed");
+            let outcome = self.transactor.commit(transaction).await;
+            crash_point!("commit.answered");
+            match outcome {
+                Outcome::Committed(appended) => {
+                    finish(submissions, &appended);
+                    return Ok(());
+                }
+                Outcome::Unknown(error) => {
+                    warn!(%error, "the outcome of a commit is unknown: reading the markers");
+                    metrics::counter!("tidemill_commits_unknown_total").increment(1);
+                    self.transactor = open_transactor(&*self.broker, &self.id).await?;
+                    crash_point!("commit.reopened");
+                    if self.settle_unknown(&mut submissions).await? {
+                        return Ok(());
+                    }
+                    debug!("the unknown commit did not happen: sending it again");
+                }
+                Outcome::NotCommitted(rejection) => {
+                    let culprit = rejection
+                        .culprit
+                        .and_then(|(set, _)| owners.get(set).copied())
+                        .or((submissions.len() == 1).then_some(0));
+                    match (&rejection.error, culprit) {
+                        (BrokerError::StaleGeneration { .. }, _) => {
+                            // All epochs of a group carry one generation; those that carry
+                            // another, or none, are not to blame.
+                            let stale = |one: &Submission| {
+                                one.epoch.offsets.as_ref().is_some_and(|offsets| {
+                                    rejection
+                                        .error
+                                        .is_stale(&offsets.group, offsets.generation.as_ref())
+                                })
+                            };
+                            let (dropped, rest): (Vec<_>, Vec<_>) =
+                                submissions.into_iter().partition(|one| stale(one));
+                            if dropped.is_empty() {
+                                return Err(Error::Fenced {
+                                    what: rejection.error.to_string(),
+                                });
+                            }
+                            for one in dropped {
+                                debug!(task = %one.epoch.task, "dropped an epoch of a former assignment");
+                                settle(one, Settled::Dropped);
+                            }
+                            submissions = rest;
+                        }
+                        (error, _) if error.is_fenced() => {
+                            let what =
+                                format!("another process has taken over `{}` ({error})", self.id);
+                            return Err(Error::Fenced { what });
+                        }
+                        (error, _) if error.is_transient() => {
+                            warn!(%error, tries, "a commit failed: trying again");
+                            tokio::time::sleep(pause_before_retry(tries)).await;
+                            tries += 1;
+                        }
+                        (_, Some(index)) => {
+                            // Only the task at fault halts.
+                            let one = submissions.remove(index);
+                            settle(one, Settled::Refused(rejection.error));
+                        }
+                        (_, None) => {
+                            return Err(Error::Broker {
+                                doing: "a commit was refused".into(),
+                                source: rejection.error,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the markers of a transaction whose outcome was unknown: with this very attempt they
+    /// are there, or it did not happen. Settles the epochs if it did.
+    async fn settle_unknown(&self, submissions: &mut Vec<Submission>) -> Result<bool> {
+        let mut found = Vec::with_capacity(submissions.len());
+        for one in &*submissions {
+            let last = last_marker(&*self.broker, &one.epoch.changelog).await?;
+            let same = last.filter(|(marker, _)| marker.attempt == one.epoch.marker.attempt);
+            found.extend(same.map(|(_, offset)| offset));
+        }
+        if found.is_empty() {
+            return Ok(false);
+        }
+        if found.len() < submissions.len() {
+            let what = "a transaction has happened in part".to_owned();
+            return Err(Error::Contradiction {
+                task: submissions[0].epoch.task,
+                what,
+            });
+        }
+        for (one, offset) in std::mem::take(submissions).into_iter().zip(found) {
+            settle(
+                one,
+                Settled::Committed {
+                    changelog_next: offset.0,
+                },
+            );
+        }
+        Ok(true)
+    }
+}
+
+async fn open_transactor(broker: &dyn Broker, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
+    let mut tries = 0;
+    loop {
+        match broker.transactor(id).await {
+            Err(error) if error.is_transient() => {
+                warn!(%error, tries, "cannot open transactional id `{id}`: trying again");
+                tokio::time::sleep(pause_before_retry(tries)).await;
+                tries += 1;
+            }
+            opened => return opened.doing(|| format!("cannot open transactional id `{id}`")),
+        }
+    }
+}
+
+/// One transaction of all epochs, and which epoch each of its record sets belongs to.
+fn compose<'a>(epochs: impl Iterator<Item = &'a ClosedEpoch>) -> (Transaction, Vec<usize>) {
+    let mut transaction = Transaction::default();
+    let mut owners = Vec::new();
+    for (index, epoch) in epochs.enumerate() {
+        let mut put = |set: RecordSet| {
+            if !set.is_empty() {
+                transaction.records.push(set);
+                owners.push(index);
+            }
+        };
+        epoch.records.iter().cloned().for_each(&mut put);
+        epoch.control.iter().cloned().for_each(&mut put);
+        put(changelog_records(epoch));
+        if let Some(offsets) = &epoch.offsets {
+            let offsets = offsets.to_group_offsets();
+            match transaction.offsets.iter_mut().find(|other| {
+                other.group == offsets.group && other.generation == offsets.generation
+            }) {
+                Some(other) => other.offsets.extend(offsets.offsets),
+                None => transaction.offsets.push(offsets),
+            }
+        }
+    }
+    (transaction, owners)
+}
+
+/// Delta, then marker: whoever reads the marker has read all that belongs to it.
+fn changelog_records(epoch: &ClosedEpoch) -> RecordSet {
+    let mut set = RecordSet::new(epoch.changelog.clone());
+    let none = Headers::new();
+    for change in epoch.delta.changes() {
+        set.push(None, Some(&change.key), change.value.as_deref(), &none);
+    }
+    set.push(None, Some(MARKER_KEY), Some(&epoch.marker.encode()), &none);
+    set
+}
+
+fn finish(submissions: Vec<Submission>, appended: &[Appended]) {
+    metrics::counter!("tidemill_commits_total").increment(1);
+    for one in submissions {
+        let taken = one.epoch.taken;
+        metrics::counter!("tidemill_records_committed_total").increment(taken);
+        metrics::histogram!("tidemill_epoch_seconds")
+            .record(one.epoch.opened.elapsed().as_secs_f64());
+        // Where the first record of this epoch went: redoing from there repeats at most this
+        // epoch, which is harmless. Unknown after a settled doubt: redo from the start.
+        let first = appended
+            .iter()
+            .find(|to| to.at == one.epoch.changelog)
+            .map(|to| to.first);
+        let changelog_next = first.unwrap_or(Offset::START).0;
+        settle(one, Settled::Committed { changelog_next });
+    }
+}
+
+fn settle(submission: Submission, settled: Settled) {
+    if submission.settled.send(settled).is_err() {
+        debug!(task = %submission.epoch.task, "a task went before its epoch was settled");
+    }
+}

@@ -1,0 +1,114 @@
+//! Control records: what a task took in which order, where more than one order was possible.
+//!
+//! They go to `PIPELINE.control` in the epoch's own transaction, so that a replay can follow them.
+//! Value: a format byte, then [`Control`] in postcard. Key: the task's name.
+
+use serde::{Deserialize, Serialize};
+use tidemill_broker::{Offset, RecordSet, Timestamp, TopicPartition};
+use tidemill_state::Epoch;
+
+// Written to topics: never renumber.
+const FORMAT: u8 = 1;
+
+/// One thing that happened to a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// It took records of an input up to this next offset.
+    Taken {
+        /// Index of the input partition in the marker's list.
+        input: u32,
+        /// The next offset after them.
+        next: u64,
+    },
+    /// The clock said that an input is idle.
+    Idle {
+        /// Index of the input partition in the marker's list.
+        input: u32,
+    },
+    /// The run was told to end here: everything open was fired at this watermark, microseconds.
+    Ended {
+        /// The last watermark.
+        watermark: i64,
+    },
+}
+
+/// The steps of one epoch, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What happened.
+    pub steps: Vec<Step>,
+}
+
+impl Control {
+    /// From a record's value.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&FORMAT, rest) = bytes.split_first()? else {
+            return None;
+        };
+        postcard::from_bytes(rest).ok()
+    }
+}
+
+/// Collects the steps of the open epoch.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    steps: Vec<Step>,
+    decided: bool,
+}
+
+impl Steps {
+    /// Notes that records were taken; runs of one input become one step.
+    pub(crate) fn taken(&mut self, input: usize, next: Offset) {
+        let input = input as u32;
+        match self.steps.last_mut() {
+            Some(Step::Taken {
+                input: last,
+                next: end,
+            }) if *last == input => *end = next.0,
+            _ => self.steps.push(Step::Taken {
+                input,
+                next: next.0,
+            }),
+        }
+    }
+
+    /// Notes a decision that the input does not imply.
+    pub(crate) fn decided(&mut self, step: Step) {
+        self.decided = true;
+        self.steps.push(step);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether the clock or a person decided anything.
+    pub(crate) fn has_decision(&self) -> bool {
+        self.decided
+    }
+
+    /// The control record of the epoch, if more than one order was possible.
+    pub(crate) fn take(
+        &mut self,
+        epoch: Epoch,
+        at: &TopicPartition,
+        task: &str,
+        inputs: usize,
+    ) -> Option<RecordSet> {
+        let steps = std::mem::take(&mut self.steps);
+        let decided = std::mem::take(&mut self.decided);
+        if inputs < 2 && !decided {
+            return None;
+        }
+        // Writing plain data to memory cannot fail.
+        let value =
+            postcard::to_extend(&Control { epoch, steps }, vec![FORMAT]).unwrap_or_default();
+        let mut set = RecordSet::new(at.clone());
+        set.push_with(Timestamp::MIN, Some(task.as_bytes()), &[], |slab| {
+            slab.extend_from_slice(&value);
+        });
+        Some(set)
+    }
+}

@@ -1,0 +1,201 @@
+//! Dead letters: records set aside with their reason, in the same epoch as everything else.
+
+use std::sync::Arc;
+
+use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPartition};
+
+use crate::events::identity::{self, Identity};
+use crate::events::{JsonEncoder, Poison};
+use crate::operators::Dead;
+
+/// Longest text of an error, in bytes.
+const ERROR_BYTES_MAX: usize = 1024;
+
+/// Most bytes of headers a dead letter gets beside the record's own.
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+
+/// Writes dead letters for one task.
+///
+/// Payload, key, timestamp and headers of the record stay as they were, byte for byte; headers that
+/// begin with `dl-` are added, or replaced if the record was a dead letter before.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    at: TopicPartition,
+    pipeline: String,
+    // What the broker takes at most; a larger dead letter goes without payload, with its hash.
+    record_bytes_max: usize,
+    set: RecordSet,
+}
+
+impl DeadLetters {
+    pub(crate) fn new(at: TopicPartition, pipeline: String, record_bytes_max: usize) -> Self {
+        Self {
+            set: RecordSet::new(at.clone()),
+            at,
+            pipeline,
+            record_bytes_max,
+        }
+    }
+
+    /// Sets aside a record that could not be decoded.
+    pub(crate) fn poison(&mut self, batch: &Batch, index: usize, poison: &Poison) {
+        let record = batch.get(index);
+        let source = Source::Record(batch, record);
+        self.put(&source, "decode", poison.class, "poison", &poison.message);
+    }
+
+    /// Sets aside a row that a stage could not take.
+    pub(crate) fn row(&mut self, stage: &str, dead: &Dead) {
+        let stage = format!("op:{stage}");
+        let rows = &dead.rows;
+        if let (None, Some(batch)) = (rows.id(dead.row), rows.source()) {
+            let record = batch.get(rows.head(dead.row).record as usize);
+            let source = Source::Record(batch, record);
+            self.put(&source, &stage, dead.class, "permanent", &dead.message);
+            return;
+        }
+        // Made by an operator, so there is no record to keep: written as its JSON.
+        let name = rows.schema().name.clone();
+        let mut value = Vec::new();
+        JsonEncoder::new(rows.schema().clone(), Some(&name)).write(rows, dead.row, &mut value);
+        let source = Source::Made {
+            id: rows.identity(dead.row),
+            time: rows.time(dead.row),
+            key: rows.key(dead.row).map(<[u8]>::to_vec),
+            value: value.into(),
+        };
+        self.put(&source, &stage, dead.class, "permanent", &dead.message);
+    }
+
+    /// Notes that records were gone before they could be read.
+    pub(crate) fn gap(&mut self, at: &TopicPartition, asked: u64, low: u64) {
+        let id = Identity::of("gap")
+            .text(at.topic.as_str())
+            .number(asked)
+            .number(low)
+            .finish();
+        let source = Source::Made {
+            id,
+            time: Timestamp(0),
+            key: None,
+            value: Vec::new().into(),
+        };
+        let message = format!(
+            "records of {at} from offset {asked} were removed before they were read; going on at {low}"
+        );
+        self.put(&source, "source", "source.gap", "operator", &message);
+    }
+
+    fn put(&mut self, source: &Source<'_>, stage: &str, class: &str, disposition: &str, why: &str) {
+        let (time, key, value) = match source {
+            Source::Record(_, record) => (record.timestamp, record.key, record.value),
+            Source::Made {
+                time, key, value, ..
+            } => (*time, key.as_deref(), Some(&value[..])),
+        };
+        let mut headers = Headers::new();
+        let mut dead_id = None;
+        if let Source::Record(_, record) = source {
+            for (name, value) in record.headers() {
+                match name {
+                    // Attempts and ids of an earlier death are replaced.
+                    "dl-id" => dead_id = Some(value.to_vec()),
+                    name if name.starts_with("dl-") => {}
+                    name => {
+                        headers.push(name, value);
+                    }
+                }
+            }
+        }
+        let own = headers.encoded().len();
+        let id = identity::derived(
+            0,
+            Identity::of(stage).number(0).finish() ^ source.identity(),
+        );
+        let id = dead_id.unwrap_or_else(|| format!("{id:032x}").into_bytes());
+        headers.push("dl-v", b"1");
+        headers.push("dl-id", &id);
+        headers.push("dl-src", source.place().as_bytes());
+        headers.push("dl-src-ts", time.0.to_string().as_bytes());
+        headers.push("dl-pipeline", self.pipeline.as_bytes());
+        headers.push("dl-stage", cut(stage, 256).as_bytes());
+        headers.push("dl-class", class.as_bytes());
+        headers.push("dl-disposition", disposition.as_bytes());
+        headers.push("dl-error", cut(why, ERROR_BYTES_MAX).as_bytes());
+        headers.push("dl-attempts", b"1");
+        debug_assert!(headers.encoded().len() - own <= HEADER_BYTES_MAX);
+        let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        if bytes + headers.encoded().len() + 128 > self.record_bytes_max {
+            // A dead letter may never fail for its size.
+            let value = value.unwrap_or_default();
+            let hash = Identity::of("payload").bytes(value).finish();
+            let payload = format!("truncated {} {hash:032x}", value.len());
+            headers.push("dl-payload", payload.as_bytes());
+            let room = self.record_bytes_max / 2;
+            let kept = &value[..value.len().min(room)];
+            let key = key.map(|key| &key[..key.len().min(1024)]);
+            self.set.push(Some(time), key, Some(kept), &headers);
+        } else {
+            headers.push("dl-payload", b"full");
+            self.set.push(Some(time), key, value, &headers);
+        }
+        metrics::counter!("tidemill_dead_letters_total", "class" => class.to_owned()).increment(1);
+    }
+
+    /// Takes what was written since the last call.
+    pub(crate) fn take(&mut self) -> RecordSet {
+        std::mem::replace(&mut self.set, RecordSet::new(self.at.clone()))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.set.bytes()
+    }
+}
+
+enum Source<'a> {
+    Record(&'a Batch, RecordRef<'a>),
+    Made {
+        id: u128,
+        time: Timestamp,
+        key: Option<Vec<u8>>,
+        value: Arc<[u8]>,
+    },
+}
+
+impl Source<'_> {
+    fn identity(&self) -> u128 {
+        match self {
+            Self::Record(batch, record) => {
+                let at = batch.at();
+                identity::of_record(
+                    identity::of_partition(at.topic.as_str(), at.partition),
+                    *record,
+                )
+            }
+            Self::Made { id, .. } => *id,
+        }
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Record(batch, record) => {
+                format!(
+                    "{}/{}@{}",
+                    batch.at().topic,
+                    batch.at().partition,
+                    record.offset
+                )
+            }
+            Self::Made { id, .. } => format!("made {id:032x}"),
+        }
+    }
+}
+
+/// The beginning of `text`, at most `bytes` long, ending at a character.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

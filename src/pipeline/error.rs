@@ -1,0 +1,204 @@
+//! Why a pipeline stopped.
+
+use std::path::PathBuf;
+
+use tidemill_broker as broker;
+use tidemill_broker::{Offset, Topic, TopicPartition};
+
+use super::TaskId;
+
+/// Why a pipeline, or one of its tasks, stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A broker refused.
+    #[error("{doing}")]
+    Broker {
+        /// What was being done.
+        doing: String,
+        /// The cause.
+        source: broker::Error,
+    },
+    /// The state store refused.
+    #[error("the state of task {task} failed")]
+    State {
+        /// The task.
+        task: TaskId,
+        /// The cause.
+        source: tidemill_state::Error,
+    },
+    /// A topic that is read is not there.
+    #[error(
+        "topic `{topic}` of source `{source_name}` does not exist; create it with `tidemill topics create {topic}`, or give it `partitions` in the file"
+    )]
+    MissingTopic {
+        /// The topic.
+        topic: Topic,
+        /// The source.
+        source_name: String,
+    },
+    /// A topic has another number of partitions than it must have.
+    #[error("topic `{topic}` has {found} partitions where {expected} are needed: {why}")]
+    PartitionCount {
+        /// The topic.
+        topic: Topic,
+        /// What it has.
+        found: u32,
+        /// What it must have.
+        expected: u32,
+        /// Why.
+        why: String,
+    },
+    /// Retention has removed records that were not yet read.
+    #[error(
+        "records of {at} from offset {asked} are gone: the log begins at {low}; set `on_gap = \"skip\"` on the source to go on there"
+    )]
+    Gap {
+        /// The partition.
+        at: TopicPartition,
+        /// The next offset to read.
+        asked: Offset,
+        /// Where the log begins.
+        low: Offset,
+    },
+    /// The log ends before what was read from it, or is another one.
+    #[error(
+        "{at} is not the log this pipeline has read: {what}; `tidemill offsets reset` makes it start anew"
+    )]
+    OtherLog {
+        /// The partition.
+        at: TopicPartition,
+        /// How that shows.
+        what: String,
+    },
+    /// State and log contradict each other.
+    #[error("task {task} cannot go on: {what}")]
+    Contradiction {
+        /// The task.
+        task: TaskId,
+        /// What contradicts what.
+        what: String,
+    },
+    /// The pipeline's file is not the one that wrote the state.
+    #[error(
+        "the pipeline has changed since its state was written ({was:016x}, now {now:016x}); go on with `--accept-new-version`, or reset with `tidemill offsets reset`"
+    )]
+    Changed {
+        /// Hash of the file that wrote the state.
+        was: u64,
+        /// Hash of this one.
+        now: u64,
+    },
+    /// Somebody else runs this pipeline.
+    #[error("{what}")]
+    Fenced {
+        /// Who owns what.
+        what: String,
+    },
+    /// Another process holds the instance's directory.
+    #[error("{} is in use by {owner}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds it.
+        owner: String,
+    },
+    /// A file of the pipeline's own could not be used.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The outcome of a commit could not be learnt.
+    #[error("it is unknown whether the last commit happened: {what}; start again to find out")]
+    Unknown {
+        /// Why.
+        what: String,
+    },
+    /// A part that runs beside others ended before its time.
+    #[error("{part} stopped before its time")]
+    Gone {
+        /// The part.
+        part: &'static str,
+    },
+    /// An epoch was dropped because its assignment broke.
+    #[error("an epoch was dropped because its assignment broke")]
+    Dropped,
+    /// The plan asks for something that cannot be built.
+    #[error("{what}")]
+    Plan {
+        /// What.
+        what: String,
+    },
+}
+
+/// What kind of end it was: each has an exit code of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The file asks for what is not there.
+    Usage,
+    /// A file or disk refused.
+    Io,
+    /// A broker could not be reached.
+    Connectivity,
+    /// Log and state contradict each other, or one is damaged.
+    Integrity,
+    /// Somebody else owns what we took for ours.
+    Fenced,
+    /// It is unknown whether a commit happened.
+    Unknown,
+    /// A fault of ours.
+    Internal,
+}
+
+impl Error {
+    /// What kind of end it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Broker { source, .. } => match source {
+                broker::Error::Io { .. } => Kind::Io,
+                broker::Error::InUse { .. } => Kind::Fenced,
+                error if error.is_integrity() => Kind::Integrity,
+                error => match error.class() {
+                    broker::Class::Transient => Kind::Connectivity,
+                    broker::Class::Fenced => Kind::Fenced,
+                    broker::Class::UnknownOutcome => Kind::Unknown,
+                    broker::Class::Permanent => Kind::Io,
+                },
+            },
+            Self::State { source, .. } if source.is_integrity() => Kind::Integrity,
+            Self::State { .. } | Self::Io { .. } => Kind::Io,
+            Self::MissingTopic { .. } | Self::Plan { .. } => Kind::Usage,
+            Self::PartitionCount { .. }
+            | Self::Gap { .. }
+            | Self::OtherLog { .. }
+            | Self::Contradiction { .. }
+            | Self::Changed { .. } => Kind::Integrity,
+            Self::Fenced { .. } | Self::InUse { .. } | Self::Dropped => Kind::Fenced,
+            Self::Unknown { .. } => Kind::Unknown,
+            Self::Gone { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// A result of the engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Says what was being done when a broker refused.
+pub(crate) trait Doing<T> {
+    /// Wraps the error.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Doing<T> for broker::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Broker {
+            doing: what(),
+            source,
+        })
+    }
+}

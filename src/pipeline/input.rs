@@ -1,0 +1,66 @@
+//! One input partition of a task: where it is read, and how far event time has come there.
+
+use std::time::Duration;
+
+use tidemill_broker::{Offset, TopicIdentity, TopicPartition};
+use tokio::time::Instant;
+
+use super::InputPosition;
+use super::graph::EventTime;
+use crate::operators::Decode;
+
+/// One input partition of a task.
+#[derive(Debug)]
+pub(crate) struct InputPartition {
+    /// Which source of the task it belongs to.
+    pub(crate) source: usize,
+    /// Name of the source in the file.
+    pub(crate) name: String,
+    pub(crate) at: TopicPartition,
+    /// Whether its offsets are the consumer group's too.
+    pub(crate) in_group: bool,
+    pub(crate) identity: Option<TopicIdentity>,
+    /// The next offset to take.
+    pub(crate) next: Offset,
+    pub(crate) decode: Decode,
+    /// After this long without a record it holds nobody back.
+    pub(crate) idle_after: Option<Duration>,
+    pub(crate) last_taken: Instant,
+    pub(crate) is_idle: bool,
+    /// Whether everything that was committed has been taken.
+    pub(crate) has_ended: bool,
+}
+
+impl InputPartition {
+    pub(crate) fn event_time(&self) -> EventTime {
+        if self.is_idle {
+            EventTime::Idle
+        } else {
+            EventTime::At(self.decode.watermark())
+        }
+    }
+
+    /// When it becomes idle, unless a record comes.
+    pub(crate) fn idle_at(&self) -> Option<Instant> {
+        let idle_after = self.idle_after.filter(|_| !self.is_idle)?;
+        Some(self.last_taken + idle_after)
+    }
+
+    pub(crate) fn position(&self) -> InputPosition {
+        InputPosition {
+            source: self.name.clone(),
+            topic: self.at.topic.as_str().to_owned(),
+            partition: self.at.partition,
+            identity: self.identity.map(|identity| identity.0),
+            next: self.next.0,
+        }
+    }
+
+    /// Key of its event time in the task's state.
+    pub(crate) fn time_key(&self) -> Vec<u8> {
+        let mut key = self.name.clone().into_bytes();
+        key.push(0);
+        key.extend_from_slice(&self.at.partition.to_be_bytes());
+        key
+    }
+}

@@ -1,0 +1,139 @@
+//! The directory of an instance: its lock, and the stores of its tasks.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidemill_state::{Identity, SledOptions, SledStore, StateStore};
+
+use super::open::Stores;
+use super::{Error, Result};
+use crate::events;
+
+/// Most instances of one pipeline that look for a directory on one machine.
+const INSTANCES_MAX: u32 = 1024;
+
+/// A locked directory. Holds the lock until dropped.
+#[derive(Debug)]
+pub struct Instance {
+    name: String,
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Instance {
+    /// Takes the directory of a pipeline's instance: `dir` if given, else
+    /// `ROOT/PIPELINE/N` with the lowest N nobody holds.
+    ///
+    /// # Errors
+    ///
+    /// If it is in use, or cannot be made.
+    pub fn take(root: &Path, pipeline: &str, dir: Option<&Path>) -> Result<Self> {
+        if let Some(dir) = dir {
+            return Self::lock("0".into(), dir.to_owned());
+        }
+        for number in 0..INSTANCES_MAX {
+            let dir = root.join(pipeline).join(number.to_string());
+            match Self::lock(number.to_string(), dir) {
+                Err(Error::InUse { .. }) => {}
+                taken => return taken,
+            }
+        }
+        Err(Error::InUse {
+            path: root.join(pipeline),
+            owner: format!("{INSTANCES_MAX} other instances"),
+        })
+    }
+
+    fn lock(name: String, dir: PathBuf) -> Result<Self> {
+        let failed = |doing, path: &Path, source| Error::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(&dir).map_err(|source| failed("create", &dir, source))?;
+        let path = dir.join("LOCK");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|source| failed("open", &path, source))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let owner = std::fs::read_to_string(&path).unwrap_or_default();
+                let owner = match owner.trim() {
+                    "" => "another process".to_owned(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(Error::InUse { path: dir, owner });
+            }
+            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock", &path, source)),
+        }
+        std::fs::write(&path, std::process::id().to_string())
+            .map_err(|source| failed("write", &path, source))?;
+        Ok(Self {
+            name,
+            dir,
+            _lock: lock,
+        })
+    }
+
+    /// Its name: part of transactional ids and markers.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// Stores in a directory, one of its own for each task.
+#[derive(Debug)]
+pub struct SledStores {
+    dir: PathBuf,
+    run: u64,
+}
+
+impl SledStores {
+    /// Stores under `dir`; `run` is the number drawn for this run, from which new stores get
+    /// theirs.
+    pub fn new(dir: PathBuf, run: u64) -> Self {
+        Self { dir, run }
+    }
+
+    /// Where the store of a task lies.
+    pub fn path(dir: &Path, task: &str) -> PathBuf {
+        dir.join("tasks").join(task)
+    }
+}
+
+#[async_trait]
+impl Stores for SledStores {
+    async fn open(
+        &self,
+        pipeline: &str,
+        task: &str,
+    ) -> tidemill_state::Result<Arc<dyn StateStore>> {
+        let identity = Identity {
+            pipeline: pipeline.to_owned(),
+            task: task.to_owned(),
+        };
+        let options = SledOptions {
+            path: Self::path(&self.dir, task),
+            new_id: events::Identity::of("store")
+                .number(self.run)
+                .text(task)
+                .finish(),
+            owner: format!("process {}", std::process::id()),
+            cache_bytes: SledOptions::CACHE_BYTES,
+            identity,
+        };
+        Ok(Arc::new(SledStore::open(options).await?))
+    }
+}

@@ -1,0 +1,435 @@
+//! The intake: takes assignments and records from the consumer and keeps a task for each set of
+//! co-partitioned partitions that is ours.
+//!
+//! A task that is slow stops its own partitions and nobody else's; one that restores, halts or loses
+//! its partitions likewise.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tidemill_broker::{
+    Consumer, Delivery, Error as BrokerError, Generation, Offset, Permit, TopicPartition,
+};
+use tidemill_state::crash_point;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use super::committer::ToCommitter;
+use super::error::Doing;
+use super::open::{Shared, open_task, positions};
+use super::task::{Command, Input, TaskEnd};
+use super::{Error, Result, TaskId};
+
+/// Batches on the way to a task: enough that it need not wait for the intake to be scheduled.
+const INBOX_BATCHES: usize = 16;
+
+/// A task as the intake sees it.
+#[derive(Debug)]
+struct Handle {
+    inbox: mpsc::Sender<Input>,
+    commands: mpsc::Sender<Command>,
+    partitions: Vec<TopicPartition>,
+    /// What came while the inbox was full.
+    stalled: Vec<Input>,
+    /// Which start of the task this is: an answer from an earlier one is stale.
+    run: u64,
+}
+
+type Room = BoxFuture<'static, (TaskId, u64, Option<mpsc::OwnedPermit<Input>>)>;
+
+/// What a task that runs beside us says.
+#[derive(Debug)]
+enum FromTask {
+    Ready {
+        id: TaskId,
+        run: u64,
+        positions: Vec<(TopicPartition, Offset)>,
+    },
+}
+
+pub(crate) struct Intake {
+    shared: Arc<Shared>,
+    consumer: Box<dyn Consumer>,
+    committer: mpsc::Sender<ToCommitter>,
+    generation: Option<Generation>,
+    assigned: BTreeSet<TopicPartition>,
+    tasks: BTreeMap<TaskId, Handle>,
+    // Tasks that reached the end or halted: not started again.
+    done: BTreeSet<TaskId>,
+    task_of: HashMap<TopicPartition, TaskId>,
+    running: JoinSet<(TaskId, u64, Result<TaskEnd>)>,
+    room: FuturesUnordered<Room>,
+    from_tasks: mpsc::Receiver<FromTask>,
+    to_intake: mpsc::Sender<FromTask>,
+    runs: u64,
+    // Revoked partitions whose tasks still settle.
+    leaving: Vec<(BTreeSet<TaskId>, Permit)>,
+    first_error: Option<Error>,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        consumer: Box<dyn Consumer>,
+        committer: mpsc::Sender<ToCommitter>,
+    ) -> Self {
+        let (to_intake, from_tasks) = mpsc::channel(64);
+        let mut task_of = HashMap::new();
+        for (sub_topology, topology) in shared.topologies.iter().enumerate() {
+            for &source in &topology.sources {
+                let topic = &shared.plan.sources[source].topic.topic;
+                for partition in 0..shared.topics.sources[source].partitions {
+                    let at = TopicPartition::new(topic.clone(), partition);
+                    task_of.insert(
+                        at,
+                        TaskId {
+                            sub_topology,
+                            partition,
+                        },
+                    );
+                }
+            }
+        }
+        Self {
+            shared,
+            consumer,
+            committer,
+            generation: None,
+            assigned: BTreeSet::new(),
+            tasks: BTreeMap::new(),
+            done: BTreeSet::new(),
+            task_of,
+            running: JoinSet::new(),
+            room: FuturesUnordered::new(),
+            from_tasks,
+            to_intake,
+            runs: 0,
+            leaving: Vec::new(),
+            first_error: None,
+        }
+    }
+
+    /// Runs until told to stop, until every task has ended, or until something that concerns all
+    /// breaks. Then every task has settled what it could.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the consumer or of a task.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let end = self.work(&mut stop).await;
+        self.stop_all().await;
+        drop(self.committer);
+        // Leaving the group last keeps the partitions ours until all is settled.
+        drop(self.consumer);
+        end?;
+        self.first_error.map_or(Ok(()), Err)
+    }
+
+    async fn work(&mut self, stop: &mut watch::Receiver<bool>) -> Result<()> {
+        loop {
+            if *stop.borrow() {
+                return Ok(());
+            }
+            let all_done = self.running.is_empty()
+                && !self.done.is_empty()
+                && self.assigned.iter().all(|at| self.is_done(at));
+            if all_done {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                changed = stop.changed() => if changed.is_err() { return Ok(()) },
+                Some(ended) = self.running.join_next() => self.note_ended(ended)?,
+                Some(message) = self.from_tasks.recv() => self.note_ready(message).await?,
+                Some((id, run, permit)) = self.room.next() => self.refill(id, run, permit),
+                delivery = self.consumer.next() => self.deliver(delivery).await?,
+            }
+        }
+    }
+
+    fn is_done(&self, at: &TopicPartition) -> bool {
+        self.task_of
+            .get(at)
+            .is_some_and(|id| self.done.contains(id))
+    }
+
+    async fn deliver(&mut self, delivery: tidemill_broker::Result<Delivery>) -> Result<()> {
+        match delivery {
+            Ok(Delivery::Records(batch)) => {
+                let at = batch.at().clone();
+                self.hand_over(&at, Input::Batch(batch));
+            }
+            Ok(Delivery::End { partition, offset }) => {
+                self.hand_over(&partition.clone(), Input::End(partition, offset));
+            }
+            Ok(Delivery::Assigned {
+                generation,
+                partitions,
+            }) => {
+                self.assign(generation, partitions).await;
+            }
+            Ok(Delivery::Revoked { partitions, permit }) => self.revoke(&partitions, permit).await,
+            Ok(Delivery::Lost { partitions }) => {
+                warn!(?partitions, "lost partitions without being asked");
+                for id in self.tasks_of(&partitions) {
+                    self.command(id, Command::Abandon).await;
+                }
+                self.forget(&partitions);
+            }
+            Err(error) if error.is_transient() => {
+                debug!(%error, "reading failed: trying again");
+                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
+            }
+            Err(BrokerError::OutOfRange {
+                at,
+                asked,
+                low,
+                high,
+            }) => {
+                // The task looks at the log again when it is opened, and says what to do.
+                warn!(%at, %asked, %low, %high, "the position is out of the log's range");
+                for id in self.tasks_of(std::slice::from_ref(&at)) {
+                    self.command(id, Command::Abandon).await;
+                }
+            }
+            Err(error) => return Err(error).doing(|| "cannot read the inputs".into()),
+        }
+        Ok(())
+    }
+
+    async fn assign(&mut self, generation: Option<Generation>, partitions: Vec<TopicPartition>) {
+        self.generation.clone_from(&generation);
+        self.assigned = partitions.into_iter().collect();
+        metrics::gauge!("tidemill_partitions_assigned").set(self.assigned.len() as f64);
+        for handle in self.tasks.values() {
+            // A task that has just ended takes no commands, and needs none.
+            let _ = handle
+                .commands
+                .send(Command::Restamp(generation.clone()))
+                .await;
+        }
+        self.start_missing();
+    }
+
+    /// Starts each task whose partitions are all ours and that does not run.
+    fn start_missing(&mut self) {
+        let wanted: BTreeSet<TaskId> = self
+            .assigned
+            .iter()
+            .filter_map(|at| self.task_of.get(at))
+            .copied()
+            .collect();
+        for id in wanted {
+            let partitions = self.partitions_of(id);
+            let ours = partitions.iter().all(|at| self.assigned.contains(at));
+            let leaving = self.leaving.iter().any(|(tasks, _)| tasks.contains(&id));
+            if ours && !leaving && !self.tasks.contains_key(&id) && !self.done.contains(&id) {
+                self.start(id, partitions);
+            }
+        }
+    }
+
+    fn partitions_of(&self, id: TaskId) -> Vec<TopicPartition> {
+        let sources = &self.shared.topologies[id.sub_topology].sources;
+        let at = |&source: &usize| {
+            let topic = self.shared.plan.sources[source].topic.topic.clone();
+            TopicPartition::new(topic, id.partition)
+        };
+        sources.iter().map(at).collect()
+    }
+
+    fn start(&mut self, id: TaskId, partitions: Vec<TopicPartition>) {
+        // Silent until the task says from where.
+        self.consumer.pause(&partitions);
+        self.runs += 1;
+        let run = self.runs;
+        let (inbox, inputs) = mpsc::channel(INBOX_BATCHES);
+        let (commands, orders) = mpsc::channel(16);
+        self.tasks.insert(
+            id,
+            Handle {
+                inbox,
+                commands,
+                partitions,
+                stalled: Vec::new(),
+                run,
+            },
+        );
+        let (shared, generation) = (self.shared.clone(), self.generation.clone());
+        let (committer, to_intake) = (self.committer.clone(), self.to_intake.clone());
+        info!(task = %id, "starting a task");
+        self.running.spawn(async move {
+            let end = async {
+                let task = open_task(&shared, id, generation, committer).await?;
+                let positions = positions(&task, &shared.topologies[id.sub_topology]);
+                let ready = FromTask::Ready { id, run, positions };
+                to_intake
+                    .send(ready)
+                    .await
+                    .map_err(|_| Error::Gone { part: "the intake" })?;
+                task.run(inputs, orders).await
+            };
+            (id, run, end.await)
+        });
+    }
+
+    async fn note_ready(&mut self, message: FromTask) -> Result<()> {
+        let FromTask::Ready { id, run, positions } = message;
+        let Some(handle) = self.tasks.get_mut(&id).filter(|handle| handle.run == run) else {
+            return Ok(());
+        };
+        // What was fetched before the seek is not what the task wants.
+        handle.stalled.clear();
+        for (at, offset) in &positions {
+            match self.consumer.seek(at, *offset).await {
+                // It went while the task was opened; a command says so too.
+                Err(BrokerError::NotAssigned { .. }) => return Ok(()),
+                sought => sought.doing(|| format!("cannot go to offset {offset} of {at}"))?,
+            }
+        }
+        let partitions: Vec<TopicPartition> = positions.into_iter().map(|(at, _)| at).collect();
+        self.consumer.resume(&partitions);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, at: &TopicPartition, input: Input) {
+        let Some(id) = self.task_of.get(at).copied() else {
+            return;
+        };
+        let Some(handle) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        if !handle.stalled.is_empty() {
+            handle.stalled.push(input);
+            return;
+        }
+        match handle.inbox.try_send(input) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(input)) => {
+                handle.stalled.push(input);
+                let (sender, run) = (handle.inbox.clone(), handle.run);
+                let partitions = handle.partitions.clone();
+                self.consumer.pause(&partitions);
+                self.room.push(Box::pin(async move {
+                    (id, run, sender.reserve_owned().await.ok())
+                }));
+            }
+            // It has ended; that is told elsewhere.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    /// A task has room again.
+    fn refill(&mut self, id: TaskId, run: u64, permit: Option<mpsc::OwnedPermit<Input>>) {
+        let Some(handle) = self.tasks.get_mut(&id).filter(|handle| handle.run == run) else {
+            return;
+        };
+        let Some(permit) = permit else { return };
+        if !handle.stalled.is_empty() {
+            permit.send(handle.stalled.remove(0));
+        }
+        for (index, input) in std::mem::take(&mut handle.stalled).into_iter().enumerate() {
+            if let Err(mpsc::error::TrySendError::Full(input)) = handle.inbox.try_send(input) {
+                // More came in than there was room for while it was stalled.
+                debug!(task = %id, index, "still no room");
+                handle.stalled.push(input);
+            }
+        }
+        if handle.stalled.is_empty() {
+            let partitions = handle.partitions.clone();
+            self.consumer.resume(&partitions);
+        } else {
+            let (sender, run) = (handle.inbox.clone(), handle.run);
+            self.room.push(Box::pin(async move {
+                (id, run, sender.reserve_owned().await.ok())
+            }));
+        }
+    }
+
+    fn tasks_of(&self, partitions: &[TopicPartition]) -> BTreeSet<TaskId> {
+        let of = partitions
+            .iter()
+            .filter_map(|at| self.task_of.get(at))
+            .copied();
+        of.filter(|id| self.tasks.contains_key(id)).collect()
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        for at in partitions {
+            self.assigned.remove(at);
+        }
+    }
+
+    async fn revoke(&mut self, partitions: &[TopicPartition], permit: Permit) {
+        crash_point!("intake.revoked");
+        let tasks = self.tasks_of(partitions);
+        for &id in &tasks {
+            self.command(id, Command::Stop).await;
+        }
+        self.forget(partitions);
+        if !tasks.is_empty() {
+            // The permit drops once each of them has settled.
+            self.leaving.push((tasks, permit));
+        }
+    }
+
+    async fn command(&mut self, id: TaskId, command: Command) {
+        if let Some(handle) = self.tasks.get(&id) {
+            let _ = handle.commands.send(command).await;
+        }
+    }
+
+    fn note_ended(
+        &mut self,
+        ended: std::result::Result<(TaskId, u64, Result<TaskEnd>), tokio::task::JoinError>,
+    ) -> Result<()> {
+        let (id, run, end) = ended.map_err(|_| Error::Gone { part: "a task" })?;
+        if self.tasks.get(&id).is_some_and(|handle| handle.run == run) {
+            self.tasks.remove(&id);
+        }
+        for (tasks, _) in &mut self.leaving {
+            tasks.remove(&id);
+        }
+        self.leaving.retain(|(tasks, _)| !tasks.is_empty());
+        match end {
+            Ok(TaskEnd::Committed) => {
+                debug!(task = %id, "a task has ended");
+                if self.shared.until_end
+                    && self
+                        .assigned
+                        .iter()
+                        .any(|at| self.task_of.get(at) == Some(&id))
+                {
+                    self.done.insert(id);
+                }
+            }
+            Ok(TaskEnd::Dropped) => {
+                info!(task = %id, "a task dropped what was not committed");
+            }
+            Err(error @ (Error::Fenced { .. } | Error::Gone { .. })) => return Err(error),
+            Err(error) => {
+                error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
+                self.done.insert(id);
+                self.first_error.get_or_insert(error);
+            }
+        }
+        self.start_missing();
+        Ok(())
+    }
+
+    async fn stop_all(&mut self) {
+        for handle in self.tasks.values() {
+            let _ = handle.commands.send(Command::Stop).await;
+        }
+        while let Some(ended) = self.running.join_next().await {
+            if let Ok((id, _, Err(error))) = ended {
+                error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                self.first_error.get_or_insert(error);
+            }
+        }
+        self.leaving.clear();
+    }
+}

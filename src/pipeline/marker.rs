@@ -1,0 +1,161 @@
+//! Markers: the last word on how far a task has come.
+//!
+//! A marker is written with everything else of an epoch in one broker transaction, under a reserved
+//! key of the task's changelog partition. After an unknown outcome, and after every restart, the
+//! marker decides whether an epoch happened.
+
+use serde::{Deserialize, Serialize};
+use tidemill_broker::{Offset, TopicIdentity, TopicPartition};
+use tidemill_state::{Digest, Epoch};
+
+/// Key of markers in a changelog partition. Keys of state begin with the number of a table; this
+/// number is never given out.
+pub const MARKER_KEY: &[u8] = b"\xff\xffmarker";
+
+// Written to topics: never renumber.
+const FORMAT: u8 = 1;
+
+/// What makes one try to commit an epoch differ from every other: epoch numbers alone are not
+/// unique across owners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The instance that tried.
+    pub instance: String,
+    /// Drawn once for each start of a process.
+    pub run: u64,
+    /// Counts the transactions of that run.
+    pub transaction: u64,
+}
+
+/// How far an input partition has been read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputPosition {
+    /// Name of the source in the file.
+    pub source: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Which incarnation of the topic.
+    pub identity: Option<[u8; 16]>,
+    /// The next offset to read.
+    pub next: u64,
+}
+
+impl InputPosition {
+    /// Whether this is about `source` and `at`.
+    pub fn is(&self, source: &str, at: &TopicPartition) -> bool {
+        self.source == source && self.topic == at.topic.as_str() && self.partition == at.partition
+    }
+
+    /// The next offset to read.
+    pub fn next(&self) -> Offset {
+        Offset(self.next)
+    }
+
+    /// Which incarnation of the topic.
+    pub fn identity(&self) -> Option<TopicIdentity> {
+        self.identity.map(TopicIdentity)
+    }
+}
+
+/// The end of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who tried to commit it, and when.
+    pub attempt: Attempt,
+    /// The task's name.
+    pub task: String,
+    /// Partitions of the task's co-partitioned topics: what tasks there are depends on it.
+    pub partitions: u32,
+    /// Major version of the pipeline.
+    pub version: u32,
+    /// Hash of what decides about results in the pipeline's file.
+    pub config_hash: u64,
+    /// How far each input has been read.
+    pub inputs: Vec<InputPosition>,
+    /// Records written so far to each (sink, partition).
+    pub sequences: Vec<(String, u32, u64)>,
+    /// Digest of the state after this epoch.
+    pub digest: Digest,
+}
+
+/// Why bytes are not a marker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MarkerError {
+    /// It was written by a newer version.
+    #[error("marker has format {found}; this version reads up to {FORMAT}")]
+    Newer {
+        /// The format found.
+        found: u8,
+    },
+    /// It is not what was written.
+    #[error("marker is damaged")]
+    Damaged,
+}
+
+impl Marker {
+    /// As bytes: a format byte, then the fields in postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing plain data to memory cannot fail.
+        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    ///
+    /// If they are not a marker, or one of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MarkerError> {
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| MarkerError::Damaged),
+            Some((&found, _)) if found > FORMAT => Err(MarkerError::Newer { found }),
+            _ => Err(MarkerError::Damaged),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_comes_back_and_a_newer_or_torn_one_is_refused() {
+        let marker = Marker {
+            epoch: Epoch(7),
+            attempt: Attempt {
+                instance: "0".into(),
+                run: 3,
+                transaction: 4,
+            },
+            task: "0/0".into(),
+            partitions: 4,
+            version: 1,
+            config_hash: 9,
+            inputs: vec![InputPosition {
+                source: "ticks".into(),
+                topic: "t".into(),
+                partition: 0,
+                identity: Some([1; 16]),
+                next: 99,
+            }],
+            sequences: vec![("bars".into(), 0, 5)],
+            digest: Digest(1 << 100),
+        };
+        let bytes = marker.encode();
+        assert_eq!(Marker::decode(&bytes), Ok(marker));
+        let mut newer = bytes.clone();
+        newer[0] = FORMAT + 1;
+        assert_eq!(
+            Marker::decode(&newer),
+            Err(MarkerError::Newer { found: FORMAT + 1 })
+        );
+        assert_eq!(
+            Marker::decode(&bytes[..bytes.len() - 3]),
+            Err(MarkerError::Damaged)
+        );
+        assert_eq!(Marker::decode(&[]), Err(MarkerError::Damaged));
+    }
+}

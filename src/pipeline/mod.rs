@@ -1,0 +1,39 @@
+//! The engine: from a checked plan to a running program.
+//!
+//! A process has one *intake*, one *committer*, and a *task* for each set of co-partitioned input
+//! partitions that is its own. A task takes batches, runs its operators inline and fills its open
+//! epoch; a closed epoch is a value that the committer makes visible, with others, in one broker
+//! transaction: outputs, dead letters, the state's changes, a marker, and the input's offsets. The
+//! log is the truth; the stores on disk are written behind it and can only be older.
+
+mod build;
+mod committer;
+mod control;
+mod dead_letter;
+mod epoch;
+mod error;
+mod graph;
+mod input;
+mod instance;
+mod intake;
+mod marker;
+mod open;
+mod recovery;
+mod run;
+mod sink;
+mod task;
+mod topics;
+mod topology;
+
+pub use build::open_broker;
+pub use committer::Cut;
+pub use control::{Control, Step};
+pub use error::{Error, Kind, Result};
+pub use instance::{Instance, SledStores};
+pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
+pub use open::Stores;
+pub use run::{Pipeline, RunOptions};
+pub use topology::{SubTopology, TaskId, sub_topologies};
+
+#[cfg(test)]
+mod tests;

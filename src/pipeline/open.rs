@@ -1,0 +1,332 @@
+//! Opening a task: store, changelog, operators, inputs (the steps of recovery, in their order).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidemill_broker::{
+    Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, Timestamp, TopicPartition,
+};
+use tidemill_state::{Epoch, Postcard, State, StateOptions, StateStore, Table};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::committer::{Cut, ToCommitter};
+use super::dead_letter::DeadLetters;
+use super::error::Doing;
+use super::graph::{Output, least};
+use super::input::InputPartition;
+use super::recovery::{redo, resume, retrying};
+use super::task::{OpenEpoch, Task, TaskSettings};
+use super::topics::Topics;
+use super::topology::SubTopology;
+use super::{Attempt, Error, Marker, Result, TaskId, build};
+use crate::config::Plan;
+use crate::events::{JsonDecoder, Limits};
+use crate::operators::Decode;
+
+/// Where tasks keep their stores.
+#[async_trait]
+pub trait Stores: std::fmt::Debug + Send + Sync + 'static {
+    /// Opens the store of a task of a pipeline.
+    ///
+    /// # Errors
+    ///
+    /// If it is in use, of another task, or of a newer version. A damaged one is set aside.
+    async fn open(&self, pipeline: &str, task: &str)
+    -> tidemill_state::Result<Arc<dyn StateStore>>;
+}
+
+/// What all tasks of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) topologies: Vec<SubTopology>,
+    pub(crate) topics: Topics,
+    pub(crate) brokers: Vec<Arc<dyn Broker>>,
+    pub(crate) outputs: Arc<dyn Broker>,
+    pub(crate) stores: Arc<dyn Stores>,
+    /// The group of the sources that are read as its member.
+    pub(crate) group: Option<Group>,
+    pub(crate) cut: Cut,
+    pub(crate) until_end: bool,
+    pub(crate) accept_new_version: bool,
+}
+
+impl Shared {
+    /// Whether a source's offsets are committed for the group: it shares its broker with the
+    /// outputs.
+    pub(crate) fn is_shared(&self, source: usize) -> bool {
+        let source = &self.plan.sources[source];
+        !source.broadcast && source.topic.broker == self.plan.home()
+    }
+
+    fn at(&self, source: usize, partition: u32) -> TopicPartition {
+        TopicPartition::new(self.plan.sources[source].topic.topic.clone(), partition)
+    }
+}
+
+/// Opens a task and brings it to where its last marker says.
+pub(crate) async fn open_task(
+    shared: &Shared,
+    id: TaskId,
+    generation: Option<Generation>,
+    committer: mpsc::Sender<ToCommitter>,
+) -> Result<Task> {
+    let plan = &*shared.plan;
+    let topology = &shared.topologies[id.sub_topology];
+    let failed = |source| Error::State { task: id, source };
+    let name = id.to_string();
+    let changelog = TopicPartition::new(shared.topics.changelog.clone(), shared.topics.ordinal(id));
+    let control = TopicPartition::new(shared.topics.control.clone(), shared.topics.ordinal(id));
+
+    let store = shared
+        .stores
+        .open(plan.name.as_str(), &name)
+        .await
+        .map_err(failed)?;
+    let options = StateOptions::default();
+    let dirty_bytes_max = options.dirty_bytes_max;
+    let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
+    if let Some(aside) = &recovered.store.set_aside {
+        warn!(task = %id, path = %aside.path.display(), why = %aside.why, "a damaged store was set aside and is rebuilt");
+    }
+    let marker = redo(&*shared.outputs, &changelog, id, &state, &recovered).await?;
+    if let Some(marker) = &marker {
+        check_version(shared, id, marker)?;
+    }
+
+    let specs = build::table_specs(plan, topology);
+    let tables = state.declare(&specs).map_err(failed)?;
+    let table_bytes = plan.memory / specs.len().max(1);
+    let mut times = Table::<Postcard<(i64, bool)>>::new(tables[0], table_bytes);
+    state.load_all(&mut times).await.map_err(failed)?;
+    let mut graph = build::graph(plan, topology, &tables[1..], table_bytes);
+    build::restore(&mut graph, &state, id).await?;
+
+    let mut dead = DeadLetters::new(
+        TopicPartition::new(
+            plan.dead_letter.topic.clone(),
+            id.partition % shared.topics.dead_letter_partitions.max(1),
+        ),
+        plan.name.to_string(),
+        shared.outputs.capabilities().record_bytes_max,
+    );
+    let mut inputs = Vec::new();
+    for (index, &source) in topology.sources.iter().enumerate() {
+        inputs.push(
+            open_input(
+                shared,
+                source,
+                index,
+                id.partition,
+                marker.as_ref(),
+                &mut dead,
+            )
+            .await?,
+        );
+    }
+    for (index, &source) in topology.broadcast.iter().enumerate() {
+        for partition in 0..shared.topics.sources[source].partitions {
+            let index = topology.sources.len() + index;
+            inputs.push(
+                open_input(shared, source, index, partition, marker.as_ref(), &mut dead).await?,
+            );
+        }
+    }
+    // Event time goes on where it was, so a restart never opens a window that has fired.
+    for input in &mut inputs {
+        let time = times
+            .get(&input.time_key())
+            .map_err(|error| failed(error.into()))?;
+        if let Some(Postcard((watermark, is_idle))) = time {
+            input.decode.restore(Timestamp(*watermark));
+            input.is_idle = *is_idle;
+        }
+    }
+    for source in 0..graph.sources.len() {
+        let partitions = inputs.iter().filter(|input| input.source == source);
+        let time = least(partitions.map(InputPartition::event_time));
+        let mut output = Output::default();
+        graph
+            .advance(source, time, &mut state, &mut output)
+            .await
+            .map_err(failed)?;
+    }
+    let broadcast = open_broadcast(shared, topology, &inputs).await?;
+    let mut sinks = build::sinks(plan, topology, &shared.topics, id);
+    if let Some(marker) = &marker {
+        for (sink, partition, count) in &marker.sequences {
+            let sink = sinks.iter_mut().find(|one| *one.name == **sink);
+            if let Some(sequence) =
+                sink.and_then(|sink| sink.sequences.get_mut(*partition as usize))
+            {
+                *sequence = *count;
+            }
+        }
+    }
+    let sent = committer.send(ToCommitter::Begin(id)).await;
+    sent.map_err(|_| Error::Gone {
+        part: "the committer",
+    })?;
+    Ok(Task {
+        settings: TaskSettings {
+            id,
+            guarantee: plan.guarantee,
+            cut: shared.cut,
+            commit: plan.commit,
+            until_end: shared.until_end,
+            group: shared.group.clone(),
+            changelog,
+            control,
+            dirty_bytes_max,
+        },
+        brokers: shared.brokers.clone(),
+        home: plan.home(),
+        dead_letter_broker: plan.dead_letter.broker,
+        graph,
+        inputs,
+        sinks,
+        dead,
+        state,
+        times,
+        marker: Marker {
+            epoch: marker.as_ref().map_or(Epoch::NONE, |marker| marker.epoch),
+            attempt: Attempt {
+                instance: String::new(),
+                run: 0,
+                transaction: 0,
+            },
+            task: name,
+            partitions: shared.topics.tasks[id.sub_topology],
+            version: plan.version,
+            config_hash: plan.config_hash,
+            inputs: Vec::new(),
+            sequences: Vec::new(),
+            digest: tidemill_state::Digest::EMPTY,
+        },
+        generation,
+        committer,
+        broadcast,
+        open: OpenEpoch::default(),
+        in_flight: None,
+        pass: None,
+        next_pass: Instant::now(),
+    })
+}
+
+fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<()> {
+    let plan = &*shared.plan;
+    if marker.partitions != shared.topics.tasks[id.sub_topology] {
+        return Err(Error::Contradiction {
+            task: id,
+            what: format!(
+                "its inputs have {} partitions, and had {} when its state was written: keys have moved; `tidemill offsets reset` makes it start anew",
+                shared.topics.tasks[id.sub_topology], marker.partitions
+            ),
+        });
+    }
+    let same = marker.config_hash == plan.config_hash && marker.version == plan.version;
+    if !same && !shared.accept_new_version {
+        return Err(Error::Changed {
+            was: marker.config_hash,
+            now: plan.config_hash,
+        });
+    }
+    Ok(())
+}
+
+async fn open_input(
+    shared: &Shared,
+    source: usize,
+    index: usize,
+    partition: u32,
+    marker: Option<&Marker>,
+    dead: &mut DeadLetters,
+) -> Result<InputPartition> {
+    let source_plan = &shared.plan.sources[source];
+    let broker = &*shared.brokers[source_plan.topic.broker];
+    let at = shared.at(source, partition);
+    let identity = shared.topics.sources[source].identity;
+    let in_group = shared.is_shared(source) && shared.group.is_some();
+    let group_offset = match &shared.group {
+        Some(group) if in_group => {
+            let asked = [at.clone()];
+            let found = retrying(|| broker.committed(group, &asked)).await;
+            found
+                .doing(|| format!("cannot look up the offsets of group `{group}`"))?
+                .pop()
+                .flatten()
+        }
+        _ => None,
+    };
+    let known = marker.and_then(|marker| {
+        marker
+            .inputs
+            .iter()
+            .find(|input| input.is(&source_plan.name, &at))
+    });
+    let found = resume(
+        broker,
+        &at,
+        identity,
+        known,
+        group_offset,
+        source_plan.start,
+        source_plan.on_gap,
+    )
+    .await?;
+    if let Some(asked) = found.gap {
+        warn!(%at, %asked, low = %found.next, "retention removed records before they were read");
+        dead.gap(&at, asked.0, found.next.0);
+    }
+    let decoder = JsonDecoder::new(
+        source_plan.schema.clone(),
+        source_plan.needed,
+        Limits::default(),
+    );
+    Ok(InputPartition {
+        source: index,
+        name: source_plan.name.to_string(),
+        at,
+        in_group,
+        identity,
+        next: found.next,
+        decode: Decode::new(decoder, source_plan.out_of_order),
+        idle_after: source_plan.idle,
+        last_taken: Instant::now(),
+        is_idle: false,
+        has_ended: false,
+    })
+}
+
+async fn open_broadcast(
+    shared: &Shared,
+    topology: &SubTopology,
+    inputs: &[InputPartition],
+) -> Result<Option<Box<dyn Consumer>>> {
+    let Some(&source) = topology.broadcast.first() else {
+        return Ok(None);
+    };
+    let broker = &shared.brokers[shared.plan.sources[source].topic.broker];
+    let whole = inputs
+        .iter()
+        .filter(|input| input.source >= topology.sources.len());
+    let partitions: Vec<(TopicPartition, Start)> = whole
+        .map(|input| (input.at.clone(), Start::Offset(input.next)))
+        .collect();
+    let options = ConsumerOptions::partitions(partitions);
+    let consumer = retrying(|| broker.consumer(options.clone())).await;
+    consumer
+        .map(Some)
+        .doing(|| "cannot read a broadcast input".into())
+}
+
+/// Where the co-partitioned inputs of a task go on.
+pub(crate) fn positions(task: &Task, topology: &SubTopology) -> Vec<(TopicPartition, Offset)> {
+    let own = task
+        .inputs
+        .iter()
+        .filter(|input| input.source < topology.sources.len());
+    own.map(|input| (input.at.clone(), input.next)).collect()
+}

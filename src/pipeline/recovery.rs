@@ -1,0 +1,245 @@
+//! Recovery: from log and store to a task that goes on where its last marker says.
+
+use bytes::Bytes;
+use tidemill_broker::{Broker, ConsumerOptions, Delivery, Offset, Start, Topic, TopicPartition};
+use tidemill_state::{Digest, Epoch, Recovered, State, crash_point};
+use tracing::{info, warn};
+
+use super::error::Doing;
+use super::{Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
+use crate::config::plan::{OnGap, StartAt};
+
+/// The last marker in a changelog partition, and its offset.
+///
+/// # Errors
+///
+/// If the partition cannot be read, or a marker is damaged or of a newer version.
+pub(crate) async fn last_marker(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+) -> Result<Option<(Marker, Offset)>> {
+    let mut last = None;
+    read_changelog(broker, at, Start::Earliest, |key, value, offset| {
+        if &key[..] == MARKER_KEY {
+            last = value.map(|value| (value, offset));
+        }
+    })
+    .await?;
+    last.map(|(bytes, offset)| Ok((decode_marker(at, offset, &bytes)?, offset)))
+        .transpose()
+}
+
+fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Marker> {
+    Marker::decode(bytes).map_err(|error| Error::OtherLog {
+        at: at.clone(),
+        what: format!("the record at offset {offset} is no marker: {error}"),
+    })
+}
+
+/// Hands each record of a changelog partition to `take`, from `from` to the end.
+async fn read_changelog(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    from: Start,
+    mut take: impl FnMut(Bytes, Option<Bytes>, Offset),
+) -> Result<()> {
+    let doing = || format!("cannot read the changelog {at}");
+    let options = ConsumerOptions::partitions(vec![(at.clone(), from)]);
+    let mut consumer = retrying(|| broker.consumer(options.clone()))
+        .await
+        .doing(doing)?;
+    loop {
+        match consumer.next().await {
+            Ok(Delivery::Records(batch)) => {
+                let slab = batch.slab();
+                for record in batch.iter() {
+                    let Some(key) = record.key else { continue };
+                    let value = record.value.map(|value| slab.slice_ref(value));
+                    take(slab.slice_ref(key), value, record.offset);
+                }
+            }
+            Ok(Delivery::End { .. }) => return Ok(()),
+            Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => {}
+            Ok(Delivery::Lost { .. }) => {
+                return Err(Error::OtherLog {
+                    at: at.clone(),
+                    what: "it was deleted".into(),
+                });
+            }
+            Err(error) if error.is_transient() => {
+                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
+            }
+            Err(error) => return Err(error).doing(doing),
+        }
+    }
+}
+
+/// Calls until it answers with anything but a transient error.
+pub(crate) async fn retrying<T, F>(mut call: impl FnMut() -> F) -> tidemill_broker::Result<T>
+where
+    F: Future<Output = tidemill_broker::Result<T>>,
+{
+    let mut tries = 0;
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() => {
+                warn!(%error, tries, "trying again");
+                tokio::time::sleep(super::epoch::pause_before_retry(tries)).await;
+                tries += 1;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Brings a state up to the last marker of its changelog partition.
+///
+/// # Errors
+///
+/// If store and log contradict each other.
+pub(crate) async fn redo(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    task: TaskId,
+    state: &State,
+    recovered: &Recovered,
+) -> Result<Option<Marker>> {
+    let ends = retrying(|| broker.watermarks(at))
+        .await
+        .doing(|| format!("cannot look at {at}"))?;
+    let from = match recovered.epoch {
+        Some(_) => Offset(recovered.changelog_offset),
+        None => ends.low,
+    };
+    if from > ends.high {
+        let what = format!(
+            "its store follows the changelog up to offset {from}, but {at} ends at {}: the log lost something",
+            ends.high
+        );
+        return Err(Error::Contradiction { task, what });
+    }
+    crash_point!("recover.begin");
+    let mut last = None;
+    let mut redone = 0_u64;
+    read_changelog(
+        broker,
+        at,
+        Start::Offset(from.max(ends.low)),
+        |key, value, offset| {
+            if &key[..] == MARKER_KEY {
+                last = value.map(|value| (value, offset));
+            } else {
+                state.redo(key, value);
+                redone += 1;
+            }
+        },
+    )
+    .await?;
+    let Some((bytes, offset)) = last else {
+        return match recovered.newest().filter(|epoch| *epoch > Epoch::NONE) {
+            None => {
+                let begun = state.finish_redo(Epoch::NONE, from.0, Digest::EMPTY).await;
+                begun
+                    .map(|()| None)
+                    .map_err(|source| Error::State { task, source })
+            }
+            Some(epoch) => Err(Error::Contradiction {
+                task,
+                what: format!(
+                    "its store has seen epoch {epoch}, but {at} has no marker from offset {from} on: the log lost something"
+                ),
+            }),
+        };
+    };
+    let marker = decode_marker(at, offset, &bytes)?;
+    state
+        .finish_redo(marker.epoch, offset.0, marker.digest)
+        .await
+        .map_err(|source| Error::State { task, source })?;
+    crash_point!("recover.redone");
+    info!(%task, epoch = %marker.epoch, redone, "recovered");
+    Ok(Some(marker))
+}
+
+/// Where an input is to be read from.
+#[derive(Debug)]
+pub(crate) struct Resume {
+    pub(crate) next: Offset,
+    /// Records that were gone before they were read, if the file says to go on: up to where.
+    pub(crate) gap: Option<Offset>,
+}
+
+/// Finds where to go on in an input, and that it is still the log that was read.
+pub(crate) async fn resume(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    identity: Option<tidemill_broker::TopicIdentity>,
+    known: Option<&InputPosition>,
+    group_offset: Option<Offset>,
+    start: StartAt,
+    on_gap: OnGap,
+) -> Result<Resume> {
+    let ends = retrying(|| broker.watermarks(at))
+        .await
+        .doing(|| format!("cannot look at {at}"))?;
+    let Some(known) = known else {
+        if let Some(offset) = group_offset {
+            return Err(Error::OtherLog {
+                at: at.clone(),
+                what: format!("the group has committed offset {offset}, but there is no marker"),
+            });
+        }
+        let next = match start {
+            StartAt::Earliest => ends.low,
+            StartAt::Latest => ends.last_stable,
+            StartAt::Time(time) => {
+                let time = tidemill_broker::Timestamp(time);
+                retrying(|| broker.offset_at(at, time))
+                    .await
+                    .doing(|| format!("cannot look up a time in {at}"))?
+            }
+        };
+        return Ok(Resume { next, gap: None });
+    };
+    let next = known.next();
+    if known.identity() != identity {
+        return Err(Error::OtherLog {
+            at: at.clone(),
+            what: "it was deleted and created again".into(),
+        });
+    }
+    if let Some(offset) = group_offset.filter(|offset| *offset != next) {
+        return Err(Error::OtherLog {
+            at: at.clone(),
+            what: format!("the group has committed offset {offset}, the marker says {next}"),
+        });
+    }
+    if next > ends.high {
+        return Err(Error::OtherLog {
+            at: at.clone(),
+            what: format!("it ends at offset {}, but was read up to {next}", ends.high),
+        });
+    }
+    if next < ends.low {
+        return match on_gap {
+            OnGap::Halt => Err(Error::Gap {
+                at: at.clone(),
+                asked: next,
+                low: ends.low,
+            }),
+            OnGap::Skip => Ok(Resume {
+                next: ends.low,
+                gap: Some(next),
+            }),
+        };
+    }
+    Ok(Resume { next, gap: None })
+}
+
+/// The topic of a pipeline's own with this suffix.
+pub(crate) fn own_topic(pipeline: &Topic, suffix: &str) -> Result<Topic> {
+    let name = format!("{pipeline}.{suffix}");
+    Topic::new(&name).map_err(|error| Error::Plan {
+        what: error.to_string(),
+    })
+}

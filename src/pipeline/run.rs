@@ -1,0 +1,184 @@
+//! Running a pipeline: its parts, in the order in which they start and stop.
+
+use std::sync::Arc;
+
+use tidemill_broker::{Broker, ConsumerOptions, Start, Topic, TopicPartition, TransactionalId};
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use super::committer::{Committer, Cut};
+use super::error::Doing;
+use super::intake::Intake;
+use super::open::{Shared, Stores};
+use super::recovery::retrying;
+use super::topics::Topics;
+use super::topology::sub_topologies;
+use super::{Error, Result};
+use crate::config::Plan;
+
+/// Closed epochs on their way to the committer: one for each task of a large process.
+const COMMITTER_INBOX: usize = 256;
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The instance's name: part of its transactional id and its markers. Stable across restarts.
+    pub instance: String,
+    /// Drawn once for this run: tells its markers from those of every other.
+    pub run: u64,
+    /// How transactions are cut from epochs.
+    pub cut: Cut,
+    /// Whether to fire what is open, commit and end once every input has ended.
+    pub until_end: bool,
+    /// Whether to go on with state that another version of the file wrote.
+    pub accept_new_version: bool,
+}
+
+impl RunOptions {
+    /// Runs until told to stop, live.
+    pub fn new(instance: impl Into<String>, run: u64) -> Self {
+        Self {
+            instance: instance.into(),
+            run,
+            cut: Cut::Live,
+            until_end: false,
+            accept_new_version: false,
+        }
+    }
+}
+
+/// A checked pipeline with its brokers and stores, ready to run.
+#[derive(Debug)]
+pub struct Pipeline {
+    plan: Arc<Plan>,
+    brokers: Vec<Arc<dyn Broker>>,
+    stores: Arc<dyn Stores>,
+}
+
+impl Pipeline {
+    /// A pipeline over `brokers`, one for each of the plan's, in its order.
+    pub fn new(plan: Plan, brokers: Vec<Arc<dyn Broker>>, stores: Arc<dyn Stores>) -> Self {
+        Self {
+            plan: Arc::new(plan),
+            brokers,
+            stores,
+        }
+    }
+
+    /// Runs until `stop` becomes true, until every input has ended if so asked, or until something
+    /// breaks. When it returns everything is settled: what was committed is, what was not is
+    /// dropped, and running again goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// The first error that concerns the whole, else the first of a task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is as a crash: nothing is lost, and the next run recovers.
+    pub async fn run(&self, options: RunOptions, stop: watch::Receiver<bool>) -> Result<()> {
+        let plan = &self.plan;
+        let topologies = sub_topologies(plan);
+        if topologies.is_empty() {
+            return Err(Error::Plan {
+                what: "the pipeline has no source that is not broadcast".into(),
+            });
+        }
+        let outputs = self.brokers[plan.home()].clone();
+        let topics = Topics::prepare(plan, &topologies, &self.brokers, &*outputs).await?;
+        let input = self.input_broker()?;
+        let shared_broker = plan
+            .sources
+            .iter()
+            .filter(|source| !source.broadcast)
+            .all(|source| source.topic.broker == plan.home());
+        let in_group = input.capabilities().groups && shared_broker;
+        let shared = Arc::new(Shared {
+            plan: plan.clone(),
+            topologies,
+            topics,
+            brokers: self.brokers.clone(),
+            outputs: outputs.clone(),
+            stores: self.stores.clone(),
+            group: in_group.then(|| plan.group.clone()),
+            cut: options.cut,
+            until_end: options.until_end,
+            accept_new_version: options.accept_new_version,
+        });
+
+        let id = TransactionalId::new(format!("{}.{}", plan.name, options.instance)).map_err(
+            |error| Error::Plan {
+                what: error.to_string(),
+            },
+        )?;
+        let (to_committer, inbox) = mpsc::channel(COMMITTER_INBOX);
+        let committer = Committer::open(
+            outputs.clone(),
+            id,
+            options.cut,
+            options.instance.clone(),
+            options.run,
+            inbox,
+        )
+        .await?;
+        let consumer = retrying(|| input.consumer(self.consumer_options(&shared, &options)))
+            .await
+            .doing(|| "cannot read the inputs".into())?;
+        info!(pipeline = %plan.name, guarantee = plan.guarantee.as_str(), "running");
+        let intake = Intake::new(shared, consumer, to_committer);
+        // Both to their end: the committer ends once the intake and its tasks are gone. If the
+        // committer stops on an error, the tasks find it gone.
+        let (committed, taken) = tokio::join!(committer.run(), intake.run(stop));
+        committed?;
+        taken?;
+        outputs
+            .sync()
+            .await
+            .doing(|| "cannot make the outputs durable".into())
+    }
+
+    /// The one broker of all co-partitioned sources.
+    fn input_broker(&self) -> Result<Arc<dyn Broker>> {
+        let mut brokers = self
+            .plan
+            .sources
+            .iter()
+            .filter(|source| !source.broadcast)
+            .map(|source| source.topic.broker);
+        let first = brokers.next().unwrap_or(0);
+        if brokers.any(|broker| broker != first) {
+            return Err(Error::Plan {
+                what: "the sources lie on more than one broker; only broadcast sources may".into(),
+            });
+        }
+        Ok(self.brokers[first].clone())
+    }
+
+    fn consumer_options(&self, shared: &Shared, options: &RunOptions) -> ConsumerOptions {
+        let sources = || {
+            self.plan
+                .sources
+                .iter()
+                .enumerate()
+                .filter(|(_, source)| !source.broadcast)
+        };
+        match &shared.group {
+            Some(group) => {
+                let topics: Vec<Topic> = sources()
+                    .map(|(_, source)| source.topic.topic.clone())
+                    .collect();
+                let mut consumer = ConsumerOptions::group(group.clone(), topics, Start::Earliest);
+                consumer.instance = Some(options.instance.clone());
+                consumer
+            }
+            None => {
+                let partitions = sources().flat_map(|(index, source)| {
+                    let at = |partition| TopicPartition::new(source.topic.topic.clone(), partition);
+                    (0..shared.topics.sources[index].partitions)
+                        .map(move |partition| (at(partition), Start::Earliest))
+                });
+                ConsumerOptions::partitions(partitions.collect())
+            }
+        }
+    }
+}

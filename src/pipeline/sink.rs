@@ -1,0 +1,113 @@
+//! Sinks: rows to records, in the partitions of a topic.
+
+use std::sync::Arc;
+
+use tidemill_broker::{RecordSet, Topic, TopicPartition, partition};
+
+use super::graph::SinkRows;
+use crate::config::Plan;
+use crate::events::identity::Identity;
+use crate::operators::Encode;
+
+/// One sink of a task.
+#[derive(Debug)]
+pub(crate) struct SinkWriter {
+    pub(crate) name: Arc<str>,
+    /// Index of its broker in the plan.
+    pub(crate) broker: usize,
+    encode: Encode,
+    topic: Topic,
+    // Where records without key go.
+    home: u32,
+    // One per partition.
+    sets: Vec<RecordSet>,
+    /// Records written to each partition since the task began to exist.
+    pub(crate) sequences: Vec<u64>,
+    edges: Vec<u64>,
+}
+
+impl SinkWriter {
+    /// A sink of a task over `partitions` partitions, with one edge for each name in `edges`.
+    pub(crate) fn new(
+        plan: &Plan,
+        sink: usize,
+        partitions: u32,
+        task_partition: u32,
+        edges: &[Arc<str>],
+    ) -> Self {
+        let sink = &plan.sinks[sink];
+        let edge = |from: &Arc<str>| {
+            let id = Identity::of("edge").text(plan.name.as_str());
+            id.number(u64::from(plan.version))
+                .text(&sink.name)
+                .text(from)
+                .finish() as u64
+        };
+        let topic = sink.topic.topic.clone();
+        let at = |partition| TopicPartition::new(topic.clone(), partition);
+        Self {
+            name: sink.name.clone(),
+            broker: sink.topic.broker,
+            encode: Encode::new(sink.schema.clone(), sink.key.clone()),
+            home: task_partition % partitions.max(1),
+            sets: (0..partitions)
+                .map(|partition| RecordSet::new(at(partition)))
+                .collect(),
+            sequences: vec![0; partitions as usize],
+            edges: edges.iter().map(edge).collect(),
+            topic,
+        }
+    }
+
+    /// Writes what came out of the graph for this sink, in the order of the input records that led
+    /// to it, so that the order does not depend on how batches were cut.
+    pub(crate) fn write(&mut self, rows: &[&SinkRows]) {
+        if let [one] = rows {
+            for row in 0..one.rows.len() {
+                self.write_row(one, row);
+            }
+            return;
+        }
+        let mut order: Vec<(u32, usize, usize)> = Vec::new();
+        for (place, one) in rows.iter().enumerate() {
+            order.extend((0..one.rows.len()).map(|row| (one.rows.head(row).record, place, row)));
+        }
+        order.sort_unstable();
+        for (_, place, row) in order {
+            self.write_row(rows[place], row);
+        }
+    }
+
+    fn write_row(&mut self, rows: &SinkRows, row: usize) {
+        let partition = if self.sets.len() == 1 {
+            0
+        } else {
+            match self.encode.key(&rows.rows, row) {
+                Some(key) => partition::for_key(key, self.sets.len() as u32),
+                None => self.home,
+            }
+        };
+        let partition = partition as usize;
+        self.encode.encode(
+            &rows.rows,
+            row,
+            self.edges[rows.edge],
+            &mut self.sets[partition],
+        );
+        self.sequences[partition] += 1;
+    }
+
+    /// Takes what was written since the last call.
+    pub(crate) fn take(&mut self, into: &mut Vec<(usize, RecordSet)>) {
+        for (partition, set) in self.sets.iter_mut().enumerate() {
+            if !set.is_empty() {
+                let at = TopicPartition::new(self.topic.clone(), partition as u32);
+                into.push((self.broker, std::mem::replace(set, RecordSet::new(at))));
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.sets.iter().map(RecordSet::bytes).sum()
+    }
+}

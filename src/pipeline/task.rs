@@ -1,0 +1,747 @@
+//! A task: one sub-topology on one set of co-partitioned input partitions.
+//!
+//! One logical thread: it owns its state, its offsets and its order. It takes batches, runs its
+//! operators inline, fills its open epoch, and hands closed epochs to the committer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
+use tidemill_state::{Epoch, Postcard, State, Stateful, Table, crash_point};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::committer::{Cut, ToCommitter};
+use super::control::{Step, Steps};
+use super::dead_letter::DeadLetters;
+use super::epoch::{ClosedEpoch, EpochOffsets, Settled, Submission};
+use super::error::Doing;
+use super::graph::{EventTime, Graph, Output, SinkRows, least};
+use super::input::InputPartition;
+use super::sink::SinkWriter;
+use super::{Error, Marker, Result, TaskId};
+use crate::config::plan::{CommitPolicy, Guarantee};
+
+/// What the intake tells a task.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The same partitions under another generation.
+    Restamp(Option<Generation>),
+    /// Commit what is open, settle it, and end.
+    Stop,
+    /// The partitions are gone: drop what is open, and end.
+    Abandon,
+}
+
+/// What a task takes, in order.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Batch(Batch),
+    End(TopicPartition, tidemill_broker::Offset),
+}
+
+/// How a task ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskEnd {
+    /// Everything it took is committed.
+    Committed,
+    /// What was not committed was dropped: its assignment broke. It begins anew where it still has
+    /// its partitions.
+    Dropped,
+}
+
+/// What a task needs beside its own parts.
+#[derive(Debug)]
+pub(crate) struct TaskSettings {
+    pub(crate) id: TaskId,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) cut: Cut,
+    pub(crate) commit: CommitPolicy,
+    /// Whether to end once every input has.
+    pub(crate) until_end: bool,
+    pub(crate) group: Option<tidemill_broker::Group>,
+    pub(crate) changelog: TopicPartition,
+    pub(crate) control: TopicPartition,
+    /// State that may wait to be written behind.
+    pub(crate) dirty_bytes_max: usize,
+}
+
+/// How often committed state is written behind.
+const WRITE_BEHIND_EVERY: Duration = Duration::from_secs(1);
+
+type Pass = JoinHandle<tidemill_state::Result<tidemill_state::Pass>>;
+
+/// Records for a partition, and the broker it is on.
+type Written = (usize, RecordSet);
+
+/// A task at work.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) settings: TaskSettings,
+    pub(crate) brokers: Vec<Arc<dyn Broker>>,
+    /// The broker of the transactions.
+    pub(crate) home: usize,
+    pub(crate) dead_letter_broker: usize,
+    pub(crate) graph: Graph,
+    pub(crate) inputs: Vec<InputPartition>,
+    pub(crate) sinks: Vec<SinkWriter>,
+    pub(crate) dead: DeadLetters,
+    pub(crate) state: State,
+    pub(crate) times: Table<Postcard<(i64, bool)>>,
+    /// As last committed; the next epoch's marker is made of it.
+    pub(crate) marker: Marker,
+    pub(crate) generation: Option<Generation>,
+    pub(crate) committer: mpsc::Sender<ToCommitter>,
+    pub(crate) broadcast: Option<Box<dyn Consumer>>,
+    pub(crate) open: OpenEpoch,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) pass: Option<Pass>,
+    pub(crate) next_pass: Instant,
+}
+
+/// What the open epoch holds beside the state's changes.
+#[derive(Debug, Default)]
+pub(crate) struct OpenEpoch {
+    since: Option<Instant>,
+    taken: u64,
+    steps: Steps,
+}
+
+/// An epoch that is closed and not settled.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    epoch: Epoch,
+    settled: oneshot::Receiver<Settled>,
+    // Outputs that are sent after the commit, with at_most_once.
+    after: Vec<Written>,
+}
+
+/// What woke the task.
+enum Event {
+    Settled(Settled),
+    Command(Option<Command>),
+    Input(Option<Input>),
+    Broadcast(tidemill_broker::Result<Delivery>),
+    Close,
+    Idle,
+    PassDue,
+    PassDone(
+        std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError>,
+    ),
+}
+
+impl Task {
+    /// Runs until told to stop, until every input has ended, or until something breaks.
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Input>,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Result<TaskEnd> {
+        let end = match self.work(&mut inbox, &mut commands).await {
+            Err(Error::Dropped) => Ok(TaskEnd::Dropped),
+            end => end,
+        };
+        // A committer that is gone waits for nobody.
+        let _ = self
+            .committer
+            .send(ToCommitter::End(self.settings.id))
+            .await;
+        // The inbox goes first, so that the intake does not wait on a task that takes no more.
+        drop(inbox);
+        if let Some(pass) = self.pass.take() {
+            // A pass that is given up is redone from the changelog, but its store is not ours to
+            // reopen before it has ended.
+            let _ = pass.await;
+        }
+        if end.is_ok() {
+            self.write_behind_now().await?;
+        }
+        let closed = self.state.close().await;
+        let end = end?;
+        closed.map_err(|source| Error::State {
+            task: self.settings.id,
+            source,
+        })?;
+        Ok(end)
+    }
+
+    async fn work(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Input>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<TaskEnd> {
+        loop {
+            if self.is_full() && self.in_flight.is_none() {
+                self.close().await?;
+            }
+            if self.settings.until_end && self.inputs.iter().all(|input| input.has_ended) {
+                return self.finish().await;
+            }
+            match self.wait(inbox, commands).await {
+                Event::Settled(settled) => {
+                    if let Some(end) = self.settle(settled).await? {
+                        return Ok(end);
+                    }
+                }
+                Event::Command(Some(Command::Restamp(generation))) => self.generation = generation,
+                Event::Command(Some(Command::Stop)) => return self.stop().await,
+                Event::Command(Some(Command::Abandon) | None) => return Ok(TaskEnd::Dropped),
+                Event::Input(Some(Input::Batch(batch))) => self.take(&batch).await?,
+                Event::Input(Some(Input::End(at, offset))) => self.note_end(&at, offset),
+                Event::Input(None) => return self.stop().await,
+                Event::Broadcast(delivery) => self.take_broadcast(delivery).await?,
+                Event::Close => self.close().await?,
+                Event::Idle => self.note_idle().await?,
+                Event::PassDue => self.begin_pass(),
+                Event::PassDone(done) => self.end_pass(done)?,
+            }
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Input>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Event {
+        let has_room = !self.is_full() && !self.is_state_full();
+        let close_at = match (&self.in_flight, self.open.since, self.settings.cut) {
+            (None, Some(since), Cut::Live) => Some(since + self.settings.commit.interval),
+            _ => None,
+        };
+        let idle_at = match self.settings.cut {
+            Cut::Live => self.inputs.iter().filter_map(InputPartition::idle_at).min(),
+            Cut::Lockstep => None,
+        };
+        let pass_at = match &self.pass {
+            Some(_) => None,
+            // State is waiting: now, not in a while.
+            None if self.is_state_full() => Some(Instant::now()),
+            None => Some(self.next_pass),
+        };
+        tokio::select! {
+            biased;
+            settled = settled(&mut self.in_flight) => Event::Settled(settled),
+            command = commands.recv() => Event::Command(command),
+            done = pass_done(&mut self.pass) => Event::PassDone(done),
+            () = at(close_at) => Event::Close,
+            () = at(pass_at) => Event::PassDue,
+            input = inbox.recv(), if has_room => Event::Input(input),
+            delivery = broadcast(&mut self.broadcast), if has_room => Event::Broadcast(delivery),
+            () = at(idle_at), if has_room => Event::Idle,
+        }
+    }
+
+    /// Whether the open epoch may take no more before the one in flight is settled.
+    fn is_full(&self) -> bool {
+        self.open.taken >= self.settings.commit.records
+            || self.sinks.iter().map(SinkWriter::bytes).sum::<usize>() + self.dead.bytes()
+                >= self.settings.commit.bytes
+    }
+
+    /// Whether more state is waiting to be written behind than may.
+    fn is_state_full(&self) -> bool {
+        self.state.dirty_bytes() > self.settings.dirty_bytes_max
+    }
+
+    /// Takes a batch of a co-partitioned input, cut where an epoch must end.
+    async fn take(&mut self, batch: &Batch) -> Result<()> {
+        let Some(index) = self.inputs.iter().position(|input| input.at == *batch.at()) else {
+            debug!(task = %self.settings.id, at = %batch.at(), "records of a foreign partition");
+            return Ok(());
+        };
+        self.take_from(index, batch).await
+    }
+
+    async fn take_from(&mut self, index: usize, batch: &Batch) -> Result<()> {
+        let mut from = 0;
+        while from < batch.len() || (batch.is_empty() && from == 0) {
+            let room = match self.settings.cut {
+                Cut::Live => batch.len(),
+                Cut::Lockstep => {
+                    let left = self.settings.commit.records.saturating_sub(self.open.taken);
+                    usize::try_from(left).unwrap_or(usize::MAX).max(1)
+                }
+            };
+            let to = batch.len().min(from + room);
+            if from == 0 && to == batch.len() {
+                self.process(index, batch).await?;
+            } else {
+                let next = if to < batch.len() {
+                    batch.get(to).offset
+                } else {
+                    batch.next()
+                };
+                self.process(index, &batch.slice(from..to, next)).await?;
+            }
+            from = to.max(1);
+            if from < batch.len() {
+                self.settle_in_flight().await?;
+                self.close().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a batch through the operators into the open epoch.
+    async fn process(&mut self, index: usize, batch: &Batch) -> Result<()> {
+        crash_point!("task.taken");
+        let input = &mut self.inputs[index];
+        if batch.next() <= input.next {
+            // Taken already: a consumer that was moved back delivers it again.
+            return Ok(());
+        }
+        let source = input.source;
+        let dead = &mut self.dead;
+        let mut rows = input.decode.decode(batch, &mut |record, poison| {
+            dead.poison(batch, record, &poison)
+        });
+        input.next = batch.next();
+        input.last_taken = Instant::now();
+        input.is_idle = false;
+        input.has_ended = false;
+        // Other partitions of a source that is read whole hold event time back.
+        let others = self
+            .inputs
+            .iter()
+            .enumerate()
+            .filter(|(other, input)| *other != index && input.source == source);
+        if let EventTime::At(limit) = least(others.map(|(_, input)| input.event_time())) {
+            for head in rows.heads_mut() {
+                head.watermark = head.watermark.min(limit.0);
+            }
+        }
+        self.open.since.get_or_insert_with(Instant::now);
+        self.open.taken += batch.len() as u64;
+        self.open.steps.taken(index, batch.next());
+        metrics::counter!("tidemill_records_taken_total").increment(batch.len() as u64);
+        let mut output = Output::default();
+        let task = self.settings.id;
+        let failed = |source| Error::State { task, source };
+        self.graph
+            .push(source, Arc::new(rows), &mut self.state, &mut output)
+            .await
+            .map_err(failed)?;
+        self.write_out(output);
+        self.advance(source).await?;
+        crash_point!("task.processed");
+        self.send_early().await
+    }
+
+    /// Moves the event time of a source on to where its partitions are.
+    async fn advance(&mut self, source: usize) -> Result<()> {
+        let partitions = self.inputs.iter().filter(|input| input.source == source);
+        let time = least(partitions.map(InputPartition::event_time));
+        self.advance_to(source, time).await
+    }
+
+    async fn advance_to(&mut self, source: usize, time: EventTime) -> Result<()> {
+        let mut output = Output::default();
+        let task = self.settings.id;
+        let failed = |source| Error::State { task, source };
+        self.graph
+            .advance(source, time, &mut self.state, &mut output)
+            .await
+            .map_err(failed)?;
+        self.write_out(output);
+        Ok(())
+    }
+
+    fn write_out(&mut self, output: Output) {
+        for (index, sink) in self.sinks.iter_mut().enumerate() {
+            let rows: Vec<&SinkRows> = output
+                .rows
+                .iter()
+                .filter(|rows| rows.sink == index)
+                .collect();
+            if !rows.is_empty() {
+                sink.write(&rows);
+            }
+        }
+        for (stage, dead) in &output.dead {
+            self.dead.row(stage, dead);
+        }
+        if output.dropped > 0 {
+            metrics::counter!("tidemill_records_dropped_total").increment(output.dropped);
+        }
+    }
+
+    fn take_written(&mut self) -> Vec<Written> {
+        let mut records = Vec::new();
+        for sink in &mut self.sinks {
+            sink.take(&mut records);
+        }
+        let dead = self.dead.take();
+        if !dead.is_empty() {
+            records.push((self.dead_letter_broker, dead));
+        }
+        records
+    }
+
+    /// With at_least_once: sends what arose, unless the clock decided it; that waits for its
+    /// control record.
+    async fn send_early(&mut self) -> Result<()> {
+        if self.settings.guarantee != Guarantee::AtLeastOnce || self.open.steps.has_decision() {
+            return Ok(());
+        }
+        let records = self.take_written();
+        self.produce(records).await
+    }
+
+    async fn produce(&mut self, mut records: Vec<Written>) -> Result<()> {
+        while let Some((broker, _)) = records.first() {
+            let broker = *broker;
+            let (now, later) = records.into_iter().partition(|(of, _)| *of == broker);
+            let now: Vec<Written> = now;
+            let sets = now.into_iter().map(|(_, set)| set).collect();
+            produce(&*self.brokers[broker], sets).await?;
+            records = later;
+        }
+        Ok(())
+    }
+
+    fn note_end(&mut self, at: &TopicPartition, offset: tidemill_broker::Offset) {
+        if let Some(input) = self.inputs.iter_mut().find(|input| input.at == *at) {
+            input.has_ended = offset >= input.next;
+        }
+    }
+
+    async fn take_broadcast(&mut self, delivery: tidemill_broker::Result<Delivery>) -> Result<()> {
+        match delivery {
+            Ok(Delivery::Records(batch)) => self.take(&batch).await,
+            Ok(Delivery::End { partition, offset }) => {
+                self.note_end(&partition, offset);
+                Ok(())
+            }
+            Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => Ok(()),
+            Ok(Delivery::Lost { partitions }) => Err(Error::OtherLog {
+                at: partitions
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| self.settings.changelog.clone()),
+                what: "it was deleted".into(),
+            }),
+            Err(error) if error.is_transient() => {
+                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
+                Ok(())
+            }
+            Err(error) => Err(error).doing(|| "cannot read a broadcast input".into()),
+        }
+    }
+
+    /// The clock says that inputs are idle.
+    async fn note_idle(&mut self) -> Result<()> {
+        let now = Instant::now();
+        for index in 0..self.inputs.len() {
+            let input = &mut self.inputs[index];
+            if input.idle_at().is_some_and(|at| at <= now) {
+                input.is_idle = true;
+                let source = input.source;
+                self.open.since.get_or_insert(now);
+                self.open.steps.decided(Step::Idle {
+                    input: index as u32,
+                });
+                self.advance(source).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the open epoch and hands it to the committer.
+    async fn close(&mut self) -> Result<()> {
+        if self.open.since.is_none() && self.settings.cut == Cut::Live {
+            return Ok(());
+        }
+        let task = self.settings.id;
+        let failed = |source| Error::State { task, source };
+        for input in &self.inputs {
+            let time = Postcard((input.decode.watermark().0, input.is_idle));
+            let key = input.time_key();
+            if self.times.get(&key).map_err(|error| failed(error.into()))? != Some(&time) {
+                self.times
+                    .insert(&key, time)
+                    .map_err(|error| failed(error.into()))?;
+            }
+        }
+        let epoch = self.marker.epoch.next();
+        let mut tables: Vec<&mut dyn Stateful> = vec![&mut self.times];
+        tables.extend(
+            self.graph
+                .nodes
+                .iter_mut()
+                .flat_map(|node| node.operator.tables()),
+        );
+        let delta = self.state.close_epoch(epoch, &mut tables).map_err(failed)?;
+        crash_point!("task.closed");
+
+        let sequences = self.sinks.iter().flat_map(|sink| {
+            let count = |(partition, count): (usize, &u64)| {
+                (sink.name.to_string(), partition as u32, *count)
+            };
+            sink.sequences
+                .iter()
+                .enumerate()
+                .map(count)
+                .collect::<Vec<_>>()
+        });
+        self.marker.epoch = epoch;
+        self.marker.inputs = self.inputs.iter().map(InputPartition::position).collect();
+        self.marker.sequences = sequences.collect();
+        self.marker.digest = delta.digest();
+
+        let control = self.open.steps.take(
+            epoch,
+            &self.settings.control,
+            &self.marker.task,
+            self.inputs.len(),
+        );
+        let offsets = self.settings.group.clone().map(|group| EpochOffsets {
+            group,
+            generation: self.generation.clone(),
+            next: self
+                .inputs
+                .iter()
+                .filter(|input| input.in_group)
+                .map(|input| (input.at.clone(), input.next))
+                .collect(),
+        });
+        let records = self.take_written();
+        // Into the transaction goes what can: the rest is sent before it, or after.
+        let (inside, outside): (Vec<Written>, Vec<Written>) = match self.settings.guarantee {
+            Guarantee::ExactlyOnce => records
+                .into_iter()
+                .partition(|(broker, _)| *broker == self.home),
+            // What the clock decided goes with its control record.
+            Guarantee::AtLeastOnce if control.is_some() => records
+                .into_iter()
+                .partition(|(broker, _)| *broker == self.home),
+            Guarantee::AtLeastOnce | Guarantee::AtMostOnce => (Vec::new(), records),
+        };
+        let after = match self.settings.guarantee {
+            Guarantee::AtMostOnce => outside,
+            Guarantee::ExactlyOnce | Guarantee::AtLeastOnce => {
+                self.produce(outside).await?;
+                Vec::new()
+            }
+        };
+        let open = std::mem::take(&mut self.open);
+        let (answer, settled) = oneshot::channel();
+        let closed = ClosedEpoch {
+            task,
+            records: inside.into_iter().map(|(_, set)| set).collect(),
+            delta,
+            control,
+            marker: self.marker.clone(),
+            changelog: self.settings.changelog.clone(),
+            offsets,
+            taken: open.taken,
+            opened: open.since.unwrap_or_else(Instant::now),
+        };
+        let submission = Box::new(Submission {
+            epoch: closed,
+            settled: answer,
+        });
+        let sent = self.committer.send(ToCommitter::Closed(submission)).await;
+        sent.map_err(|_| Error::Gone {
+            part: "the committer",
+        })?;
+        self.in_flight = Some(InFlight {
+            epoch,
+            settled,
+            after,
+        });
+        Ok(())
+    }
+
+    /// Takes note of what became of the epoch in flight. An end if the task cannot go on.
+    async fn settle(&mut self, settled: Settled) -> Result<Option<TaskEnd>> {
+        let Some(in_flight) = self.in_flight.take() else {
+            return Ok(None);
+        };
+        match settled {
+            Settled::Committed { changelog_next } => {
+                let task = self.settings.id;
+                self.state
+                    .committed(in_flight.epoch, changelog_next)
+                    .map_err(|source| Error::State { task, source })?;
+                crash_point!("task.committed");
+                self.produce(in_flight.after).await?;
+                Ok(None)
+            }
+            Settled::Dropped => Ok(Some(TaskEnd::Dropped)),
+            Settled::Refused(error) => {
+                Err(error).doing(|| format!("an epoch of task {} was refused", self.settings.id))
+            }
+        }
+    }
+
+    /// Waits until nothing is in flight.
+    async fn settle_in_flight(&mut self) -> Result<()> {
+        if self.in_flight.is_some() {
+            let settled = settled(&mut self.in_flight).await;
+            if let Some(TaskEnd::Dropped) = self.settle(settled).await? {
+                return Err(Error::Dropped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what is open and ends.
+    async fn stop(&mut self) -> Result<TaskEnd> {
+        self.settle_in_flight().await?;
+        if self.settings.cut == Cut::Live || !self.open.steps.is_empty() {
+            self.close().await?;
+        }
+        self.settle_in_flight().await?;
+        Ok(TaskEnd::Committed)
+    }
+
+    /// Every input has ended: fires what is open, commits and ends.
+    async fn finish(&mut self) -> Result<TaskEnd> {
+        while let Some(horizon) = self.graph.horizon() {
+            let before = self
+                .inputs
+                .iter()
+                .map(|input| input.decode.watermark())
+                .min();
+            for index in 0..self.inputs.len() {
+                let decode = &mut self.inputs[index].decode;
+                decode.restore(decode.watermark().max(horizon));
+            }
+            self.open.since.get_or_insert_with(Instant::now);
+            self.open.steps.decided(Step::Ended {
+                watermark: horizon.0,
+            });
+            for source in 0..self.graph.sources.len() {
+                self.advance(source).await?;
+            }
+            if before.is_some_and(|before| before >= horizon) {
+                break;
+            }
+        }
+        info!(task = %self.settings.id, "reached the end of every input");
+        self.stop().await
+    }
+
+    fn begin_pass(&mut self) {
+        self.next_pass = Instant::now() + WRITE_BEHIND_EVERY;
+        let write_behind = self.state.write_behind();
+        let broker = self.brokers[self.home].clone();
+        self.pass = Some(tokio::spawn(async move {
+            write_behind
+                .pass(|_| async move { broker.sync().await })
+                .await
+        }));
+    }
+
+    fn end_pass(
+        &mut self,
+        done: std::result::Result<
+            tidemill_state::Result<tidemill_state::Pass>,
+            tokio::task::JoinError,
+        >,
+    ) -> Result<()> {
+        self.pass = None;
+        match done {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(source)) => Err(Error::State {
+                task: self.settings.id,
+                source,
+            }),
+            Err(_) => Err(Error::Gone {
+                part: "writing behind",
+            }),
+        }
+    }
+
+    /// Writes behind once more, so that a restart has nothing to redo.
+    async fn write_behind_now(&mut self) -> Result<()> {
+        let broker = self.brokers[self.home].clone();
+        let pass = self
+            .state
+            .write_behind()
+            .pass(|_| async move { broker.sync().await })
+            .await;
+        pass.map(|_| ()).map_err(|source| Error::State {
+            task: self.settings.id,
+            source,
+        })
+    }
+}
+
+/// Produces records and waits for each to be acknowledged; transient failures are tried again,
+/// which may append twice.
+async fn produce(broker: &dyn Broker, records: Vec<RecordSet>) -> Result<()> {
+    let mut tries = 0;
+    let mut left = records;
+    loop {
+        match broker.produce(left.clone()).await {
+            Ok(acks) => {
+                let mut again = Vec::new();
+                for (set, acks) in left.into_iter().zip(acks) {
+                    let mut rest = RecordSet::new(set.at.clone());
+                    for (index, record) in set.iter().enumerate() {
+                        match acks.get(index) {
+                            Ok(_) => {}
+                            Err(error)
+                                if error.is_transient()
+                                    || error.class() == tidemill_broker::Class::UnknownOutcome =>
+                            {
+                                rest.push_ref(record);
+                            }
+                            Err(_) => {
+                                return acks
+                                    .into_result()
+                                    .map(|_| ())
+                                    .doing(|| format!("cannot write to {}", set.at));
+                            }
+                        }
+                    }
+                    if !rest.is_empty() {
+                        again.push(rest);
+                    }
+                }
+                if again.is_empty() {
+                    return Ok(());
+                }
+                left = again;
+            }
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error).doing(|| "cannot write outputs".into()),
+        }
+        tokio::time::sleep(super::epoch::pause_before_retry(tries)).await;
+        tries += 1;
+    }
+}
+
+async fn settled(in_flight: &mut Option<InFlight>) -> Settled {
+    match in_flight {
+        // A committer that goes without an answer has stopped on an error of its own.
+        Some(in_flight) => (&mut in_flight.settled).await.unwrap_or(Settled::Dropped),
+        None => std::future::pending().await,
+    }
+}
+
+async fn pass_done(
+    pass: &mut Option<Pass>,
+) -> std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError> {
+    match pass {
+        Some(pass) => pass.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn broadcast(consumer: &mut Option<Box<dyn Consumer>>) -> tidemill_broker::Result<Delivery> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,183 @@
+//! The topics of a pipeline: made where missing, checked where they are.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tidemill_broker::{
+    Broker, Cleanup, Error as BrokerError, Topic, TopicDescription, TopicIdentity, TopicSpec,
+};
+use tracing::info;
+
+use super::error::Doing;
+use super::recovery::{own_topic, retrying};
+use super::topology::SubTopology;
+use super::{Error, Result};
+use crate::config::Plan;
+use crate::config::plan::TopicPlan;
+
+/// How long the changelog's tombstones stay: longer than any store is used without having
+/// followed them.
+const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What was found of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceTopic {
+    pub(crate) partitions: u32,
+    pub(crate) identity: Option<TopicIdentity>,
+}
+
+/// All topics of a pipeline, there and fit.
+#[derive(Debug, Clone)]
+pub(crate) struct Topics {
+    /// By source.
+    pub(crate) sources: Vec<SourceTopic>,
+    /// Partitions by sink.
+    pub(crate) sinks: Vec<u32>,
+    pub(crate) dead_letter_partitions: u32,
+    pub(crate) changelog: Topic,
+    pub(crate) control: Topic,
+    /// Tasks of each sub-topology.
+    pub(crate) tasks: Vec<u32>,
+}
+
+impl Topics {
+    /// Makes what is missing and may be made, and checks the rest.
+    pub(crate) async fn prepare(
+        plan: &Plan,
+        topologies: &[SubTopology],
+        brokers: &[std::sync::Arc<dyn Broker>],
+        outputs: &dyn Broker,
+    ) -> Result<Self> {
+        let mut sources = Vec::with_capacity(plan.sources.len());
+        for source in &plan.sources {
+            let broker = &*brokers[source.topic.broker];
+            let found = match source.topic.partitions {
+                Some(partitions) => ensure(broker, &source.topic, partitions).await?,
+                None => describe(broker, &source.topic.topic)
+                    .await?
+                    .ok_or_else(|| Error::MissingTopic {
+                        topic: source.topic.topic.clone(),
+                        source_name: source.name.to_string(),
+                    })?,
+            };
+            if let Some(expected) = source
+                .topic
+                .partitions
+                .filter(|count| count.get() != found.partitions)
+            {
+                return Err(Error::PartitionCount {
+                    topic: source.topic.topic.clone(),
+                    found: found.partitions,
+                    expected: expected.get(),
+                    why: "the file says so".into(),
+                });
+            }
+            sources.push(SourceTopic {
+                partitions: found.partitions,
+                identity: found.identity,
+            });
+        }
+        let mut tasks = Vec::with_capacity(topologies.len());
+        for topology in topologies {
+            let first = topology.sources[0];
+            let expected = sources[first].partitions;
+            for &other in &topology.sources[1..] {
+                if sources[other].partitions != expected {
+                    return Err(Error::PartitionCount {
+                        topic: plan.sources[other].topic.topic.clone(),
+                        found: sources[other].partitions,
+                        expected,
+                        why: format!(
+                            "it is read together with `{}`",
+                            plan.sources[first].topic.topic
+                        ),
+                    });
+                }
+            }
+            tasks.push(expected);
+        }
+        let count = NonZeroU32::new(tasks.iter().sum()).unwrap_or(NonZeroU32::MIN);
+        let default =
+            NonZeroU32::new(tasks.first().copied().unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
+        let mut sinks = Vec::with_capacity(plan.sinks.len());
+        for sink in &plan.sinks {
+            let partitions = sink.topic.partitions.unwrap_or(default);
+            let broker = &*brokers[sink.topic.broker];
+            sinks.push(ensure(broker, &sink.topic, partitions).await?.partitions);
+        }
+        let partitions = plan.dead_letter.partitions.unwrap_or(default);
+        let dead_letter = &*brokers[plan.dead_letter.broker];
+        let dead_letter_partitions = ensure(dead_letter, &plan.dead_letter, partitions)
+            .await?
+            .partitions;
+
+        let changelog = own_topic(&plan.name, "changelog")?;
+        let control = own_topic(&plan.name, "control")?;
+        let own = |topic: &Topic, cleanup| TopicPlan {
+            broker: plan.home(),
+            topic: topic.clone(),
+            partitions: None,
+            cleanup,
+        };
+        let compacted = Cleanup::Compact {
+            tombstones: TOMBSTONES,
+        };
+        let found = ensure(outputs, &own(&changelog, compacted), count).await?;
+        if found.partitions != count.get() {
+            return Err(Error::PartitionCount {
+                topic: changelog,
+                found: found.partitions,
+                expected: count.get(),
+                why: "the pipeline's inputs have another number of partitions than when its state was written; `tidemill offsets reset` makes it start anew".into(),
+            });
+        }
+        ensure(outputs, &own(&control, Cleanup::default()), count).await?;
+        Ok(Self {
+            sources,
+            sinks,
+            dead_letter_partitions,
+            changelog,
+            control,
+            tasks,
+        })
+    }
+
+    /// The changelog's and control topic's partition of a task.
+    pub(crate) fn ordinal(&self, task: super::TaskId) -> u32 {
+        self.tasks[..task.sub_topology].iter().sum::<u32>() + task.partition
+    }
+}
+
+async fn describe(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicDescription>> {
+    match retrying(|| broker.describe_topic(topic)).await {
+        Ok(found) => Ok(Some(found)),
+        Err(BrokerError::UnknownTopic { .. }) => Ok(None),
+        Err(error) => Err(error).doing(|| format!("cannot look at topic `{topic}`")),
+    }
+}
+
+/// Makes a topic unless it is there.
+async fn ensure(
+    broker: &dyn Broker,
+    plan: &TopicPlan,
+    partitions: NonZeroU32,
+) -> Result<TopicDescription> {
+    if let Some(found) = describe(broker, &plan.topic).await? {
+        return Ok(found);
+    }
+    let spec = TopicSpec::new(plan.topic.clone(), partitions).cleanup(plan.cleanup);
+    match retrying(|| broker.create_topic(&spec)).await {
+        Ok(()) => info!(topic = %plan.topic, partitions, "created a topic"),
+        // Somebody else was faster.
+        Err(BrokerError::TopicExists { .. }) => {}
+        Err(error) => {
+            return Err(error).doing(|| format!("cannot create topic `{}`", plan.topic));
+        }
+    }
+    describe(broker, &plan.topic)
+        .await?
+        .ok_or_else(|| Error::MissingTopic {
+            topic: plan.topic.clone(),
+            source_name: plan.topic.to_string(),
+        })
+}
