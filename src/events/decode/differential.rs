@@ -255,15 +255,27 @@ fn topics() -> impl Strategy<Value = (Spec, Vec<Vec<u8>>)> {
             .iter()
             .map(|field| fitting(field.ty))
             .collect();
-        let record = (fitting, prop::option::weighted(0.25, surprises()));
+        let nested = select(vec![
+            "[]",
+            "{}",
+            "[ 1,[2]]",
+            "{\"a\":[{}]}",
+            "[[[]]]",
+            "[1,2,3,4]",
+            "[1,]",
+            "[\"]\",\"\\u00\"]",
+            "[\"]\"]",
+        ]);
+        let record = (fitting, nested, prop::option::weighted(0.25, surprises()));
         let shape = (
             Just((0..NAMES.len()).collect::<Vec<_>>()).prop_shuffle(),
             4..=NAMES.len(),
             select(vec!["", "", " ", "\n  "]),
+            any::<bool>(),
         );
         (Just(spec), shape, prop::collection::vec(record, 6..16)).prop_map(
-            |(spec, (order, count, space), records)| {
-                let payloads = records.into_iter().map(|(values, surprise)| {
+            |(spec, (order, count, space, nests), records)| {
+                let payloads = records.into_iter().map(|(values, nested, surprise)| {
                     let mut space = space;
                     let mut members: Vec<_> = order
                         .iter()
@@ -277,6 +289,9 @@ fn topics() -> impl Strategy<Value = (Spec, Vec<Vec<u8>>)> {
                         .collect();
                     if spec.system {
                         members.insert(0, ("eventType".into(), "\"Tick\"".into()));
+                    }
+                    if nests {
+                        members.insert(2, ("nested".into(), nested.into()));
                     }
                     if let Some(surprise) = &surprise {
                         apply(surprise, &mut members, &mut space);
@@ -319,6 +334,11 @@ proptest! {
             }
         }
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
     fn the_strict_reader_agrees_with_the_values_of_serde_json((spec, payloads) in topics()) {

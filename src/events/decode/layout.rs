@@ -5,8 +5,11 @@
 //! and each value is of the same form; it then says what the strict reader would have read. What a
 //! layout cannot tell apart from a refusal it does not match.
 
+use serde_json::value::RawValue;
+
 use super::scan::{self, Minute, PAD};
-use super::{Spec, Target};
+use super::strict::check_nested;
+use super::{Limits, Spec, Target};
 use crate::events::time::in_range;
 use crate::events::{Text, Type};
 
@@ -31,6 +34,7 @@ enum Form {
     SkipText,
     SkipNumber,
     SkipTruth,
+    SkipNested,
     End,
 }
 
@@ -125,11 +129,11 @@ impl Layout {
                 if layout.steps.len() == STEPS_MAX {
                     return None;
                 }
-                literal = at + value_len(&payload[at..], first)?;
+                literal = at + value_len(&payload[at..], first, &spec.limits)?;
                 at = literal + usize::from(first == b'"');
             } else {
                 let quotes = usize::from(first == b'"');
-                at += quotes + value_len(&payload[at + quotes..], first)? + quotes;
+                at += quotes + value_len(&payload[at + quotes..], first, &spec.limits)? + quotes;
             }
             at = skip_space(payload, at);
             match payload.get(at)? {
@@ -149,7 +153,7 @@ impl Layout {
         &self,
         payload: &[u8],
         base: u32,
-        string_max: usize,
+        limits: &Limits,
         minute: &mut Minute,
         slots: &mut [i64],
     ) -> Option<()> {
@@ -162,7 +166,7 @@ impl Layout {
             match step.form {
                 Form::Text(slot) => {
                     let end = scan::text(payload, at)?;
-                    if end - at > string_max {
+                    if end - at > limits.string {
                         return None;
                     }
                     let (start, stop) = (base + at as u32, base + end as u32);
@@ -191,13 +195,14 @@ impl Layout {
                 }
                 Form::SkipText => {
                     let end = scan::text(payload, at)?;
-                    if end - at > string_max {
+                    if end - at > limits.string {
                         return None;
                     }
                     at = end;
                 }
                 Form::SkipNumber => at = scan::skip_number(payload, at)?,
                 Form::SkipTruth => at = scan::truth(payload, at)?.1,
+                Form::SkipNested => at += nested_len(payload.get(at..)?, limits)?,
                 Form::End => return (at + PAD == payload.len()).then_some(()),
             }
         }
@@ -213,7 +218,9 @@ impl Form {
             | Self::Truth(slot)
             | Self::Instant(slot)
             | Self::Millis(slot) => Some(slot),
-            Self::SkipText | Self::SkipNumber | Self::SkipTruth | Self::End => None,
+            Self::SkipText | Self::SkipNumber | Self::SkipTruth | Self::SkipNested | Self::End => {
+                None
+            }
         }
     }
 }
@@ -234,6 +241,7 @@ impl Spec {
             (b'"', None) => Form::SkipText,
             (b't' | b'f', None) => Form::SkipTruth,
             (b'-' | b'0'..=b'9', None) => Form::SkipNumber,
+            (b'{' | b'[', None) => Form::SkipNested,
             (b'"', Some((slot, Type::Text))) => Form::Text(slot),
             (b'"', Some((slot, Type::Time))) => Form::Instant(slot),
             (b't' | b'f', Some((slot, Type::Bool))) => Form::Truth(slot),
@@ -259,13 +267,22 @@ fn after(byte: u8, payload: &[u8], at: usize) -> Option<usize> {
     (*payload.get(at)? == byte).then_some(at + 1)
 }
 
-/// Bytes of a scalar that begins with `first`, without its quotes.
-fn value_len(value: &[u8], first: u8) -> Option<usize> {
+/// Bytes of a value that begins with `first`; of a string, without its quotes.
+fn value_len(value: &[u8], first: u8, limits: &Limits) -> Option<usize> {
     let end = |byte: &u8| matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
     match first {
         // A text with escapes is nothing to predict from.
         b'"' => memchr::memchr2(b'"', b'\\', value).filter(|&end| value[end] == b'"'),
-        b'{' | b'[' => None,
+        b'{' | b'[' => nested_len(value, limits),
         _ => value.iter().position(end),
     }
+}
+
+/// Bytes of the object or array that `bytes` begin with; `None` if it is not JSON or beyond the
+/// limits.
+fn nested_len(bytes: &[u8], limits: &Limits) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
+    let raw = values.next()?.ok()?.get().as_bytes();
+    check_nested(limits, raw, 0).ok()?;
+    Some(raw.len())
 }

@@ -265,7 +265,7 @@ impl JsonDecoder {
                 &self.padded
             }
         };
-        let string_max = self.spec.limits.string;
+        let limits = &self.spec.limits;
         for turn in 0..self.layouts.len() {
             // The last one first, then the others.
             let at = match turn {
@@ -280,10 +280,7 @@ impl JsonDecoder {
             }
             self.dirty |= layout.present;
             let (minute, slots) = (&mut self.minute, &mut self.slots);
-            if layout
-                .read(payload, start, string_max, minute, slots)
-                .is_some()
-            {
+            if layout.read(payload, start, limits, minute, slots).is_some() {
                 layout.hits = layout.hits.saturating_add(1);
                 self.last = at;
                 return Some(layout.present);
@@ -303,14 +300,8 @@ impl JsonDecoder {
         self.padded.extend_from_slice(payload);
         self.padded.resize(payload.len() + PAD, 0);
         let mut slots = vec![0; self.slots.len()];
-        let string_max = self.spec.limits.string;
-        let read = layout.read(
-            &self.padded,
-            start,
-            string_max,
-            &mut self.minute,
-            &mut slots,
-        );
+        let limits = &self.spec.limits;
+        let read = layout.read(&self.padded, start, limits, &mut self.minute, &mut slots);
         if read.is_none() || layout.present != present || slots != self.slots {
             return;
         }

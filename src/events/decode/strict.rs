@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Spec, Target, VERSION_MAX};
+use super::{Limits, Spec, Target, VERSION_MAX};
 use crate::events::time::{TimeError, in_range, parse_time};
 use crate::events::{Poison, Rows, Text, Type, class};
 use crate::market::decimal::{ParseError, parse_exact, parse_rounded};
@@ -92,7 +92,7 @@ impl<'a> Strict<'a> {
     }
 
     fn member(&mut self, target: Target, raw: &'a str, at: usize) -> Result<(), Poison> {
-        self.check_bounds(raw, at)?;
+        check_bounds(&self.spec.limits, raw, at)?;
         match target {
             Target::Unknown => Ok(()),
             Target::EventType => {
@@ -182,65 +182,6 @@ impl<'a> Strict<'a> {
         let message = format!("byte {at}: another `eventType` than `{name}`");
         Err(Poison::new(class::EVENT_TYPE, message))
     }
-
-    /// Holds a value, which is JSON, to the limits on depth, strings and arrays.
-    fn check_bounds(&self, raw: &str, at: usize) -> Result<(), Poison> {
-        let limits = &self.spec.limits;
-        match raw.as_bytes().first() {
-            // Its quotes do not count.
-            Some(b'"') if raw.len() - 2 > limits.string => Err(too_long(at, limits.string)),
-            Some(b'{' | b'[') => self.check_nested(raw.as_bytes(), at),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_nested(&self, raw: &[u8], base: usize) -> Result<(), Poison> {
-        let limits = &self.spec.limits;
-        // Commas seen at each open level; `None` for objects.
-        let mut open: Vec<Option<usize>> = Vec::new();
-        let mut at = 0;
-        while let Some(&byte) = raw.get(at) {
-            match byte {
-                b'"' => {
-                    let start = at + 1;
-                    at = start;
-                    while let Some(&byte) = raw.get(at)
-                        && byte != b'"'
-                    {
-                        at += if byte == b'\\' { 2 } else { 1 };
-                    }
-                    if at - start > limits.string {
-                        return Err(too_long(base + start - 1, limits.string));
-                    }
-                }
-                b'{' | b'[' => {
-                    open.push((byte == b'[').then_some(0));
-                    // The event itself is one level.
-                    if open.len() + 1 > limits.depth {
-                        let (at, depth) = (base + at, limits.depth);
-                        let message = format!("byte {at}: nested deeper than {depth} levels");
-                        return Err(Poison::new(class::DEPTH, message));
-                    }
-                }
-                b'}' | b']' => {
-                    open.pop();
-                }
-                b',' => {
-                    if let Some(Some(commas)) = open.last_mut() {
-                        *commas += 1;
-                        if *commas >= limits.array {
-                            let (at, array) = (base + at, limits.array);
-                            let message = format!("byte {at}: array of more than {array} elements");
-                            return Err(Poison::new(class::ARRAY, message));
-                        }
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        Ok(())
-    }
 }
 
 impl<'de> Visitor<'de> for &mut Strict<'de> {
@@ -309,6 +250,64 @@ fn check_version(raw: &str, at: usize) -> Result<(), Poison> {
             Err(Poison::new(class::VERSION, message))
         }
     }
+}
+
+/// Holds a value, which is JSON, to the limits on depth, strings and arrays.
+fn check_bounds(limits: &Limits, raw: &str, at: usize) -> Result<(), Poison> {
+    match raw.as_bytes().first() {
+        // Its quotes do not count.
+        Some(b'"') if raw.len() - 2 > limits.string => Err(too_long(at, limits.string)),
+        Some(b'{' | b'[') => check_nested(limits, raw.as_bytes(), at),
+        _ => Ok(()),
+    }
+}
+
+/// As [`check_bounds`], for an object or array.
+pub(super) fn check_nested(limits: &Limits, raw: &[u8], base: usize) -> Result<(), Poison> {
+    // Commas seen at each open level; `None` for objects.
+    let mut open: Vec<Option<usize>> = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = raw.get(at) {
+        match byte {
+            b'"' => {
+                let start = at + 1;
+                at = start;
+                while let Some(&byte) = raw.get(at)
+                    && byte != b'"'
+                {
+                    at += if byte == b'\\' { 2 } else { 1 };
+                }
+                if at - start > limits.string {
+                    return Err(too_long(base + start - 1, limits.string));
+                }
+            }
+            b'{' | b'[' => {
+                open.push((byte == b'[').then_some(0));
+                // The event itself is one level.
+                if open.len() + 1 > limits.depth {
+                    let (at, depth) = (base + at, limits.depth);
+                    let message = format!("byte {at}: nested deeper than {depth} levels");
+                    return Err(Poison::new(class::DEPTH, message));
+                }
+            }
+            b'}' | b']' => {
+                open.pop();
+            }
+            b',' => {
+                if let Some(Some(commas)) = open.last_mut() {
+                    *commas += 1;
+                    if *commas >= limits.array {
+                        let (at, array) = (base + at, limits.array);
+                        let message = format!("byte {at}: array of more than {array} elements");
+                        return Err(Poison::new(class::ARRAY, message));
+                    }
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(())
 }
 
 /// What stands between the quotes of a JSON string; `None` for other values.
