@@ -36,6 +36,11 @@ impl TableId {
         Bytes::copy_from_slice(&self.0.to_be_bytes())
     }
 
+    /// What the stored keys of a user key start with; of a value, its whole stored key.
+    pub fn key(self, kind: Kind, user: &[u8]) -> Bytes {
+        encoded(kind, self, user)
+    }
+
     /// The table that a stored key belongs to, and the rest of the key.
     pub fn split(key: &[u8]) -> Option<(Self, &[u8])> {
         let (table, rest) = key.split_first_chunk()?;
@@ -59,6 +64,13 @@ pub enum Kind {
     Map,
     /// Elements in the order in which they were pushed.
     Deque,
+}
+
+impl Kind {
+    /// Takes what follows the table in a stored key apart: the user key, and the element in it.
+    pub fn split(self, rest: &[u8]) -> Option<(&[u8], &[u8])> {
+        decode(self, rest)
+    }
 }
 
 impl fmt::Display for Kind {

@@ -342,10 +342,7 @@ impl State {
                 .store
                 .scan(prefix.clone(), after.clone(), limit)
                 .await?;
-            let below_end = match below.last() {
-                Some((key, _)) if below.len() == limit => Some(key.clone()),
-                _ => None,
-            };
+            let below_end = below.last().map(|(key, _)| key.clone());
             // Beyond the nearer end one of the two has not told everything.
             let end = match (above_end, below_end) {
                 (Some(above), Some(below)) => Some(above.min(below)),
@@ -489,12 +486,17 @@ impl State {
     ///
     /// If the store cannot be read, or its registry is damaged.
     pub async fn stored_tables(store: &dyn StateStore) -> Result<Vec<(TableId, TableSpec)>> {
-        let page = store
-            .scan(TableId::REGISTRY.prefix(), None, usize::from(u16::MAX))
-            .await?;
-        page.iter()
-            .map(|(key, value)| read_entry(&key.slice(2..), value))
-            .collect()
+        let (mut tables, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.scan(TableId::REGISTRY.prefix(), after, PAGE).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(tables);
+            };
+            after = Some(last.clone());
+            for (key, value) in &page {
+                tables.push(read_entry(&key.slice(2..), value)?);
+            }
+        }
     }
 
     /// Closes the store. What was not written behind is redone from the changelog when it is opened again; a

@@ -90,7 +90,8 @@ pub trait StateStore: fmt::Debug + Send + Sync + 'static {
     /// The values of keys, in their order.
     async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>>;
 
-    /// Up to `limit` elements whose key starts with `prefix`, in key order, beginning after the key `after`.
+    /// Up to `limit` elements whose key starts with `prefix`, in key order, beginning after the key `after`. A page
+    /// may be shorter than what is left; only an empty one is the end.
     async fn scan(&self, prefix: Bytes, after: Option<Bytes>, limit: usize) -> Result<Page>;
 
     /// All elements under each prefix, in key order.

@@ -59,6 +59,16 @@ impl WriteBehind {
         E: Into<Source>,
     {
         let _pass = self.shared.pass.lock().await;
+        self.pass_locked(durable).await
+    }
+
+    /// A pass, for who holds the lock.
+    pub(crate) async fn pass_locked<F, D, E>(&self, durable: F) -> Result<Pass>
+    where
+        F: FnOnce(Epoch) -> D,
+        D: Future<Output = Result<(), E>>,
+        E: Into<Source>,
+    {
         let (store, options) = (&self.shared.store, &self.shared.options);
         let (target, note) = {
             let mut overlay = self.shared.overlay();

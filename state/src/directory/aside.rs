@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::directory::{ENGINE, create_dir, sync_dir};
+use crate::directory::{ENGINE, RESTORING, create_dir, sync_dir};
 use crate::{Error, Result, SetAside};
 
 /// Moves what a store's directory holds into `aside-N` within it, with a file `why`. Nothing is deleted. The
@@ -27,7 +27,7 @@ pub fn set_aside(dir: &Path, why: &str) -> Result<SetAside> {
     std::fs::write(&reason, format!("{why}\n")).map_err(Error::io("write", &reason))?;
     // The engine's files first: what is left is then an empty store, whenever this is interrupted.
     let note_is_damaged = super::NoteFile::open(dir).is_err();
-    let names = [ENGINE, "identity.json"]
+    let names = [ENGINE, "identity.json", RESTORING]
         .into_iter()
         .chain(note_is_damaged.then_some("note"));
     for name in names {

@@ -92,18 +92,23 @@ fn delete_interrupted_snapshots(dir: &Path) -> Result<()> {
 }
 
 impl Engine {
-    /// Takes the opened parts, and looks whether they can be read.
+    /// Takes the opened parts, and clears up after an interrupted pass.
     pub(super) fn new(dir: &Path, lock: Lock, note: NoteFile, db: sled::Db) -> Result<Self> {
         let path = dir.join(ENGINE);
         let db_path = path.join("db");
         let db_file = File::open(&db_path).map_err(Error::io("open", &db_path))?;
-        Ok(Self {
+        let engine = Self {
             db,
             db_file,
             note,
             path,
             _lock: lock,
-        })
+        };
+        let whole = engine.stored()?.map(|stored| stored.epoch);
+        if engine.note().newest > whole {
+            engine.sweep()?;
+        }
+        Ok(engine)
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
@@ -117,7 +122,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Page> {
+    pub(super) fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Page> {
         let prefix = layout::element_key(prefix);
         let elements = match after.map(layout::element_key) {
             Some(after) if after >= prefix => {
@@ -129,6 +140,7 @@ impl Engine {
             _ => self.db.range(prefix.clone()..),
         };
         let mut page = Page::new();
+        let mut bytes = 0;
         for element in elements.take(limit) {
             let (key, stored) = element.map_err(|error| self.failed("read", error))?;
             if !key.starts_with(&prefix) {
@@ -136,7 +148,11 @@ impl Engine {
             }
             let key = Bytes::copy_from_slice(key.get(1..).unwrap_or_default());
             let value = self.value(&key, &stored)?;
+            bytes += key.len() + value.len();
             page.push((key, value));
+            if bytes >= bytes_max {
+                break;
+            }
         }
         Ok(page)
     }
@@ -155,37 +171,68 @@ impl Engine {
 
     fn write_one(&self, Change { key, value }: &Change) -> sled::Result<()> {
         let element = layout::element_key(key);
-        let is_long = value.as_ref().is_some_and(|value| value.len() > WHOLE_MAX);
-        let was_long = self
-            .db
-            .get(&element)?
-            .is_some_and(|stored| !matches!(layout::head(&stored), Ok(Head::Whole(_))));
-        // Chunks before the head, in both directions: a head under which chunks are missing is written again
-        // after a crash, because its epoch was not stored; chunks without a head would never be found.
-        if is_long || was_long {
-            let prefix = layout::chunks_prefix(key);
-            let mut index = 0;
-            if let Some(value) = value.as_ref().filter(|_| is_long) {
-                for chunk in value.chunks(WHOLE_MAX) {
-                    self.db.insert(layout::chunk_key(&prefix, index), chunk)?;
-                    index += 1;
-                }
-            }
-            let rest = layout::chunk_key(&prefix, index);
-            for chunk in self.db.range(rest..).keys() {
-                let chunk = chunk?;
-                if !chunk.starts_with(&prefix) {
-                    break;
-                }
-                self.db.remove(chunk)?;
+        let before = self.db.get(&element)?;
+        let before = before.as_deref().map(layout::head).and_then(Result::ok);
+        let before = match before {
+            Some(Head::Chunked { generation, .. }) => Some(generation),
+            _ => None,
+        };
+        let long = value.as_ref().filter(|value| value.len() > WHOLE_MAX);
+        let prefix = layout::chunks_prefix(key);
+        let generation = before.map_or(0, |generation| generation.wrapping_add(1));
+        let mut chunks = 0;
+        if let Some(value) = long {
+            for chunk in value.chunks(WHOLE_MAX) {
+                self.db
+                    .insert(layout::chunk_key(&prefix, generation, chunks), chunk)?;
+                chunks += 1;
             }
         }
         match value {
-            Some(value) if is_long => self.db.insert(element, layout::chunked(value))?,
+            Some(value) if chunks > 0 => self
+                .db
+                .insert(element, layout::chunked(value, generation))?,
             Some(value) => self.db.insert(element, layout::whole(value))?,
             None => self.db.remove(element)?,
         };
+        if chunks > 0 || before.is_some() {
+            self.remove_chunks(&prefix, |_, at, index| at == generation && index < chunks)?;
+        }
         Ok(())
+    }
+
+    /// Removes the chunks under a prefix that are not to be kept.
+    fn remove_chunks(
+        &self,
+        prefix: &[u8],
+        keep: impl Fn(&[u8], u32, u32) -> bool,
+    ) -> sled::Result<()> {
+        for chunk in self.db.scan_prefix(prefix).keys() {
+            let chunk = chunk?;
+            let kept = layout::split_chunk_key(&chunk)
+                .is_some_and(|(key, generation, index)| keep(key, generation, index));
+            if !kept {
+                self.db.remove(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the chunks that no head names: an interrupted pass leaves some.
+    fn sweep(&self) -> Result<()> {
+        let named = |key: &[u8], at: u32, index: u32| match self.db.get(layout::element_key(key)) {
+            Ok(Some(head)) => match layout::head(&head) {
+                Ok(Head::Chunked {
+                    generation, chunks, ..
+                }) => at == generation && index < chunks,
+                _ => false,
+            },
+            Ok(None) => false,
+            // Found out by who reads it.
+            Err(_) => true,
+        };
+        self.remove_chunks(b"c", named)
+            .map_err(|error| self.failed("sweep", error))
     }
 
     /// Flushes, then syncs for real.
@@ -239,16 +286,20 @@ impl Engine {
     fn value(&self, key: &[u8], stored: &[u8]) -> Result<Bytes> {
         let damaged = |what: String| Error::damaged(&self.path, what);
         let head = layout::head(stored).map_err(|error| damaged(error.to_string()))?;
-        let (chunks, bytes) = match head {
+        let (generation, chunks, bytes) = match head {
             Head::Whole(value) => return Ok(Bytes::copy_from_slice(value)),
-            Head::Chunked { chunks, bytes } => (chunks, bytes),
+            Head::Chunked {
+                generation,
+                chunks,
+                bytes,
+            } => (generation, chunks, bytes),
         };
         let prefix = layout::chunks_prefix(key);
         let mut value = Vec::new();
         for index in 0..chunks {
             let chunk = self
                 .db
-                .get(layout::chunk_key(&prefix, index))
+                .get(layout::chunk_key(&prefix, generation, index))
                 .map_err(|error| self.failed("read", error))?
                 .ok_or_else(|| damaged(format!("a value misses chunk {index} of {chunks}")))?;
             value.extend_from_slice(&chunk);

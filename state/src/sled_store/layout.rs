@@ -3,10 +3,11 @@
 //! | Key | Value |
 //! | --- | --- |
 //! | `s` | how far the store has followed the log: format (1 byte), epoch (8), changelog offset (8), digest (16) |
-//! | `k`, key | 0, value; or, if that is longer than [`WHOLE_MAX`], 1, number of chunks (4), length of the value (8) |
-//! | `c`, length of the key (2), key, index (4) | one chunk of a value |
+//! | `k`, key | 0, value; or, if that is longer than [`WHOLE_MAX`], 1, generation (4), number of chunks (4), length of the value (8) |
+//! | `c`, length of the key (2), key, generation (4), index (4) | one chunk of a value |
 //!
-//! All numbers are big endian.
+//! All numbers are big endian. A new value goes into a new generation before its head names it, so a head never
+//! names chunks that are not there, whenever the writing stops.
 
 use crate::{DecodeError, Digest, Epoch, Stored};
 
@@ -26,8 +27,12 @@ pub(super) const STORED: &[u8] = b"s";
 pub(super) enum Head<'a> {
     /// The value.
     Whole(&'a [u8]),
-    /// It lies in so many chunks, and is so long.
-    Chunked { chunks: u32, bytes: u64 },
+    /// It lies in so many chunks of that generation, and is so long.
+    Chunked {
+        generation: u32,
+        chunks: u32,
+        bytes: u64,
+    },
 }
 
 pub(super) fn element_key(key: &[u8]) -> Vec<u8> {
@@ -47,9 +52,10 @@ pub(super) fn chunks_prefix(key: &[u8]) -> Vec<u8> {
     out
 }
 
-pub(super) fn chunk_key(prefix: &[u8], index: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(prefix.len() + 4);
+pub(super) fn chunk_key(prefix: &[u8], generation: u32, index: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(prefix.len() + 8);
     out.extend_from_slice(prefix);
+    out.extend_from_slice(&generation.to_be_bytes());
     out.extend_from_slice(&index.to_be_bytes());
     out
 }
@@ -61,8 +67,22 @@ pub(super) fn whole(value: &[u8]) -> Vec<u8> {
     out
 }
 
-pub(super) fn chunked(value: &[u8]) -> Vec<u8> {
+/// Takes the key of a chunk apart: the element's key, the generation, the index.
+pub(super) fn split_chunk_key(stored: &[u8]) -> Option<(&[u8], u32, u32)> {
+    let (length, rest) = stored.strip_prefix(b"c")?.split_first_chunk::<2>()?;
+    let (key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let (generation, index) = rest.split_first_chunk::<4>()?;
+    let index = <[u8; 4]>::try_from(index).ok()?;
+    Some((
+        key,
+        u32::from_be_bytes(*generation),
+        u32::from_be_bytes(index),
+    ))
+}
+
+pub(super) fn chunked(value: &[u8], generation: u32) -> Vec<u8> {
     let mut out = vec![CHUNKED];
+    out.extend_from_slice(&generation.to_be_bytes());
     out.extend_from_slice(&chunks_of(value.len()).to_be_bytes());
     out.extend_from_slice(&(value.len() as u64).to_be_bytes());
     out
@@ -77,16 +97,16 @@ pub(super) fn head(stored: &[u8]) -> Result<Head<'_>, DecodeError> {
     match stored.split_first() {
         Some((&WHOLE, value)) => Ok(Head::Whole(value)),
         Some((&CHUNKED, rest)) => {
-            let split = rest.split_first_chunk::<4>();
-            match split
-                .and_then(|(chunks, bytes)| Some((*chunks, <[u8; 8]>::try_from(bytes).ok()?)))
-            {
-                Some((chunks, bytes)) => Ok(Head::Chunked {
-                    chunks: u32::from_be_bytes(chunks),
-                    bytes: u64::from_be_bytes(bytes),
-                }),
-                None => Err(DecodeError::new("the head of a chunked value is cut short")),
-            }
+            let parts = || {
+                let (generation, rest) = rest.split_first_chunk::<4>()?;
+                let (chunks, bytes) = rest.split_first_chunk::<4>()?;
+                Some(Head::Chunked {
+                    generation: u32::from_be_bytes(*generation),
+                    chunks: u32::from_be_bytes(*chunks),
+                    bytes: u64::from_be_bytes(<[u8; 8]>::try_from(bytes).ok()?),
+                })
+            };
+            parts().ok_or_else(|| DecodeError::new("the head of a chunked value is cut short"))
         }
         Some((kind, _)) => Err(DecodeError::new(format!("a value has kind {kind}"))),
         None => Err(DecodeError::new("a value has no head")),
@@ -126,12 +146,15 @@ mod tests {
     fn heads_and_records_survive_and_damaged_ones_are_refused() {
         assert_eq!(head(&whole(b"v")), Ok(Head::Whole(b"v")));
         let long = vec![7; 3 * WHOLE_MAX + 1];
+        let stored = chunked(&long, 5);
+        let found = head(&stored).unwrap();
         assert_eq!(
-            head(&chunked(&long)),
-            Ok(Head::Chunked {
+            found,
+            Head::Chunked {
+                generation: 5,
                 chunks: 4,
                 bytes: long.len() as u64
-            })
+            }
         );
         assert!(head(&[]).is_err() && head(&[1, 0]).is_err() && head(&[9]).is_err());
         let stored = Stored {
@@ -147,6 +170,9 @@ mod tests {
     #[test]
     fn chunks_of_one_key_are_not_under_the_prefix_of_another() {
         let (a, ab) = (chunks_prefix(b"a"), chunks_prefix(b"ab"));
-        assert!(!chunk_key(&ab, 0).starts_with(&a));
+        let chunk = chunk_key(&ab, 3, 1);
+        assert!(!chunk.starts_with(&a));
+        assert_eq!(split_chunk_key(&chunk), Some((&b"ab"[..], 3, 1)));
+        assert_eq!(split_chunk_key(&chunk[..6]), None);
     }
 }

@@ -19,11 +19,14 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::directory::{ENGINE, Lock, NoteFile, StoredIdentity, create_dir, set_aside};
+use crate::directory::{ENGINE, Lock, NoteFile, RESTORING, StoredIdentity, create_dir, set_aside};
 use crate::store::{Identity, Page, SetAside};
 use crate::{Change, Error, Note, Result, StateStore, StoreInfo, Stored};
 use engine::Engine;
 use worker::Worker;
+
+/// Bytes after which a page of a scan ends, so that long values do not fill the memory.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// How a [`SledStore`] is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,17 @@ pub struct SledStore {
     info: StoreInfo,
 }
 
+/// What becomes of a store that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It is set aside.
+    Replace,
+    /// It is reported.
+    Strict,
+    /// It is reported; and that a savepoint is being restored is as it should be.
+    Restore,
+}
+
 impl SledStore {
     /// Opens the store, or creates it. One that cannot be used is set aside and an empty one takes its place: then
     /// [`StoreInfo::set_aside`] says where it is and why.
@@ -64,7 +78,7 @@ impl SledStore {
     /// If it is in use, newer than this version, or somebody else's; then it is left as it is. If the file system
     /// refuses.
     pub async fn open(options: SledOptions) -> Result<Self> {
-        Self::open_with(options, true).await
+        Self::open_with(options, Mode::Replace).await
     }
 
     /// The same, but one that cannot be used is left in place and reported as the error.
@@ -73,13 +87,13 @@ impl SledStore {
     ///
     /// As [`open`](Self::open); and if the store is damaged.
     pub async fn open_strict(options: SledOptions) -> Result<Self> {
-        Self::open_with(options, false).await
+        Self::open_with(options, Mode::Strict).await
     }
 
-    async fn open_with(options: SledOptions, replace: bool) -> Result<Self> {
+    pub(crate) async fn open_with(options: SledOptions, mode: Mode) -> Result<Self> {
         let path = options.path.clone();
         let (worker, (id, aside)) =
-            Worker::spawn(path.clone(), move || open(&options, replace)).await?;
+            Worker::spawn(path.clone(), move || open(&options, mode)).await?;
         let info = StoreInfo {
             id,
             path: Some(path),
@@ -90,23 +104,23 @@ impl SledStore {
 }
 
 /// Opens the engine; on its thread.
-fn open(options: &SledOptions, replace: bool) -> Result<(Engine, (u128, Option<SetAside>))> {
+fn open(options: &SledOptions, mode: Mode) -> Result<(Engine, (u128, Option<SetAside>))> {
     let dir = &options.path;
     create_dir(dir)?;
     let lock = Lock::take(dir, &options.owner)?;
     crash_point!("store.open");
-    let why = match try_open(options) {
+    let why = match try_open(options, mode) {
         Ok((id, note, db)) => return Ok((Engine::new(dir, lock, note, db)?, (id, None))),
-        Err(error @ Error::Damaged { .. }) if replace => error.chain(),
+        Err(error @ Error::Damaged { .. }) if mode == Mode::Replace => error.chain(),
         Err(error) => return Err(error),
     };
     let aside = set_aside(dir, &why)?;
     crash_point!("store.aside");
-    let (id, note, db) = try_open(options)?;
+    let (id, note, db) = try_open(options, mode)?;
     Ok((Engine::new(dir, lock, note, db)?, (id, Some(aside))))
 }
 
-fn try_open(options: &SledOptions) -> Result<(u128, NoteFile, sled::Db)> {
+fn try_open(options: &SledOptions, mode: Mode) -> Result<(u128, NoteFile, sled::Db)> {
     let dir = &options.path;
     let id = match StoredIdentity::read(dir)? {
         Some(stored) => {
@@ -121,6 +135,12 @@ fn try_open(options: &SledOptions) -> Result<(u128, NoteFile, sled::Db)> {
             options.new_id
         }
     };
+    if dir.join(RESTORING).exists() && mode != Mode::Restore {
+        return Err(Error::damaged(
+            dir,
+            "a savepoint was being restored here and is not whole",
+        ));
+    }
     let note = NoteFile::open(dir)?;
     let db = engine::open(&dir.join(ENGINE), options.cache_bytes)?;
     Ok((id, note, db))
@@ -140,7 +160,7 @@ impl StateStore for SledStore {
 
     async fn scan(&self, prefix: Bytes, after: Option<Bytes>, limit: usize) -> Result<Page> {
         self.worker
-            .call(move |engine| engine.scan(&prefix, after.as_deref(), limit))
+            .call(move |engine| engine.scan(&prefix, after.as_deref(), limit, PAGE_BYTES))
             .await
     }
 
@@ -149,7 +169,7 @@ impl StateStore for SledStore {
             .call(move |engine| {
                 prefixes
                     .iter()
-                    .map(|prefix| engine.scan(prefix, None, usize::MAX))
+                    .map(|prefix| engine.scan(prefix, None, usize::MAX, usize::MAX))
                     .collect()
             })
             .await

@@ -1,5 +1,7 @@
 //! State as a whole: tables over state over a store, through crashes.
 
 mod crash;
+mod damage;
 mod model;
+mod savepoint;
 mod sled;

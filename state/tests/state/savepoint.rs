@@ -1,0 +1,146 @@
+//! Savepoints: written whole, checked whole, restored whole.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidemill_state::{
+    Epoch, Error, Identity, SAVEPOINTS_MAX, SledOptions, SledStore, StateStore, check_savepoint,
+    restore, savepoints,
+};
+
+use crate::model::{Log, Task, identity};
+use crate::sled::options;
+
+async fn task(dir: &Path, log: &Log) -> Task {
+    let store = Arc::new(SledStore::open(options(dir)).await.unwrap());
+    Task::recover(store, log, 0).await.unwrap()
+}
+
+/// Five savepoints of five epochs, of which some are kept.
+async fn save(dir: &Path, log: &mut Log) {
+    let mut task = task(&dir.join("store"), log).await;
+    for round in 1..=5_u8 {
+        for key in 0..40 {
+            task.set(&[key], Some(&vec![round; usize::from(key) * 200]))
+                .await;
+        }
+        task.push(b"d", &[round]).await;
+        task.close();
+        task.commit(log);
+        let saved = task
+            .state
+            .write_behind()
+            .savepoint(
+                &dir.join("saved"),
+                &identity(),
+                |epoch| epoch.0.to_be_bytes().to_vec(),
+                log.make_durable(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(saved.epoch, Epoch(u64::from(round)));
+        assert_eq!(saved.attached, u64::from(round).to_be_bytes());
+    }
+    task.state.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_savepoint_restores_the_state_of_its_epoch_into_an_empty_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::default();
+    save(dir.path(), &mut log).await;
+    let saved: Vec<_> = savepoints(&dir.path().join("saved"))
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(saved.len(), SAVEPOINTS_MAX);
+    assert_eq!(
+        saved.iter().map(|saved| saved.epoch.0).collect::<Vec<_>>(),
+        [3, 4, 5]
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("saved")).unwrap().count(),
+        SAVEPOINTS_MAX
+    );
+
+    let there = dir.path().join("restored");
+    let restored = restore(&saved[0].path, options(&there)).await.unwrap();
+    assert_eq!(restored, saved[0]);
+    log.epochs.truncate(3);
+    let task = task(&there, &log).await;
+    assert_eq!(task.recovered.epoch, Some(Epoch(3)));
+    assert!(task.recovered.clean);
+    task.check().await;
+    task.state.write_behind().verify().await.unwrap();
+    drop(task);
+
+    let error = restore(&saved[0].path, options(&there)).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    let other = Identity {
+        pipeline: "other".into(),
+        task: "0".into(),
+    };
+    let other = SledOptions {
+        identity: other,
+        ..options(&dir.path().join("other"))
+    };
+    let error = restore(&saved[0].path, other).await.unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    assert!(!dir.path().join("other").exists());
+}
+
+#[tokio::test]
+async fn every_flipped_or_missing_byte_of_a_savepoint_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::default();
+    save(dir.path(), &mut log).await;
+    let path = dir.path().join("saved/savepoint-00000000000000000005.tms");
+    let good = std::fs::read(&path).unwrap();
+    assert!(check_savepoint(&path).is_ok());
+    let places = (0..400)
+        .chain((400..good.len()).step_by(97))
+        .chain(good.len() - 40..good.len());
+    for at in places {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bad).unwrap();
+        assert!(
+            check_savepoint(&path).unwrap_err().is_integrity(),
+            "flipped at {at}"
+        );
+        std::fs::write(&path, &good[..at]).unwrap();
+        assert!(
+            check_savepoint(&path).unwrap_err().is_integrity(),
+            "cut at {at}"
+        );
+    }
+    let error = restore(&path, options(&dir.path().join("there")))
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_integrity() && !dir.path().join("there").exists(),
+        "{error}"
+    );
+    std::fs::write(&path, [&good[..], b"x"].concat()).unwrap();
+    assert!(check_savepoint(&path).unwrap_err().is_integrity());
+}
+
+#[tokio::test]
+async fn an_interrupted_restore_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::default();
+    save(dir.path(), &mut log).await;
+    let there = dir.path().join("there");
+    restore(
+        &dir.path().join("saved/savepoint-00000000000000000004.tms"),
+        options(&there),
+    )
+    .await
+    .unwrap();
+    std::fs::write(there.join("restoring"), "").unwrap();
+    let store = SledStore::open(options(&there)).await.unwrap();
+    assert!(store.info().set_aside.unwrap().why.contains("not whole"));
+    assert_eq!(store.stored().await.unwrap(), None);
+    assert_eq!(store.note().await.unwrap().newest, Some(Epoch(4)));
+}
