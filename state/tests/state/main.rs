@@ -1,5 +1,6 @@
 //! State as a whole: tables over state over a store, through crashes.
 
+mod bounds;
 mod crash;
 mod damage;
 mod model;
