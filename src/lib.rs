@@ -1,5 +1,6 @@
 //! An embedded, broker-agnostic stream processor for trading.
 
+pub mod cli;
 pub mod config;
 pub mod events;
 pub mod market;

@@ -171,6 +171,9 @@ impl<'r> Reader<'r> {
 
 /// Tells that a value is of the wrong kind.
 pub(crate) fn wrong_type(at: &At, expected: &str, found: &Value, report: &mut Report) {
+    if matches!(found, Value::Broken) {
+        return;
+    }
     let message = format!("must be {expected}, not {}", found.kind());
     report.add(Code::WrongType, at, message);
 }

@@ -24,7 +24,9 @@ pub(crate) struct TopicSection {
     pub(crate) partitions: Option<Located<NonZeroU32>>,
     pub(crate) cleanup: Cleanup,
     pub(crate) event: Option<Located<String>>,
+    pub(crate) event_broken: bool,
     pub(crate) key: Option<Located<Vec<Located<String>>>>,
+    pub(crate) key_broken: bool,
     pub(crate) reading: Reading,
 }
 
@@ -56,11 +58,19 @@ impl Default for Reading {
 impl TopicSection {
     /// Reads a section.
     pub(crate) fn read(mut table: Reader<'_>) -> Self {
-        let mut topic = Self::target(&mut table);
-        topic.event = table.text("event");
-        topic.key = table.names("key");
+        let mut topic = Self::typed(&mut table);
         topic.reading = Reading::read(&mut table);
         table.finish();
+        topic
+    }
+
+    /// A topic whose events may be declared.
+    fn typed(table: &mut Reader<'_>) -> Self {
+        let mut topic = Self::target(table);
+        topic.event = table.text("event");
+        topic.event_broken = topic.event.is_none() && table.was_given("event");
+        topic.key = table.names("key");
+        topic.key_broken = topic.key.is_none() && table.was_given("key");
         topic
     }
 
@@ -75,7 +85,9 @@ impl TopicSection {
             partitions: file::partitions(table),
             cleanup: cleanup(table),
             event: None,
+            event_broken: false,
             key: None,
+            key_broken: false,
             reading: Reading::default(),
         }
     }
@@ -168,12 +180,7 @@ pub(crate) enum TopicRef {
 impl TopicRef {
     /// The topic of a sink.
     pub(crate) fn read_sink(node: Node, report: &mut Report) -> Option<Self> {
-        Self::read(node, report, |table| {
-            let mut topic = TopicSection::target(table);
-            topic.event = table.text("event");
-            topic.key = table.names("key");
-            topic
-        })
+        Self::read(node, report, TopicSection::typed)
     }
 
     /// The topic of the dead letters.

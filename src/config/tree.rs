@@ -40,6 +40,8 @@ pub(crate) enum Value {
     Boolean(bool),
     Datetime(String),
     Array(Vec<Node>),
+    /// Text whose substitution failed, which has been told: whoever wants a value gets none.
+    Broken,
     /// In the order written.
     Table(Vec<Entry>),
 }
@@ -72,6 +74,7 @@ impl Value {
             Self::Boolean(_) => "true or false",
             Self::Datetime(_) => "a date",
             Self::Array(_) => "a list",
+            Self::Broken => "a broken string",
             Self::Table(_) => "a table",
         }
     }
@@ -168,7 +171,7 @@ impl Builder<'_> {
             return None;
         }
         let value = match value.into_inner() {
-            DeValue::String(text) => Value::Text(self.expand(&text, &at)),
+            DeValue::String(text) => self.expand(&text, &at),
             DeValue::Integer(number) => Value::Integer(number.to_string()),
             DeValue::Float(number) => Value::Float(number.as_str().to_owned()),
             DeValue::Boolean(value) => Value::Boolean(value),
@@ -189,19 +192,19 @@ impl Builder<'_> {
         Some(Node { at, value })
     }
 
-    fn expand(&mut self, written: &str, at: &At) -> Text {
+    fn expand(&mut self, written: &str, at: &At) -> Value {
         let verbatim = self.verbatim(written, at);
         match env::expand(written, self.env) {
-            Ok(None) => Text {
+            Ok(None) => Value::Text(Text {
                 value: written.to_owned(),
                 expanded: false,
                 verbatim,
-            },
-            Ok(Some(value)) => Text {
+            }),
+            Ok(Some(value)) => Value::Text(Text {
                 value,
                 expanded: true,
                 verbatim: None,
-            },
+            }),
             Err(failure) => {
                 let mut at = at.clone();
                 if let Some(start) = verbatim {
@@ -210,11 +213,7 @@ impl Builder<'_> {
                 }
                 let problem = self.report.add(failure.code, &at, failure.message);
                 problem.help = failure.help;
-                Text {
-                    value: written.to_owned(),
-                    expanded: true,
-                    verbatim: None,
-                }
+                Value::Broken
             }
         }
     }

@@ -113,14 +113,14 @@ impl<'f> Known<'f> {
             Some((stage, port)) => (stage, Some(port.to_owned())),
             None => (name, None),
         };
+        if let Some(topic) = self.topics.get(name) {
+            return Target::Topic(*topic);
+        }
         if let Some(stage) = self.stages.get(stage) {
             return Target::Stage {
                 stage: *stage,
                 port,
             };
-        }
-        if let Some(topic) = self.topics.get(name) {
-            return Target::Topic(*topic);
         }
         let shown = value::short(name);
         let known = || self.topics.keys().chain(self.stages.keys()).copied();

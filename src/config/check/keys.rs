@@ -27,6 +27,9 @@ pub(super) fn check(
     // Without a type something upstream is broken, and its key is not known.
     context.input.schema.as_ref()?;
     let Some(key) = key.or_else(|| context.input.key.clone()) else {
+        if context.input.key_broken {
+            return None;
+        }
         report
             .add(
                 Code::Unkeyed,

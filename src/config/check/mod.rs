@@ -49,7 +49,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
     let graph = Graph::check(file, report);
     let read = read_topics(&graph);
     let used = used_topics(file, &read);
-    let topics = Topics::check(file, &mut brokers, &mut events, &used, report);
+    let topics = Topics::check(file, &mut brokers, &mut events, report);
     let sources: BTreeMap<usize, usize> = read
         .keys()
         .enumerate()
@@ -57,7 +57,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         .collect();
     let pipeline = Head::check(file, nowhere, report);
     let mut uses = Uses::default();
-    check_reading(file, &topics, &read, &mut uses, report);
+    check_reading(&topics, &read, &mut uses, report);
     let stages = Stages::check(file, &graph, &topics, &sources, report);
     let sinks = Sinks::check(
         file,
@@ -89,12 +89,16 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         &mut uses,
         report,
     );
-    warn(file, &graph, &stages, report);
-    brokers.warn_unused(report);
-    events.warn_unused(file, report);
     if report.failed() {
+        // Of a broken file most warnings would be echoes: what is misspelt is also unused.
         return None;
     }
+    warn(file, &graph, &stages, report);
+    topics.warn_unused(&used, report);
+    warn_without_effect(file, &read, report);
+    stages.warn_unused(report);
+    brokers.warn_unused(report);
+    events.warn_unused(file, report);
     let (states, stages) = (stages.states, stages.plans);
     let body = pipeline.body?;
     let mut plan = Plan {
@@ -199,27 +203,31 @@ fn used_topics(file: &File, read: &BTreeMap<usize, At>) -> Vec<bool> {
 }
 
 fn check_reading(
-    file: &File,
     topics: &Topics,
     read: &BTreeMap<usize, At>,
     uses: &mut Uses,
     report: &mut Report,
 ) {
+    for index in read.keys() {
+        let topic = &topics.list[*index];
+        if !topic.event_given {
+            report
+                .add(
+                    Code::MissingKey,
+                    &topic.at.child("event"),
+                    "is required of a topic that is read",
+                )
+                .help("name a section `[events.NAME]`, or `MarketDataUpdate`");
+        }
+        if let Some(plan) = &topic.plan {
+            uses.note(plan, topic.is_stdio, Use::Read, &topic.at, report);
+        }
+    }
+}
+
+fn warn_without_effect(file: &File, read: &BTreeMap<usize, At>, report: &mut Report) {
     for (index, section) in file.topics.values().enumerate() {
-        let topic = &topics.list[index];
         if read.contains_key(&index) {
-            if !topic.event_given {
-                report
-                    .add(
-                        Code::MissingKey,
-                        &topic.at.child("event"),
-                        "is required of a topic that is read",
-                    )
-                    .help("name a section `[events.NAME]`, or `MarketDataUpdate`");
-            }
-            if let Some(plan) = &topic.plan {
-                uses.note(plan, topic.is_stdio, Use::Read, &topic.at, report);
-            }
             continue;
         }
         for at in section.body.iter().flat_map(|body| &body.reading.given) {

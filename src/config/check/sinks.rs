@@ -42,8 +42,7 @@ impl Sinks {
                 continue;
             };
             let (inputs, stream) = stages.inputs(links, report);
-            let all_broadcast = stages.topics.list.iter().all(|topic| topic.broadcast);
-            if only_broadcast(stages.topics, &stream.topics) && !all_broadcast {
+            if only_broadcast(stages.topics, &stream.topics) && !stages.all_broadcast() {
                 report
                     .add(
                         Code::Broadcast,
@@ -62,14 +61,15 @@ impl Sinks {
             let Some(topic) = stages.topics.target(target, brokers, events, report) else {
                 continue;
             };
+            let mut free = true;
             if let Some(plan) = &topic.plan {
-                uses.note(plan, topic.is_stdio, Use::Written, &at, report);
+                free = uses.note(plan, topic.is_stdio, Use::Written, &at, report);
                 own_topic(pipeline, &plan.topic, &at, report);
             }
             let Some(schema) = &stream.schema else {
                 continue;
             };
-            if let Some(declared) = &topic.schema {
+            if let Some(declared) = topic.schema.as_ref().filter(|_| free) {
                 fits(schema, declared, &at, report);
             }
             let key = key(body.key.as_ref(), &topic, schema, report);

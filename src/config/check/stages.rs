@@ -24,6 +24,8 @@ pub(super) struct Stream {
     pub(super) schema: Option<Arc<Schema>>,
     /// The fields that make its key.
     pub(super) key: Option<Vec<Arc<str>>>,
+    /// Its key is broken, which has been told.
+    pub(super) key_broken: bool,
     /// The topics it comes from, as indices of [`Topics::list`].
     pub(super) topics: BTreeSet<usize>,
 }
@@ -84,12 +86,22 @@ impl<'f> Stages<'f> {
             }
             stages.checked[*index] = checked;
         }
-        for (name, section) in &file.states {
-            if !stages.owners.contains_key(name) {
+        stages
+    }
+
+    /// Warns of states that no stage uses.
+    pub(super) fn warn_unused(&self, report: &mut Report) {
+        for (name, section) in &self.file.states {
+            if !self.owners.contains_key(name) {
                 report.add(Code::UnusedState, &section.at, "no stage uses this state");
             }
         }
-        stages
+    }
+
+    /// Whether all topics that are read are broadcast.
+    pub(super) fn all_broadcast(&self) -> bool {
+        let mut read = self.sources.keys();
+        read.all(|index| self.topics.list[*index].broadcast)
     }
 
     fn stage(
@@ -144,6 +156,7 @@ impl<'f> Stages<'f> {
             if whole.key != stream.key {
                 whole.key = None;
             }
+            whole.key_broken |= stream.key_broken;
             match (&whole.schema, &stream.schema) {
                 (Some(a), Some(b)) if !fields::same(a, b) => {
                     report
@@ -171,6 +184,7 @@ impl<'f> Stages<'f> {
                 let stream = Stream {
                     schema: topic.schema.clone(),
                     key: key.map(|schema| keys::names(schema, &topic.key)),
+                    key_broken: topic.key_broken,
                     topics: BTreeSet::from([*index]),
                 };
                 (self.sources.get(index).copied().map(Input::Source), stream)
@@ -238,6 +252,7 @@ impl<'f> Stages<'f> {
                     key: schema
                         .zip(slots.as_ref())
                         .map(|(schema, slots)| keys::names(schema, slots)),
+                    key_broken: slots.is_none(),
                     ..context.input.clone()
                 };
                 (slots.map(|key| OpPlan::KeyBy { key }), main_port(output))

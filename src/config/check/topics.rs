@@ -30,6 +30,8 @@ pub(super) struct ResolvedTopic {
     pub(super) event_given: bool,
     /// The slots of the key, where it and the event are declared and right.
     pub(super) key: Vec<usize>,
+    /// A key is declared, and it or the event is broken.
+    pub(super) key_broken: bool,
     pub(super) is_stdio: bool,
     /// Every task reads all of it.
     pub(super) broadcast: bool,
@@ -56,12 +58,11 @@ impl Topics {
         file: &File,
         brokers: &mut Brokers,
         events: &mut Events,
-        used: &[bool],
         report: &mut Report,
     ) -> Self {
         let mut list: Vec<ResolvedTopic> = Vec::new();
         let mut declared: BTreeMap<(usize, Topic), At> = BTreeMap::new();
-        for ((name, section), used) in file.topics.iter().zip(used) {
+        for (name, section) in &file.topics {
             let Some(body) = &section.body else {
                 list.push(ResolvedTopic {
                     name: name.clone(),
@@ -70,6 +71,7 @@ impl Topics {
                     schema: None,
                     event_given: true,
                     key: Vec::new(),
+                    key_broken: true,
                     is_stdio: false,
                     broadcast: false,
                 });
@@ -90,16 +92,19 @@ impl Topics {
                     declared.insert(key, section.at.clone());
                 }
             }
-            if !used {
-                report.add(
-                    Code::UnusedTopic,
-                    &section.at,
-                    "nothing reads or writes this topic",
-                );
-            }
             list.push(topic);
         }
         Self { list }
+    }
+
+    /// Warns of topics that are not used.
+    pub(super) fn warn_unused(&self, used: &[bool], report: &mut Report) {
+        for (topic, used) in self.list.iter().zip(used) {
+            if !used {
+                let message = "nothing reads or writes this topic";
+                report.add(Code::UnusedTopic, &topic.at, message);
+            }
+        }
     }
 
     /// The topic that a sink or the dead letters name.
@@ -166,18 +171,21 @@ fn resolve(
         .as_ref()
         .and_then(|event| events.find(event, report));
     let key = match (&section.key, &schema) {
-        (Some(names), Some(schema)) => fields::key(schema, names, report).unwrap_or_default(),
-        (Some(names), None) if section.event.is_none() => {
-            report
-                .add(
-                    Code::MissingKey,
-                    &section.at.child("event"),
-                    "is required with `key`",
-                )
-                .related(&names.at, "the key's fields are those of the event");
-            Vec::new()
+        (Some(names), Some(schema)) => fields::key(schema, names, report),
+        (Some(names), None) => {
+            if section.event.is_none() && !section.event_broken {
+                report
+                    .add(
+                        Code::MissingKey,
+                        &section.at.child("event"),
+                        "is required with `key`",
+                    )
+                    .related(&names.at, "the key's fields are those of the event");
+            }
+            None
         }
-        _ => Vec::new(),
+        (None, _) if section.key_broken => None,
+        (None, _) => Some(Vec::new()),
     };
     ResolvedTopic {
         name: name.to_owned(),
@@ -192,8 +200,9 @@ fn resolve(
             cleanup: section.cleanup,
         }),
         schema,
-        event_given: section.event.is_some(),
-        key,
+        event_given: section.event.is_some() || section.event_broken,
+        key_broken: key.is_none(),
+        key: key.unwrap_or_default(),
         is_stdio,
         broadcast: section.reading.broadcast.is_some(),
     }
@@ -224,6 +233,7 @@ pub(super) struct Uses {
 }
 
 impl Uses {
+    /// Notes a use; false if it conflicts with another, which is told.
     pub(super) fn note(
         &mut self,
         plan: &TopicPlan,
@@ -231,14 +241,14 @@ impl Uses {
         what: Use,
         at: &At,
         report: &mut Report,
-    ) {
+    ) -> bool {
         if is_stdio && !stdio(plan, what, at, report) {
-            return;
+            return false;
         }
         let key = (plan.broker, plan.topic.clone());
         let Some((before, first)) = self.uses.get(&key) else {
             self.uses.insert(key, (what, at.clone()));
-            return;
+            return true;
         };
         let topic = &plan.topic;
         let (code, message) = match (before, what) {
@@ -258,6 +268,7 @@ impl Uses {
         report
             .add(code, at, message)
             .related(first, "already used here");
+        false
     }
 }
 

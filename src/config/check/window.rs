@@ -71,6 +71,7 @@ pub(super) fn check(
     };
     let mut ports = main_port(Stream {
         schema,
+        key_broken: key.is_none(),
         key,
         topics: input.topics.clone(),
     });

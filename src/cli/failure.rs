@@ -1,0 +1,119 @@
+//! Why a verb failed, and with which code.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use tidemill_broker as broker;
+
+use super::Exit;
+
+/// Why a verb failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code to end with.
+    pub exit: Exit,
+    /// What failed: lower case, no full stop.
+    message: String,
+    help: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Failure {
+    /// A failure without a deeper cause.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            help: None,
+            source: None,
+        }
+    }
+
+    /// The command was asked for something that makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Nobody reads our output any more, as after `| head`: a reason to stop, not to complain.
+    pub fn is_closed_pipe(&self) -> bool {
+        let source = self.source.as_ref();
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut cause = StdError::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.source {
+            Some(source) => Some(&**source),
+            None => None,
+        }
+    }
+}
+
+/// Writing to the terminal or the pipe failed.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Io, "cannot write the output").because(error)
+    }
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        use broker::Error as E;
+        let exit = match &error {
+            error if error.is_integrity() => Exit::Integrity,
+            E::Unavailable { .. } => Exit::Connectivity,
+            E::UnknownTopic { .. }
+            | E::UnknownPartition { .. }
+            | E::TopicExists { .. }
+            | E::NoCommittedOffset { .. }
+            | E::TooLarge { .. }
+            | E::Unsupported { .. }
+            | E::Invalid { .. }
+            | E::InvalidName(_) => Exit::Usage,
+            E::Fenced { .. } | E::InUse { .. } => Exit::Fenced,
+            E::UnknownOutcome { .. } => Exit::OutcomeUnknown,
+            E::Io { .. } => Exit::Io,
+            _ => Exit::Internal,
+        };
+        // The broker's words are the message; only its own causes follow.
+        let message = error.to_string();
+        let mut causes = String::new();
+        let mut cause = StdError::source(&error);
+        while let Some(inner) = cause {
+            causes = format!("{causes}: {inner}");
+            cause = inner.source();
+        }
+        Self::new(exit, message + &causes)
+    }
+}

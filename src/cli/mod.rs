@@ -1,0 +1,151 @@
+//! The command: one file per verb.
+//!
+//! Everything a verb needs of the world comes in as an argument, so that tests drive the command
+//! without a process: what it reads and writes, the environment, and the signals.
+
+mod check;
+mod completions;
+mod console;
+mod exit;
+mod explain;
+mod failure;
+mod time;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+use futures::stream::BoxStream;
+
+pub use console::{Console, Terminals, printable};
+pub use exit::Exit;
+pub use failure::Failure;
+
+/// The environment, looked up by name.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// One item for each time the user asks the command to stop.
+pub type Signals = BoxStream<'static, ()>;
+
+/// An embedded, broker-agnostic stream processor for trading.
+///
+/// A pipeline file says what is read, what becomes of it, and what is written. Tidemill checks it,
+/// says what it guarantees, and runs it on an embedded log or in memory.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "tidemill",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = AFTER_HELP
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  tidemill check pipelines/bars.toml            is the file right?
+  tidemill explain pipelines/bars.toml          what does it do, what does it guarantee, and why?
+  tidemill explain E0147                        what does this code mean?
+
+Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 test failed,
+6 damaged or missing data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill,
+130 interrupted twice.";
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command `args` (the first is the program's name) and returns how it ended.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: ask it to stop through `signals`.
+pub async fn run(
+    args: impl IntoIterator<Item = OsString>,
+    console: &mut Console<'_>,
+    env: Env<'_>,
+    signals: Signals,
+) -> Exit {
+    let no_colour = env("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = |terminal: bool| terminal && !no_colour;
+    let matches = Cli::command().try_get_matches_from(args);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return told_by_clap(&error, console, &colour),
+    };
+    let world = World {
+        env,
+        colour: colour(console.terminals.output),
+    };
+    let errors_colour = colour(console.terminals.errors);
+    let ended = dispatch(cli.verb, console, &world, signals).await;
+    let flushed = console.output.flush().map_err(Failure::from);
+    match ended.and_then(|exit| flushed.map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(failure) if failure.is_closed_pipe() => Exit::Ok,
+        Err(failure) => {
+            let (red, reset) = if errors_colour {
+                ("\x1b[31m", "\x1b[0m")
+            } else {
+                ("", "")
+            };
+            // If errors cannot be written either, the code must do.
+            let _ = writeln!(console.errors, "{red}error{reset}: {failure}");
+            failure.exit
+        }
+    }
+}
+
+/// What verbs know of the world besides their console.
+struct World<'a> {
+    env: Env<'a>,
+    /// Whether results may be coloured.
+    colour: bool,
+}
+
+async fn dispatch(
+    verb: Verb,
+    console: &mut Console<'_>,
+    world: &World<'_>,
+    _signals: Signals,
+) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Check(args) => check::run(&args, console, world),
+        Verb::Explain(args) => explain::run(&args, console, world),
+        Verb::Completions(args) => completions::run(&args, console),
+    }
+}
+
+/// Help and version are results; everything else that clap says is an error.
+fn told_by_clap(
+    error: &clap::Error,
+    console: &mut Console<'_>,
+    colour: &dyn Fn(bool) -> bool,
+) -> Exit {
+    let is_error = error.use_stderr();
+    let terminal = if is_error {
+        console.terminals.errors
+    } else {
+        console.terminals.output
+    };
+    let rendered = error.render();
+    let text = if colour(terminal) {
+        rendered.ansi().to_string()
+    } else {
+        rendered.to_string()
+    };
+    let target = if is_error {
+        &mut console.errors
+    } else {
+        &mut console.output
+    };
+    // A closed pipe is no reason for another code.
+    let _ = target.write_all(text.as_bytes());
+    if is_error { Exit::Usage } else { Exit::Ok }
+}

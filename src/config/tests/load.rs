@@ -1,0 +1,100 @@
+//! Files on disk: several of them, and those that cannot be read.
+
+use super::*;
+
+fn write(dir: &tempfile::TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn told(dir: &tempfile::TempDir, paths: &[PathBuf]) -> String {
+    let problems = load(paths, &no_env).unwrap_err().to_string();
+    problems.replace(&format!("{}/", dir.path().display()), "")
+}
+
+#[test]
+fn several_files_make_one_pipeline() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = RIGHT.split_once("[stages.bar]").unwrap();
+    let first = write(&dir, "a.toml", first);
+    let second = write(&dir, "b.toml", format!("[stages.bar]{second}"));
+    let split = load(&[first, second], &no_env).unwrap();
+    assert_eq!(split.config_hash, plan(&[]).config_hash);
+}
+
+#[test]
+fn a_section_in_two_files_is_refused_with_both_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write(&dir, "a.toml", RIGHT);
+    let second = write(&dir, "b.toml", "# again\n[topics.bars]\n[pipeline]\n");
+    assert_eq!(
+        told(&dir, &[first.clone(), second.clone()]),
+        "b.toml:2:1: E0106 topics.bars: `topics.bars` is declared twice\n\
+         b.toml:3:1: E0106 pipeline: a pipeline has one section `[pipeline]`"
+    );
+    let problems = load(&[first, second], &no_env).unwrap_err();
+    let related: Vec<usize> = problems
+        .iter()
+        .filter_map(|problem| problem.related.as_ref())
+        .map(|(place, _)| problems.position(*place).1)
+        .collect();
+    assert_eq!(related, [16, 1]);
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let latin = write(&dir, "latin.toml", b"# caf\xe9\n");
+    let large = write(&dir, "large.toml", "#".repeat(2 << 20));
+    let missing = dir.path().join("missing.toml");
+    assert_eq!(
+        told(&dir, &[latin, large, missing]),
+        "latin.toml:1:1: E0100: is not UTF-8 from byte 5 on\n\
+         large.toml:1:1: E0102: has 1048577 bytes; the limit is 1048576\n\
+         missing.toml:1:1: E0100: cannot be read: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn too_many_values_are_refused() {
+    let text = format!("x = [{}]", "1,".repeat(10_001));
+    let told = problems(&text).to_string();
+    assert!(told.contains("E0102"), "{told}");
+    assert!(told.contains("more than 10000 values"), "{told}");
+}
+
+#[test]
+fn the_pretty_form_shows_the_line_a_caret_and_what_was_meant() {
+    let text = changed(&[("\"last(price)\"", "\"last(prize)\"")]);
+    assert_eq!(
+        problems(&text).pretty(false).to_string(),
+        "error[E0132]: `Trade` has no field `prize`\n\
+         \x20 at gate.toml:22:29 (stages.bar.aggregate.close)\n\
+         \x20  |\n\
+         22 | aggregate = { close = \"last(prize)\" }\n\
+         \x20  |                             ^^^^^\n\
+         \x20 help: did you mean `price`?\n\n"
+    );
+}
+
+#[test]
+fn the_machine_form_has_both_ends_of_a_place() {
+    let text = changed(&[("\"last(price)\"", "\"last(prize)\"")]);
+    assert_eq!(
+        problems(&text).to_json(),
+        serde_json::json!([{
+            "code": "E0132",
+            "severity": "error",
+            "file": "gate.toml",
+            "line": 22,
+            "column": 29,
+            "end_line": 22,
+            "end_column": 34,
+            "path": "stages.bar.aggregate.close",
+            "message": "`Trade` has no field `prize`",
+            "help": "did you mean `price`?",
+            "related": null,
+        }])
+    );
+}
