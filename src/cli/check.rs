@@ -37,7 +37,7 @@ pub(super) fn run(
         Ok(pipeline) => (pipeline.warnings, true),
         Err(problems) => (problems, false),
     };
-    let ok = ok && !(args.deny && !problems.is_empty());
+    let ok = ok && (problems.is_empty() || !args.deny);
     if args.json {
         let document = serde_json::json!({ "ok": ok, "problems": problems.to_json() });
         console.json(&document)?;

@@ -93,7 +93,7 @@ proptest! {
         mutations in prop::collection::vec(mutation(), 1..6),
     ) {
         let text = mutate(if shipped { BARS } else { RIGHT }, mutations);
-        let env = |name: &str| (name.len() % 2 == 0).then(|| "${x}".to_owned());
+        let env = |name: &str| (name.len().is_multiple_of(2)).then(|| "${x}".to_owned());
         match Pipeline::parse("gate.toml", &text, &env) {
             Ok(pipeline) => {
                 let _ = guarantee::causes(&pipeline.plan);
