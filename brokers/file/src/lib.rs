@@ -43,5 +43,7 @@ mod worker;
 
 pub use broker::FileBroker;
 pub use disk::{Disk, DiskFile, Guard, Locked, Mode, RealDisk};
+#[cfg(feature = "simulate")]
+pub use disk::{Fault, SimDisk};
 pub use options::{FileOptions, Fsync};
 pub use scan::Torn;

@@ -5,3 +5,5 @@ mod support;
 
 #[path = "file/basics.rs"]
 mod basics;
+#[path = "file/conformance.rs"]
+mod conformance;

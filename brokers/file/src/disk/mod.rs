@@ -1,6 +1,8 @@
 //! What the broker asks of a disk: few enough calls that one in memory can lose power and fail.
 
 mod real;
+#[cfg(feature = "simulate")]
+mod sim;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -8,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealDisk;
+#[cfg(feature = "simulate")]
+pub use sim::{Fault, SimDisk};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
