@@ -76,7 +76,7 @@ pub(crate) struct Culprit {
 impl Shared {
     /// Checks and encodes records.
     pub(crate) fn draft(&self, sets: Vec<RecordSet>) -> Result<Drafts, Culprit> {
-        let now = self.options.clock.now();
+        let now = self.now();
         let mut drafts = Drafts {
             blocks: Vec::with_capacity(sets.len()),
             sets: Vec::with_capacity(sets.len()),

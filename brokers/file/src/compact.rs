@@ -28,7 +28,7 @@ impl Shared {
     pub(crate) fn compact(&self, writing: &Writing, asked: bool) -> Result<()> {
         let topics: Vec<(TopicId, Timestamp)> = {
             let manifest = lock(&writing.manifest);
-            let now = self.options.clock.now();
+            let now = self.noted();
             let compacted = |cleanup| match cleanup {
                 Cleanup::Compact { tombstones } => Some(now.minus(tombstones)),
                 Cleanup::Delete(_) => None,
@@ -237,15 +237,8 @@ impl Output<'_> {
     ) -> Result<()> {
         let shared = self.shared;
         let meta = SegmentMeta {
-            base,
-            rewrite: self.rewrite,
             next,
-            len: 0,
-            crc: 0,
-            records: 0,
-            last_append: i64::MIN,
-            max_timestamp: i64::MIN,
-            index_crc: 0,
+            ..SegmentMeta::empty(base, self.rewrite)
         };
         let path = shared.layout.segment(self.topic, self.partition, &meta);
         let file = shared
@@ -318,6 +311,7 @@ impl Sink<'_> {
         self.index
             .add(header.base, u64::from(header.len), header.max_timestamp);
         self.meta.records += u64::from(header.count);
+        self.meta.first_append = self.meta.first_append.min(header.append_time);
         self.meta.last_append = self.meta.last_append.max(header.append_time);
         self.meta.max_timestamp = self.meta.max_timestamp.max(header.max_timestamp);
         self.records.clear();

@@ -8,7 +8,7 @@ use crate::shared::{Shared, Writing, lock};
 impl Shared {
     /// Applies retention to every topic that has one.
     pub(crate) fn expire(&self, writing: &Writing) -> Result<()> {
-        let now = self.options.clock.now();
+        let now = self.noted();
         let mut manifest = lock(&writing.manifest);
         let mut next = manifest.clone();
         let mut gone = Vec::new();

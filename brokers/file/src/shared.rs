@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
-use tidemill_broker::{Error, Result, TransactionalId};
+use tidemill_broker::{Error, Result, Timestamp, TransactionalId};
 use tokio::sync::{Notify, watch};
 
 use crate::bell::Bell;
@@ -72,6 +72,9 @@ pub(crate) struct Shared {
     pub(crate) durable: watch::Sender<u64>,
     /// Wakes whoever waits for records, news of its group, or a log file to be split.
     pub(crate) changed: Notify,
+    /// The time of day when somebody last appended or asked to clean. Threads go by it: a clock may
+    /// show its time on the caller's runtime only.
+    noted: AtomicI64,
     poisoned: OnceLock<String>,
     closed: AtomicBool,
     /// Only in a handle that only reads.
@@ -123,6 +126,7 @@ impl Shared {
             groups: Mutex::default(),
             durable: watch::Sender::new(durable),
             changed: Notify::new(),
+            noted: AtomicI64::new(i64::MIN),
             poisoned: OnceLock::new(),
             closed: AtomicBool::new(false),
             following: None,
@@ -199,6 +203,18 @@ impl Shared {
         if let Some(writing) = &self.writing {
             drop(lock(&writing.guard).take());
         }
+    }
+
+    /// Reads the clock, and notes what it shows for those that must not.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = self.options.clock.now();
+        self.noted.store(now.0, Ordering::Relaxed);
+        now
+    }
+
+    /// The time of day as noted last.
+    pub(crate) fn noted(&self) -> Timestamp {
+        Timestamp(self.noted.load(Ordering::Relaxed))
     }
 
     /// The end of what is committed, as a place in the whole log.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_broker::{Error, Result};
+use tidemill_broker::{Cleanup, Error, Result, Retention};
 
 use crate::bell::Ring;
 use crate::catalog::TopicId;
@@ -41,6 +41,44 @@ impl Cleaned {
     }
 }
 
+/// How far a segment may grow. Retention removes whole segments, so one must not span more than a
+/// part of what is kept.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    bytes: u64,
+    age: i64,
+}
+
+/// A segment spans at most this part of what retention keeps.
+const RETENTION_PARTS: u32 = 4;
+
+/// However little is kept: a segment may have as many bytes.
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+
+impl Bounds {
+    fn of(cleanup: Cleanup, split_bytes: u64) -> Self {
+        let retention = match cleanup {
+            Cleanup::Delete(retention) => retention,
+            Cleanup::Compact { .. } => Retention::default(),
+        };
+        let part = |bytes: u64| (bytes / u64::from(RETENTION_PARTS)).max(SEGMENT_BYTES_MIN);
+        Self {
+            bytes: retention
+                .bytes
+                .map_or(split_bytes, |bytes| part(bytes).min(split_bytes)),
+            age: retention.age.map_or(i64::MAX, |age| {
+                i64::try_from((age / RETENTION_PARTS).as_micros()).unwrap_or(i64::MAX)
+            }),
+        }
+    }
+
+    /// Whether a block may go into a segment.
+    fn admit(&self, segment: &SegmentMeta, block: &TailBlock) -> bool {
+        segment.len < self.bytes
+            && block.append_time.saturating_sub(segment.first_append) <= self.age
+    }
+}
+
 /// What one partition has in the log being split.
 struct Job {
     topic: TopicId,
@@ -54,6 +92,7 @@ impl Shared {
         let writing = self.writing("clean")?;
         let mut cleaned = writing.cleaned.subscribe();
         let mut ticket = 0;
+        self.now();
         writing.cleaned.send_modify(|cleaned| {
             cleaned.requested += 1;
             ticket = cleaned.requested;
@@ -149,7 +188,7 @@ impl Shared {
                 .create_dir(&dir)
                 .map_err(failed("create", &dir))?;
             made.insert(self.layout.topic(job.topic));
-            self.write_segment(log, &job, &mut next)?;
+            self.write_segments(log, &job, &mut next)?;
         }
         for dir in &made {
             self.disk().sync_dir(dir).map_err(failed("sync", dir))?;
@@ -211,49 +250,67 @@ impl Shared {
         jobs
     }
 
-    /// Appends a partition's blocks to its last segment, or begins another.
-    fn write_segment(&self, log: &LogFile, job: &Job, manifest: &mut Manifest) -> Result<()> {
-        let (Some(first), Some(last)) = (job.blocks.first(), job.blocks.last()) else {
-            return Ok(());
+    /// Appends a partition's blocks to its last segment, and to others after it.
+    fn write_segments(&self, log: &LogFile, job: &Job, manifest: &mut Manifest) -> Result<()> {
+        let bounds = match manifest.catalog.topics.get(&job.topic) {
+            Some(topic) => Bounds::of(topic.cleanup, self.options.split_bytes),
+            None => return Ok(()),
         };
-        let partition = manifest.partition(job.topic, job.partition);
-        let open = partition.segments.last().copied().filter(|segment| {
-            segment.rewrite == 0
-                && segment.base >= partition.compacted
-                && segment.len < self.options.split_bytes
-        });
-        let mut meta = open.unwrap_or(SegmentMeta {
-            base: first.base,
-            rewrite: 0,
-            next: first.base,
-            len: 0,
-            crc: crc32c(&[]),
-            records: 0,
-            last_append: i64::MIN,
-            max_timestamp: i64::MIN,
-            index_crc: 0,
-        });
+        let mut window = Window::new(Arc::clone(&log.file), log.len);
+        let mut blocks = &job.blocks[..];
+        while let Some(first) = blocks.first() {
+            let partition = manifest.partition(job.topic, job.partition);
+            let open = partition.segments.last().copied().filter(|segment| {
+                segment.rewrite == 0
+                    && segment.base >= partition.compacted
+                    && bounds.admit(segment, first)
+            });
+            let mut meta = open.unwrap_or(SegmentMeta::empty(first.base, 0));
+            meta.first_append = meta.first_append.min(first.append_time);
+            let count = 1 + blocks[1..]
+                .iter()
+                .scan(meta.len + u64::from(first.len), |len, block| {
+                    let before = SegmentMeta { len: *len, ..meta };
+                    *len += u64::from(block.len);
+                    bounds.admit(&before, block).then_some(())
+                })
+                .count();
+            let (these, rest) = blocks.split_at(count);
+            blocks = rest;
+            let meta = self.write_segment(log, job, &mut window, these, meta, open.is_some())?;
+            let partition = manifest.partition(job.topic, job.partition);
+            if open.is_some() {
+                partition.segments.pop();
+            }
+            partition.segments.push(meta);
+        }
+        Ok(())
+    }
+
+    fn write_segment(
+        &self,
+        log: &LogFile,
+        job: &Job,
+        window: &mut Window,
+        blocks: &[TailBlock],
+        mut meta: SegmentMeta,
+        exists: bool,
+    ) -> Result<SegmentMeta> {
         let path = self.layout.segment(job.topic, job.partition, &meta);
-        let mode = if open.is_some() {
-            Mode::Write
-        } else {
-            Mode::Create
-        };
+        let mode = if exists { Mode::Write } else { Mode::Create };
         let file = self
             .disk()
             .open(&path, mode)
             .map_err(failed("open", &path))?;
-        let mut index = match open {
-            None => Index::new(),
-            Some(meta) => {
-                let segment = Segment::new(&self.layout, job.topic, job.partition, meta);
-                let index = segment.index(self.disk(), self.salt, false)?;
-                index.up_to(meta.len, meta.max_timestamp)
-            }
+        let mut index = if exists {
+            let segment = Segment::new(&self.layout, job.topic, job.partition, meta);
+            let index = segment.index(self.disk(), self.salt, false)?;
+            index.up_to(meta.len, meta.max_timestamp)
+        } else {
+            Index::new()
         };
         let mut writer = SegmentWriter::new(&*file, &path, meta.len);
-        let mut window = Window::new(Arc::clone(&log.file), log.len);
-        for block in &job.blocks {
+        for block in blocks {
             let bytes = window
                 .get(block.position, block.len as usize)
                 .map_err(failed("read", &log.path))?
@@ -264,20 +321,16 @@ impl Shared {
             writer.write(bytes)?;
             index.add(block.base, u64::from(block.len), block.max_timestamp);
             meta.records += u64::from(block.count);
+            meta.first_append = meta.first_append.min(block.append_time);
             meta.last_append = meta.last_append.max(block.append_time);
             meta.max_timestamp = meta.max_timestamp.max(block.max_timestamp);
+            meta.next = block.next;
         }
         let (added, crc) = writer.finish()?;
         meta.crc = crc32c_joined(meta.crc, crc, added);
         meta.len += added;
-        meta.next = last.next;
         meta.index_crc = self.write_index(job.topic, job.partition, &meta, &index)?;
-        let partition = manifest.partition(job.topic, job.partition);
-        if open.is_some() {
-            partition.segments.pop();
-        }
-        partition.segments.push(meta);
-        Ok(())
+        Ok(meta)
     }
 
     /// Stores an index, and with it the names in its directory; returns its checksum.

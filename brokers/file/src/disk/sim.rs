@@ -196,7 +196,7 @@ impl SimDisk {
     /// file's writes all, none, a beginning, or single pages of 4 KiB are there.
     pub fn crash_image(&self, seed: u64) -> Self {
         let image = Self::new(seed);
-        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed_0f_da7a);
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed_da7a);
         let mut dirs = BTreeMap::new();
         let state = lock(&self.state);
         let mut todo = vec![PathBuf::from("/")];

@@ -22,6 +22,8 @@ pub(crate) struct SegmentMeta {
     /// CRC32C of those bytes.
     pub(crate) crc: u32,
     pub(crate) records: u64,
+    /// When its oldest record was appended.
+    pub(crate) first_append: i64,
     /// When its newest record was appended.
     pub(crate) last_append: i64,
     pub(crate) max_timestamp: i64,
@@ -162,6 +164,22 @@ impl Manifest {
 }
 
 impl SegmentMeta {
+    /// A segment that holds nothing.
+    pub(crate) fn empty(base: u64, rewrite: u32) -> Self {
+        Self {
+            base,
+            rewrite,
+            next: base,
+            len: 0,
+            crc: crc32c(&[]),
+            records: 0,
+            first_append: i64::MAX,
+            last_append: i64::MIN,
+            max_timestamp: i64::MIN,
+            index_crc: 0,
+        }
+    }
+
     fn encode(&self, writer: &mut Writer) {
         writer
             .u64(self.base)
@@ -170,6 +188,7 @@ impl SegmentMeta {
             .u64(self.len)
             .u32(self.crc)
             .u64(self.records)
+            .i64(self.first_append)
             .i64(self.last_append)
             .i64(self.max_timestamp)
             .u32(self.index_crc);
@@ -183,6 +202,7 @@ impl SegmentMeta {
             len: reader.u64()?,
             crc: reader.u32()?,
             records: reader.u64()?,
+            first_append: reader.i64()?,
             last_append: reader.i64()?,
             max_timestamp: reader.i64()?,
             index_crc: reader.u32()?,
