@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -483,8 +482,7 @@ impl Consumer for MemoryConsumer {
         let shared = Arc::clone(&self.shared);
         loop {
             // Listen before looking, so that nothing falls in between.
-            let mut changed = pin!(shared.changed.notified());
-            changed.as_mut().enable();
+            let changed = shared.changed.notified();
             match self.step() {
                 Step::Deliver(delivery) => return delivery,
                 Step::Wait(None) => changed.await,

@@ -378,6 +378,41 @@ pub async fn a_permit_given_back_fences(subject: &dyn Subject) {
     assert_eq!(committed.unwrap(), [None]);
 }
 
+/// Contract: a permit given back fences its partitions at once, also while another member keeps its
+/// own and the round goes on; that one may still commit.
+pub async fn a_permit_given_back_fences_while_others_keep_theirs(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !has_groups(&*broker).await {
+        return;
+    }
+    create(&*broker, "t", 6).await;
+    for partition in 0..6 {
+        produce(&*broker, &at("t", partition), ["a"]).await;
+    }
+    let mut first = Reader::join(subject, &*broker, "g", &["t"]).await;
+    let mut second = Reader::join(subject, &*broker, "g", &["t"]).await;
+    converge(subject, &mut [&mut first, &mut second], 6).await;
+    first.revoked.clear();
+    second.revoked.clear();
+    let mut third = Reader::join(subject, &*broker, "g", &["t"]).await;
+    let given_back = first.revocation().await;
+    let kept = second.revocation().await;
+    drop(given_back);
+    let generation = first.generation.clone();
+    let offsets = [(first.revoked[0].clone(), Offset(1))];
+    stale(
+        first.consumer.commit(generation.as_ref(), &offsets).await,
+        generation.as_ref(),
+    );
+    let still_its_own = second.revoked[0].clone();
+    second.commit(&still_its_own, 1).await.unwrap();
+    drop(kept);
+    converge(subject, &mut [&mut first, &mut second, &mut third], 6).await;
+    let asked = [first.revoked[0].clone(), still_its_own];
+    let committed = broker.committed(&group("g"), &asked).await;
+    assert_eq!(committed.unwrap(), [None, Some(Offset(1))]);
+}
+
 /// Contract: a permit kept beyond its deadline loses its partitions: they go to another, commits for
 /// them are fenced, and the late member learns of it.
 pub async fn a_permit_kept_too_long_loses_its_partitions(subject: &dyn Subject) {
@@ -502,4 +537,69 @@ pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject
     );
     assert!(former.error().await.is_fenced());
     present.commit(owned.first().unwrap(), 1).await.unwrap();
+}
+
+/// Contract: while members come and go each record is processed before an offset behind it is
+/// committed, whatever else is processed twice.
+pub async fn nothing_is_lost_while_members_come_and_go(subject: &dyn Subject) {
+    const PARTITIONS: u32 = 4;
+    const ROUNDS: usize = 12;
+    let broker = subject.broker().await;
+    if !has_groups(&*broker).await {
+        return;
+    }
+    create(&*broker, "t", PARTITIONS).await;
+    let mut processed: BTreeSet<(u32, u64)> = BTreeSet::new();
+    let mut members: Vec<Reader<'_>> = Vec::new();
+    for round in 0..ROUNDS {
+        for partition in 0..PARTITIONS {
+            produce(&*broker, &at("t", partition), numbered("", 10)).await;
+        }
+        if round % 3 == 2 {
+            members.remove(0);
+        } else {
+            members.push(Reader::join(subject, &*broker, "g", &["t"]).await);
+        }
+        for _ in 0..3 {
+            for member in &mut members {
+                process(member, &mut processed).await;
+            }
+        }
+    }
+    let mut all: Vec<&mut Reader<'_>> = members.iter_mut().collect();
+    converge(subject, &mut all, PARTITIONS as usize).await;
+    for partition in 0..PARTITIONS {
+        let at = at("t", partition);
+        let committed = broker
+            .committed(&group("g"), std::slice::from_ref(&at))
+            .await;
+        let Some(next) = committed.unwrap()[0] else {
+            continue;
+        };
+        assert!(next.0 > 0);
+        for offset in 0..next.0.min(10 * ROUNDS as u64) {
+            assert!(
+                processed.contains(&(partition, offset)),
+                "{at}@{offset} was not processed, and {next} is committed"
+            );
+        }
+    }
+}
+
+/// Takes what comes while it is quiet, and commits what was processed of it.
+async fn process(member: &mut Reader<'_>, processed: &mut BTreeSet<(u32, u64)>) {
+    let from = member.reads.len();
+    let _ = member.next_if_any().await;
+    let mut offsets: Vec<(TopicPartition, Offset)> = Vec::new();
+    for read in &member.reads[from..] {
+        processed.insert((read.at.partition, read.offset.0));
+        offsets.retain(|(at, _)| *at != read.at);
+        offsets.push((read.at.clone(), read.offset.next()));
+    }
+    let generation = member.generation.clone();
+    match member.consumer.commit(generation.as_ref(), &offsets).await {
+        Ok(()) => {}
+        Err(error) if error.is_fenced() || error.is_transient() => {}
+        Err(error) => panic!("a commit failed: {error}"),
+    }
 }

@@ -145,6 +145,7 @@ macro_rules! __for_each_clause {
                 other_ids_are_not_fenced
                 records_and_offsets_are_committed_together
                 a_stale_generation_is_fenced_and_nothing_is_seen
+                an_offset_of_another_partition_rejects_the_whole
                 a_transaction_that_mixes_generations_is_refused
                 offsets_without_generation_are_fenced_while_there_are_members
                 offsets_without_generation_are_taken_without_members
@@ -172,10 +173,12 @@ macro_rules! __for_each_clause {
                 no_record_of_a_revoked_partition_is_delivered
                 the_holder_of_a_permit_may_commit
                 a_permit_given_back_fences
+                a_permit_given_back_fences_while_others_keep_theirs
                 a_permit_kept_too_long_loses_its_partitions
                 what_a_member_did_not_commit_goes_to_the_next
                 a_partition_that_stays_keeps_its_position
                 a_member_that_returns_under_its_name_fences_its_former_self
+                nothing_is_lost_while_members_come_and_go
             }
             reading {
                 an_assignment_by_hand_is_told_first

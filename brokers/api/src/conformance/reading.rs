@@ -130,6 +130,12 @@ pub async fn an_end_is_told_once_each_time_it_is_reached(subject: &dyn Subject) 
         let marks = broker.watermarks(&at("t", 0)).await.unwrap();
         assert_eq!(reader.ends.last(), Some(&(at("t", 0), marks.last_stable)));
     }
+    // A seek to where it stands reaches the end once more.
+    let end = reader.consumer.position(&at("t", 0)).unwrap();
+    reader.consumer.seek(&at("t", 0), end).await.unwrap();
+    assert_eq!(reader.read_to_end().await, []);
+    reader.stays_quiet().await;
+    assert_eq!(reader.ends.len(), 5);
 }
 
 /// Contract: an offset beyond the end is named once, with what the log holds; the partition is then

@@ -188,7 +188,38 @@ pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &dyn Subj
     );
 }
 
-/// Contract: a transaction that mixes generations of one group is refused.
+/// Contract: an offset of a partition that is another member's is fenced in a transaction, and
+/// nothing of it is ever seen.
+pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !has_offsets_in_transactions(&*broker).await {
+        return;
+    }
+    let mut transactor = transactor(&*broker, "id").await.unwrap();
+    create(&*broker, "in", 2).await;
+    create(&*broker, "out", 1).await;
+    let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
+    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
+    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let not_its_own = if first.owned.contains(&at("in", 0)) {
+        second.generation.clone()
+    } else {
+        first.generation.clone()
+    };
+    let records = vec![set(&at("out", 0), ["x"])];
+    let outcome = transactor
+        .commit(with_offset(records, not_its_own.clone(), 7))
+        .await;
+    stale(Err::<(), _>(rejected(outcome).error), not_its_own.as_ref());
+    assert_eq!(offset_in(&*broker).await, None);
+    assert_eq!(
+        read_texts(subject, &*broker, &at("out", 0), 0).await,
+        Vec::<String>::new()
+    );
+}
+
+/// Contract: a transaction that mixes generations of one group is refused, be one of them stale or
+/// another member's.
 pub async fn a_transaction_that_mixes_generations_is_refused(subject: &dyn Subject) {
     let broker = subject.broker().await;
     if !has_offsets_in_transactions(&*broker).await {
@@ -198,25 +229,29 @@ pub async fn a_transaction_that_mixes_generations_is_refused(subject: &dyn Subje
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
     let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
-    let stale = first.assigned().await;
+    let former = first.assigned().await;
     let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
     converge(subject, &mut [&mut first, &mut second], 2).await;
-    let present = first.generation.clone().unwrap();
-    let own = first.owned.first().unwrap().clone();
-    let offsets = |generation: &Generation| GroupOffsets {
+    let offsets = |generation: &Generation, of: &Reader<'_>| GroupOffsets {
         group: group("g"),
         generation: Some(generation.clone()),
-        offsets: vec![(own.clone(), Offset(1))],
+        offsets: of.owned.iter().map(|at| (at.clone(), Offset(1))).collect(),
     };
-    let transaction = Transaction {
-        records: vec![set(&at("out", 0), ["x"])],
-        offsets: vec![offsets(&present), offsets(&stale)],
-    };
-    let _ = rejected(transactor.commit(transaction).await);
-    let committed = broker
-        .committed(&group("g"), std::slice::from_ref(&own))
-        .await;
-    assert_eq!(committed.unwrap(), [None]);
+    let (one, other) = (
+        first.generation.clone().unwrap(),
+        second.generation.clone().unwrap(),
+    );
+    let mixtures = [
+        vec![offsets(&one, &first), offsets(&former, &first)],
+        vec![offsets(&one, &first), offsets(&other, &second)],
+    ];
+    for offsets in mixtures {
+        let records = vec![set(&at("out", 0), ["x"])];
+        let _ = rejected(transactor.commit(Transaction { records, offsets }).await);
+    }
+    let both = [at("in", 0), at("in", 1)];
+    let committed = broker.committed(&group("g"), &both).await;
+    assert_eq!(committed.unwrap(), [None, None]);
     assert_eq!(
         read_texts(subject, &*broker, &at("out", 0), 0).await,
         Vec::<String>::new()

@@ -146,6 +146,23 @@ async fn a_forgotten_commit_has_not_happened() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_dropped_before_it_answered_fences_its_owner_until_the_id_is_opened_again() {
+    let broker = broker().await;
+    let mut owner = open(&broker).await;
+    broker.faults().delay(SECOND);
+    let late = tokio::time::timeout(SECOND / 2, owner.commit(records(&["a"])));
+    assert!(late.await.is_err());
+    let refused = rejection(owner.commit(records(&["b"])).await);
+    assert!(refused.error.is_fenced());
+    let mut owner = open(&broker).await;
+    assert!(matches!(
+        owner.commit(records(&["c"])).await,
+        Outcome::Committed(_)
+    ));
+    assert_eq!(read(&broker).await, ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_transaction_holds_readers_until_its_id_is_opened_again() {
     for (fate, expected) in [
         (Fate::Commits, &["a", "after"][..]),
