@@ -3,36 +3,78 @@
 use std::sync::Arc;
 
 use tidemill_broker::{Broker, Clock};
+use tidemill_broker_file::{FileBroker, FileOptions, Fsync};
 use tidemill_broker_memory::MemoryBroker;
 use tidemill_state::{Kind, Postcard, State, Table, TableId, TableSpec};
 
+use super::error::Doing;
 use super::graph::{EventTime, Graph, Node, Target};
 use super::sink::SinkWriter;
 use super::topics::Topics;
 use super::topology::SubTopology;
 use super::{Error, Result, TaskId};
 use crate::config::Plan;
-use crate::config::plan::{BrokerUrl, Input, OpPlan, StagePlan};
+use crate::config::plan::{BrokerUrl, FsyncPolicy, Input, OpPlan, StagePlan};
 use crate::events::HeldRow;
 use crate::operators::{
     DEDUPE_CODEC, Dedupe, KeyBy, MERGE_CODEC, Merge, Operator, Route, TUMBLING_WINDOW_CODEC,
     TumblingWindow, TumblingWindowOptions, Window,
 };
 
-/// Opens the broker at `url`.
-///
-/// # Errors
-///
-/// If it cannot be opened.
-pub async fn open_broker(url: &BrokerUrl, _clock: Arc<dyn Clock>) -> Result<Arc<dyn Broker>> {
-    Ok(match url {
-        BrokerUrl::Memory | BrokerUrl::Stdio => Arc::new(MemoryBroker::default()),
-        BrokerUrl::File { path, .. } => {
-            return Err(Error::Plan {
-                what: format!("cannot open {}", path.display()),
-            });
+/// A broker of a pipeline, open.
+#[derive(Debug, Clone)]
+pub enum OpenBroker {
+    /// In this process; also stands behind standard input and output.
+    Memory(MemoryBroker),
+    /// An embedded log.
+    File(FileBroker),
+}
+
+impl OpenBroker {
+    /// Opens the broker at `url` for writing and reading.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened: in use, damaged, of a newer version, or not to be read or written.
+    pub async fn open(url: &BrokerUrl, clock: Arc<dyn Clock>) -> Result<Self> {
+        Ok(match url {
+            BrokerUrl::Memory | BrokerUrl::Stdio => Self::Memory(MemoryBroker::with_clock(clock)),
+            BrokerUrl::File { path, fsync } => {
+                let fsync = match *fsync {
+                    FsyncPolicy::Commit => Fsync::Commit,
+                    FsyncPolicy::Every(interval) => Fsync::Every(interval),
+                    FsyncPolicy::Never => Fsync::Never,
+                };
+                let options = FileOptions {
+                    clock,
+                    fsync,
+                    ..FileOptions::default()
+                };
+                let opened = FileBroker::open(path, options).await;
+                Self::File(opened.doing(|| format!("cannot open the log in {}", path.display()))?)
+            }
+        })
+    }
+
+    /// As any broker.
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        match self {
+            Self::Memory(broker) => Arc::new(broker.clone()),
+            Self::File(broker) => Arc::new(broker.clone()),
         }
-    })
+    }
+
+    /// Closes it: what is committed is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub async fn close(self) -> Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File(broker) => broker.close().await.doing(|| "cannot close the log".into()),
+        }
+    }
 }
 
 /// Name of the table that keeps how far event time has come on each input.

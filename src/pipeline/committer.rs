@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use super::epoch::{ClosedEpoch, Settled, Submission, pause_before_retry};
 use super::error::Doing;
 use super::recovery::last_marker;
-use super::{Attempt, Error, MARKER_KEY, Result, TaskId};
+use super::{Attempt, Error, MARKER_KEY, Progress, Result, TaskId};
 
 /// How transactions are cut from epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,7 @@ pub(crate) enum ToCommitter {
 #[derive(Debug)]
 pub(crate) struct Committer {
     broker: Arc<dyn Broker>,
+    progress: Arc<Progress>,
     id: TransactionalId,
     transactor: Box<dyn Transactor>,
     cut: Cut,
@@ -58,6 +59,7 @@ impl Committer {
     /// Opens the transactional id, which shuts out its former owner, and takes its place.
     pub(crate) async fn open(
         broker: Arc<dyn Broker>,
+        progress: Arc<Progress>,
         id: TransactionalId,
         cut: Cut,
         instance: String,
@@ -67,6 +69,7 @@ impl Committer {
         let transactor = open_transactor(&*broker, &id).await?;
         Ok(Self {
             broker,
+            progress,
             id,
             transactor,
             cut,
@@ -147,6 +150,7 @@ impl Committer {
             crash_point!("commit.answered");
             match outcome {
                 Outcome::Committed(appended) => {
+                    self.progress.transaction();
                     finish(submissions, &appended);
                     return Ok(());
                 }
@@ -301,10 +305,7 @@ fn changelog_records(epoch: &ClosedEpoch) -> RecordSet {
 }
 
 fn finish(submissions: Vec<Submission>, appended: &[Appended]) {
-    metrics::counter!("tidemill_commits_total").increment(1);
     for one in submissions {
-        let taken = one.epoch.taken;
-        metrics::counter!("tidemill_records_committed_total").increment(taken);
         metrics::histogram!("tidemill_epoch_seconds")
             .record(one.epoch.opened.elapsed().as_secs_f64());
         // Where the first record of this epoch went: redoing from there repeats at most this

@@ -30,8 +30,6 @@ pub(crate) struct ClosedEpoch {
     /// The group's offsets, for all partitions of the epoch, where source and outputs share a
     /// broker.
     pub(crate) offsets: Option<EpochOffsets>,
-    /// Input records in it, for the metrics.
-    pub(crate) taken: u64,
     /// When its first record was taken, for the metrics.
     pub(crate) opened: Instant,
 }

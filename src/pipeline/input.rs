@@ -17,6 +17,8 @@ pub(crate) struct InputPartition {
     /// Name of the source in the file.
     pub(crate) name: String,
     pub(crate) at: TopicPartition,
+    /// Index of its broker in the plan.
+    pub(crate) broker: usize,
     /// Whether its offsets are the consumer group's too.
     pub(crate) in_group: bool,
     pub(crate) identity: Option<TopicIdentity>,

@@ -397,7 +397,7 @@ impl Intake {
         match end {
             Ok(TaskEnd::Committed) => {
                 debug!(task = %id, "a task has ended");
-                if self.shared.until_end
+                if *self.shared.drain.borrow()
                     && self
                         .assigned
                         .iter()

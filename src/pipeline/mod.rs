@@ -18,6 +18,7 @@ mod instance;
 mod intake;
 mod marker;
 mod open;
+mod progress;
 mod recovery;
 mod run;
 mod sink;
@@ -25,13 +26,14 @@ mod task;
 mod topics;
 mod topology;
 
-pub use build::open_broker;
+pub use build::OpenBroker;
 pub use committer::Cut;
 pub use control::{Control, Step};
 pub use error::{Error, Kind, Result};
 pub use instance::{Instance, SledStores};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
 pub use open::Stores;
+pub use progress::{Counts, Progress};
 pub use run::{Pipeline, RunOptions};
 pub use topology::{SubTopology, TaskId, sub_topologies};
 

@@ -7,7 +7,7 @@ use tidemill_broker::{
     Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, Timestamp, TopicPartition,
 };
 use tidemill_state::{Epoch, Postcard, State, StateOptions, StateStore, Table};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -20,7 +20,7 @@ use super::recovery::{redo, resume, retrying};
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::topics::Topics;
 use super::topology::SubTopology;
-use super::{Attempt, Error, Marker, Result, TaskId, build};
+use super::{Attempt, Error, Marker, Progress, Result, TaskId, build};
 use crate::config::Plan;
 use crate::events::{JsonDecoder, Limits};
 use crate::operators::Decode;
@@ -49,7 +49,9 @@ pub(crate) struct Shared {
     /// The group of the sources that are read as its member.
     pub(crate) group: Option<Group>,
     pub(crate) cut: Cut,
-    pub(crate) until_end: bool,
+    /// Whether to fire what is open, commit and end once every input has ended.
+    pub(crate) drain: watch::Receiver<bool>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) accept_new_version: bool,
 }
 
@@ -175,12 +177,13 @@ pub(crate) async fn open_task(
             guarantee: plan.guarantee,
             cut: shared.cut,
             commit: plan.commit,
-            until_end: shared.until_end,
             group: shared.group.clone(),
             changelog,
             control,
             dirty_bytes_max,
         },
+        drain: shared.drain.clone(),
+        progress: shared.progress.clone(),
         brokers: shared.brokers.clone(),
         home: plan.home(),
         dead_letter_broker: plan.dead_letter.broker,
@@ -289,6 +292,7 @@ async fn open_input(
         source: index,
         name: source_plan.name.to_string(),
         at,
+        broker: source_plan.topic.broker,
         in_group,
         identity,
         next: found.next,

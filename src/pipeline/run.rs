@@ -13,7 +13,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Error, Result};
+use super::{Error, Progress, Result};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -28,8 +28,8 @@ pub struct RunOptions {
     pub run: u64,
     /// How transactions are cut from epochs.
     pub cut: Cut,
-    /// Whether to fire what is open, commit and end once every input has ended.
-    pub until_end: bool,
+    /// Once true: fire what is open, commit and end as soon as every input has ended.
+    pub until_end: watch::Receiver<bool>,
     /// Whether to go on with state that another version of the file wrote.
     pub accept_new_version: bool,
 }
@@ -41,7 +41,7 @@ impl RunOptions {
             instance: instance.into(),
             run,
             cut: Cut::Live,
-            until_end: false,
+            until_end: watch::channel(false).1,
             accept_new_version: false,
         }
     }
@@ -53,6 +53,7 @@ pub struct Pipeline {
     plan: Arc<Plan>,
     brokers: Vec<Arc<dyn Broker>>,
     stores: Arc<dyn Stores>,
+    progress: Arc<Progress>,
 }
 
 impl Pipeline {
@@ -62,7 +63,13 @@ impl Pipeline {
             plan: Arc::new(plan),
             brokers,
             stores,
+            progress: Arc::default(),
         }
+    }
+
+    /// What its runs have done so far.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
     }
 
     /// Runs until `stop` becomes true, until every input has ended if so asked, or until something
@@ -102,7 +109,8 @@ impl Pipeline {
             stores: self.stores.clone(),
             group: in_group.then(|| plan.group.clone()),
             cut: options.cut,
-            until_end: options.until_end,
+            drain: options.until_end.clone(),
+            progress: self.progress.clone(),
             accept_new_version: options.accept_new_version,
         });
 
@@ -114,6 +122,7 @@ impl Pipeline {
         let (to_committer, inbox) = mpsc::channel(COMMITTER_INBOX);
         let committer = Committer::open(
             outputs.clone(),
+            self.progress.clone(),
             id,
             options.cut,
             options.instance.clone(),

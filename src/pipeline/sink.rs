@@ -60,22 +60,23 @@ impl SinkWriter {
     }
 
     /// Writes what came out of the graph for this sink, in the order of the input records that led
-    /// to it, so that the order does not depend on how batches were cut.
-    pub(crate) fn write(&mut self, rows: &[&SinkRows]) {
+    /// to it, so that the order does not depend on how batches were cut. Returns how many.
+    pub(crate) fn write(&mut self, rows: &[&SinkRows]) -> u64 {
         if let [one] = rows {
             for row in 0..one.rows.len() {
                 self.write_row(one, row);
             }
-            return;
+            return one.rows.len() as u64;
         }
         let mut order: Vec<(u32, usize, usize)> = Vec::new();
         for (place, one) in rows.iter().enumerate() {
             order.extend((0..one.rows.len()).map(|row| (one.rows.head(row).record, place, row)));
         }
         order.sort_unstable();
-        for (_, place, row) in order {
+        for &(_, place, row) in &order {
             self.write_row(rows[place], row);
         }
+        order.len() as u64
     }
 
     fn write_row(&mut self, rows: &SinkRows, row: usize) {

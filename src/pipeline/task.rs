@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
 use tidemill_state::{Epoch, Postcard, State, Stateful, Table, crash_point};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -20,8 +20,9 @@ use super::epoch::{ClosedEpoch, EpochOffsets, Settled, Submission};
 use super::error::Doing;
 use super::graph::{EventTime, Graph, Output, SinkRows, least};
 use super::input::InputPartition;
+use super::recovery::retrying;
 use super::sink::SinkWriter;
-use super::{Error, Marker, Result, TaskId};
+use super::{Error, Marker, Progress, Result, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
 
 /// What the intake tells a task.
@@ -59,8 +60,6 @@ pub(crate) struct TaskSettings {
     pub(crate) guarantee: Guarantee,
     pub(crate) cut: Cut,
     pub(crate) commit: CommitPolicy,
-    /// Whether to end once every input has.
-    pub(crate) until_end: bool,
     pub(crate) group: Option<tidemill_broker::Group>,
     pub(crate) changelog: TopicPartition,
     pub(crate) control: TopicPartition,
@@ -80,6 +79,8 @@ type Written = (usize, RecordSet);
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) settings: TaskSettings,
+    pub(crate) drain: watch::Receiver<bool>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) brokers: Vec<Arc<dyn Broker>>,
     /// The broker of the transactions.
     pub(crate) home: usize,
@@ -113,6 +114,8 @@ pub(crate) struct OpenEpoch {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     epoch: Epoch,
+    // Input records in it.
+    taken: u64,
     settled: oneshot::Receiver<Settled>,
     // Outputs that are sent after the commit, with at_most_once.
     after: Vec<Written>,
@@ -124,6 +127,7 @@ enum Event {
     Command(Option<Command>),
     Input(Option<Input>),
     Broadcast(tidemill_broker::Result<Delivery>),
+    Drain,
     Close,
     Idle,
     PassDue,
@@ -176,7 +180,7 @@ impl Task {
             if self.is_full() && self.in_flight.is_none() {
                 self.close().await?;
             }
-            if self.settings.until_end && self.inputs.iter().all(|input| input.has_ended) {
+            if *self.drain.borrow_and_update() && self.has_ended().await? {
                 return self.finish().await;
             }
             match self.wait(inbox, commands).await {
@@ -192,6 +196,7 @@ impl Task {
                 Event::Input(Some(Input::End(at, offset))) => self.note_end(&at, offset),
                 Event::Input(None) => return self.stop().await,
                 Event::Broadcast(delivery) => self.take_broadcast(delivery).await?,
+                Event::Drain => {}
                 Event::Close => self.close().await?,
                 Event::Idle => self.note_idle().await?,
                 Event::PassDue => self.begin_pass(),
@@ -224,6 +229,7 @@ impl Task {
             biased;
             settled = settled(&mut self.in_flight) => Event::Settled(settled),
             command = commands.recv() => Event::Command(command),
+            Ok(()) = self.drain.changed() => Event::Drain,
             done = pass_done(&mut self.pass) => Event::PassDone(done),
             () = at(close_at) => Event::Close,
             () = at(pass_at) => Event::PassDue,
@@ -294,9 +300,12 @@ impl Task {
         }
         let source = input.source;
         let dead = &mut self.dead;
+        let mut poisoned = 0;
         let mut rows = input.decode.decode(batch, &mut |record, poison| {
-            dead.poison(batch, record, &poison)
+            poisoned += 1;
+            dead.poison(batch, record, &poison);
         });
+        self.progress.set_aside(poisoned);
         input.next = batch.next();
         input.last_taken = Instant::now();
         input.is_idle = false;
@@ -315,7 +324,7 @@ impl Task {
         self.open.since.get_or_insert_with(Instant::now);
         self.open.taken += batch.len() as u64;
         self.open.steps.taken(index, batch.next());
-        metrics::counter!("tidemill_records_taken_total").increment(batch.len() as u64);
+        self.progress.took(batch.len() as u64);
         let mut output = Output::default();
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };
@@ -356,9 +365,10 @@ impl Task {
                 .filter(|rows| rows.sink == index)
                 .collect();
             if !rows.is_empty() {
-                sink.write(&rows);
+                self.progress.wrote(sink.write(&rows));
             }
         }
+        self.progress.set_aside(output.dead.len() as u64);
         for (stage, dead) in &output.dead {
             self.dead.row(stage, dead);
         }
@@ -399,6 +409,22 @@ impl Task {
             records = later;
         }
         Ok(())
+    }
+
+    /// Whether everything that is committed in every input has been taken, by the logs' own word:
+    /// what told an end may have been overtaken.
+    async fn has_ended(&mut self) -> Result<bool> {
+        if !self.inputs.iter().all(|input| input.has_ended) {
+            return Ok(false);
+        }
+        for input in &mut self.inputs {
+            let broker = self.brokers[input.broker].clone();
+            let at = input.at.clone();
+            let ends = retrying(|| broker.watermarks(&at)).await;
+            let ends = ends.doing(|| format!("cannot look at {at}"))?;
+            input.has_ended = input.next >= ends.last_stable;
+        }
+        Ok(self.inputs.iter().all(|input| input.has_ended))
     }
 
     fn note_end(&mut self, at: &TopicPartition, offset: tidemill_broker::Offset) {
@@ -535,7 +561,6 @@ impl Task {
             marker: self.marker.clone(),
             changelog: self.settings.changelog.clone(),
             offsets,
-            taken: open.taken,
             opened: open.since.unwrap_or_else(Instant::now),
         };
         let submission = Box::new(Submission {
@@ -548,6 +573,7 @@ impl Task {
         })?;
         self.in_flight = Some(InFlight {
             epoch,
+            taken: open.taken,
             settled,
             after,
         });
@@ -565,6 +591,7 @@ impl Task {
                 self.state
                     .committed(in_flight.epoch, changelog_next)
                     .map_err(|source| Error::State { task, source })?;
+                self.progress.committed(in_flight.taken);
                 crash_point!("task.committed");
                 self.produce(in_flight.after).await?;
                 Ok(None)

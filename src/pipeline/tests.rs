@@ -208,7 +208,7 @@ async fn ticks_become_bars_and_a_second_run_goes_on_where_the_first_ended() {
     let pipeline = Pipeline::new(bars_plan(), vec![broker.clone()], stores.clone());
     let (_stop, stopped) = watch::channel(false);
     let options = RunOptions {
-        until_end: true,
+        until_end: watch::channel(true).1,
         ..RunOptions::new("0", 1)
     };
     pipeline
