@@ -23,8 +23,13 @@ fn resident_mb() -> u64 {
 async fn three_hundred_passes_of_ten_thousand_keys_leave_little_behind() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(options(dir.path())).await.unwrap());
-    let (state, _) = State::open(store.clone(), StateOptions::default()).await.unwrap();
-    state.finish_redo(Epoch::NONE, 0, Digest::EMPTY).await.unwrap();
+    let (state, _) = State::open(store.clone(), StateOptions::default())
+        .await
+        .unwrap();
+    state
+        .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
+        .await
+        .unwrap();
     let ids = state.declare(&[spec("values", Kind::Value)]).unwrap();
     let mut table = Table::<Vec<u8>>::new(ids[0], usize::MAX);
     state.load_all(&mut table).await.unwrap();
@@ -38,7 +43,11 @@ async fn three_hundred_passes_of_ten_thousand_keys_leave_little_behind() {
         }
         state.close_epoch(Epoch(pass), &mut [&mut table]).unwrap();
         state.committed(Epoch(pass), pass).unwrap();
-        let pass = state.write_behind().pass(async |_| Ok::<_, Infallible>(())).await.unwrap();
+        let pass = state
+            .write_behind()
+            .pass(async |_| Ok::<_, Infallible>(()))
+            .await
+            .unwrap();
         assert!(pass.elements >= 10_000);
         assert_eq!(state.dirty_bytes(), 0);
     }

@@ -3,6 +3,8 @@
 mod bounds;
 mod crash;
 mod damage;
+mod faults;
 mod model;
 mod savepoint;
 mod sled;
+mod tables;
