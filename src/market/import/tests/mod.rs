@@ -2,5 +2,6 @@
 
 mod fixture;
 mod layouts;
+mod oracle;
 mod resume;
 mod wrong;
