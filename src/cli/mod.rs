@@ -9,6 +9,7 @@ mod console;
 mod exit;
 mod explain;
 mod failure;
+mod import;
 mod time;
 
 use std::ffi::OsString;
@@ -58,6 +59,7 @@ Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 
 enum Verb {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
+    Import(Box<import::ImportArgs>),
     Completions(completions::CompletionsArgs),
 }
 
@@ -113,11 +115,12 @@ async fn dispatch(
     verb: Verb,
     console: &mut Console<'_>,
     world: &World<'_>,
-    _signals: Signals,
+    signals: Signals,
 ) -> Result<Exit, Failure> {
     match verb {
         Verb::Check(args) => check::run(&args, console, world),
         Verb::Explain(args) => explain::run(&args, console, world),
+        Verb::Import(args) => import::run(&args, console, world, signals).await,
         Verb::Completions(args) => completions::run(&args, console),
     }
 }

@@ -1,0 +1,387 @@
+//! `tidemill import`: recorded markets into a topic.
+
+use std::io::IsTerminal as _;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::civil::Date;
+use tidemill_broker::{SystemClock, Topic};
+
+use super::check::summary;
+use super::{Console, Exit, Failure, Signals, World};
+use crate::config::plan::BrokerUrl;
+use crate::config::{Pipeline, broker_url, duration};
+use crate::market::import::{
+    self, Error, Kind, Layout, Mapping, OnBadLine, OnImported, Options, Phase, Progress, Report,
+};
+use crate::pipeline::{self, OpenBroker};
+
+/// Import recorded markets into a topic
+///
+/// Reads trades, quotes and bars from files and writes MarketDataUpdate events, merged by event time.
+/// All files are checked before the first record is written. An import that was killed goes on where
+/// it stopped when it is run again; one that finished does nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Layouts, told from path and content unless --format names one:
+  lean-{equity|crypto}-{tick|second|minute}-{trade|quote}
+  binance-trades, binance-agg-trades, binance-klines, ohlcv, json
+
+Examples:
+  tidemill import --broker file://data pipelines/data
+  tidemill import --pipeline pipelines/bars.toml pipelines/data
+  tidemill import --broker file://data BTCUSDT-trades-2025-01-01.zip
+  tidemill import --broker file://data --only quote --topic quotes lean/equity/usa/tick/ibm
+  tidemill import --broker file://data --pair X-USD --bar 1m prices.csv
+  tidemill import --broker file://data --map price=currentPrice --map symbol=pair feed.jsonl")]
+pub(super) struct ImportArgs {
+    /// Files, or directories of which every .zip, .csv, .jsonl and .ndjson file is taken
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The broker to import into, such as file://data
+    #[arg(long, value_name = "URL", required_unless_present = "pipeline")]
+    broker: Option<String>,
+    /// Import into a topic that this pipeline reads
+    #[arg(long, value_name = "FILE", conflicts_with = "broker")]
+    pipeline: Option<PathBuf>,
+    /// The topic; with --pipeline its name in the file, needed if the pipeline reads several
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// Where suspicious ticks, zero sizes, one-sided quotes and skipped lines go
+    #[arg(long, value_name = "NAME", default_value = "market-data-suspect")]
+    suspect_topic: Topic,
+    /// Partitions to create missing topics with
+    #[arg(long, value_name = "COUNT")]
+    partitions: Option<NonZeroU32>,
+    /// Take only files of trades, or only files of quotes
+    #[arg(long, value_name = "trade|quote")]
+    only: Option<Kind>,
+    /// The layout of all files
+    #[arg(long, value_name = "LAYOUT")]
+    format: Option<Layout>,
+    /// The pair, where the path does not tell it
+    #[arg(long)]
+    pair: Option<String>,
+    /// The day of times that count from midnight, as 2024-03-11
+    #[arg(long)]
+    date: Option<Date>,
+    /// The time zone of that midnight, as America/New_York
+    #[arg(long)]
+    zone: Option<String>,
+    /// The length of the bars of an ohlcv file, as 1m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    bar: Option<Duration>,
+    /// What a field of JSON lines is called, such as price=currentPrice; may be repeated
+    #[arg(long, value_name = "THEIRS=OURS")]
+    map: Vec<String>,
+    /// Decimals of prices; more are rounded half to even, and counted
+    #[arg(long, value_name = "DIGITS", default_value_t = 8)]
+    price_scale: u8,
+    /// Decimals of quantities
+    #[arg(long, value_name = "DIGITS", default_value_t = 8)]
+    quantity_scale: u8,
+    /// What becomes of a line that is not what its layout says
+    #[arg(long, value_enum, default_value = "stop")]
+    on_bad_line: BadLine,
+    /// Leave out files that an earlier import has brought into the topic
+    #[arg(long)]
+    skip_imported: bool,
+    /// Print the report as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum BadLine {
+    /// Write nothing and say where it is
+    Stop,
+    /// Set it aside in the suspect topic and count it
+    Skip,
+}
+
+/// Where an import goes.
+struct Destination {
+    url: BrokerUrl,
+    topic: Topic,
+    partitions: Option<NonZeroU32>,
+}
+
+pub(super) async fn run(
+    args: &ImportArgs,
+    console: &mut Console<'_>,
+    world: &World<'_>,
+    mut signals: Signals,
+) -> Result<Exit, Failure> {
+    let destination = match (&args.broker, &args.pipeline) {
+        (Some(url), _) => by_url(args, url)?,
+        (None, Some(file)) => match by_pipeline(args, file, console, world)? {
+            Some(destination) => destination,
+            None => return Ok(Exit::Findings),
+        },
+        (None, None) => return Err(Failure::usage("give --broker or --pipeline")),
+    };
+    if !matches!(destination.url, BrokerUrl::File { .. }) {
+        return Err(
+            Failure::usage("nothing would be left of an import into this broker")
+                .help("import into `file://DIRECTORY`"),
+        );
+    }
+    let options = options(args, &destination)?;
+    let open = OpenBroker::open(&destination.url, Arc::new(SystemClock))
+        .await
+        .map_err(refused)?;
+    let bar = Bar::new(console.terminals.errors && !args.json);
+    let mut progress = |progress| bar.show(progress);
+    let imported = tokio::select! {
+        imported = import::run(&options, open.broker(), &mut progress) => Some(imported),
+        Some(()) = signals.next() => None,
+    };
+    bar.clear();
+    // Also after a failure: what is in, whole chunks, is made durable.
+    let closed = open.close().await.map_err(refused);
+    let Some(imported) = imported else {
+        closed?;
+        return Err(
+            Failure::new(Exit::Interrupted, "interrupted; nothing is lost")
+                .help("run the same command again to go on"),
+        );
+    };
+    let report = imported.map_err(failure)?;
+    closed?;
+    if args.json {
+        let document = serde_json::to_value(&report).map_err(|error| {
+            Failure::new(Exit::Internal, "cannot write the report").because(error)
+        })?;
+        console.json(&document)?;
+    } else {
+        show(&report, &options, console)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn by_url(args: &ImportArgs, url: &str) -> Result<Destination, Failure> {
+    let topic = args.topic.as_deref().unwrap_or("market-data-updates");
+    Ok(Destination {
+        url: broker_url(url).map_err(|message| Failure::usage(format!("--broker: {message}")))?,
+        topic: named(topic)?,
+        partitions: args.partitions,
+    })
+}
+
+fn named(topic: &str) -> Result<Topic, Failure> {
+    Topic::new(topic).map_err(|error| Failure::usage(format!("--topic: {error}")))
+}
+
+/// The topic of a pipeline; none if its file has problems, which have been told.
+fn by_pipeline(
+    args: &ImportArgs,
+    file: &Path,
+    console: &mut Console<'_>,
+    world: &World<'_>,
+) -> Result<Option<Destination>, Failure> {
+    let pipeline = match Pipeline::load(&[file.to_path_buf()], world.env) {
+        Ok(pipeline) => pipeline,
+        Err(problems) => {
+            writeln!(console.errors, "{problems}")?;
+            writeln!(console.errors, "{}", summary(&problems))?;
+            return Ok(None);
+        }
+    };
+    let plan = &pipeline.plan;
+    let names = || {
+        let names: Vec<&str> = plan.sources.iter().map(|source| &*source.name).collect();
+        names.join(", ")
+    };
+    let source = match (&args.topic, plan.sources.as_slice()) {
+        (None, [only]) => only,
+        (None, _) => {
+            return Err(
+                Failure::usage("the pipeline reads several topics: give --topic")
+                    .help(format!("it reads {}", names())),
+            );
+        }
+        (Some(name), sources) => sources
+            .iter()
+            .find(|source| *source.name == **name || source.topic.topic.as_str() == name)
+            .ok_or_else(|| {
+                Failure::usage(format!("the pipeline reads no topic `{name}`"))
+                    .help(format!("it reads {}", names()))
+            })?,
+    };
+    Ok(Some(Destination {
+        url: plan.brokers[source.topic.broker].url.clone(),
+        topic: source.topic.topic.clone(),
+        partitions: args.partitions.or(source.topic.partitions),
+    }))
+}
+
+fn options(args: &ImportArgs, destination: &Destination) -> Result<Options, Failure> {
+    let mut files = Vec::new();
+    for path in &args.paths {
+        take(path, &mut files)?;
+    }
+    Ok(Options {
+        suspect_topic: args.suspect_topic.clone(),
+        partitions: destination.partitions.unwrap_or(NonZeroU32::MIN),
+        only: args.only,
+        layout: args.format,
+        pair: args.pair.clone(),
+        date: args.date,
+        zone: args.zone.clone(),
+        bar: args.bar,
+        mapping: Arc::new(Mapping::new(&args.map).map_err(Failure::usage)?),
+        price_scale: args.price_scale,
+        quantity_scale: args.quantity_scale,
+        on_bad_line: match args.on_bad_line {
+            BadLine::Stop => OnBadLine::Stop,
+            BadLine::Skip => OnBadLine::Skip,
+        },
+        on_imported: if args.skip_imported {
+            OnImported::Skip
+        } else {
+            OnImported::Refuse
+        },
+        ..Options::new(files, destination.topic.clone())
+    })
+}
+
+/// A file as it is given; of a directory the files in it and below, sorted.
+fn take(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    if !path.is_dir() {
+        files.push(path.to_path_buf());
+        return Ok(());
+    }
+    let failed =
+        |error| Failure::new(Exit::Io, format!("cannot list {}", path.display())).because(error);
+    let mut entries = std::fs::read_dir(path)
+        .map_err(failed)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()
+        .map_err(failed)?;
+    entries.sort();
+    for entry in entries {
+        let taken = entry
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| matches!(extension, "zip" | "csv" | "jsonl" | "ndjson"));
+        if taken || entry.is_dir() {
+            take(&entry, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn show(report: &Report, options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
+    let counts = &report.counts;
+    let time = |time: Option<tidemill_broker::Timestamp>| {
+        time.and_then(|time| jiff::Timestamp::from_microsecond(time.0).ok())
+            .map_or_else(|| "-".to_owned(), |time| time.to_string())
+    };
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("files", report.files.to_string()),
+        row(
+            "updates",
+            format!("{} in `{}`", counts.records, options.topic),
+        ),
+    ];
+    let mut add = |name: &str, count: u64, what: String| {
+        if count > 0 {
+            rows.push(row(name, format!("{count} {what}")));
+        }
+    };
+    add(
+        "left out",
+        report.skipped_files as u64,
+        "files that were in already".into(),
+    );
+    add(
+        "suspect",
+        counts.suspicious,
+        format!("in `{}`", options.suspect_topic),
+    );
+    add(
+        "bad lines",
+        counts.bad_lines,
+        format!("in `{}`", options.suspect_topic),
+    );
+    add(
+        "rounded",
+        counts.rounded,
+        "numbers had more decimals than their scale".into(),
+    );
+    add(
+        "backwards",
+        counts.backwards,
+        "updates earlier than the one before them".into(),
+    );
+    rows.push(row("from", time(counts.first)));
+    rows.push(row("to", time(counts.last)));
+    rows.push(row("written", format!("{} by this run", report.written)));
+    console.table(&["imported", ""], &rows)?;
+    if !report.exactly_once {
+        writeln!(
+            console.errors,
+            "note: this broker has no transactions: had the import been killed, a chunk could be in twice"
+        )?;
+    }
+    Ok(())
+}
+
+fn failure(error: Error) -> Failure {
+    let exit = match error {
+        Error::Broker(error) => return error.into(),
+        Error::Io { .. } => Exit::Io,
+        Error::Line { .. } | Error::Archive { .. } => Exit::Findings,
+        Error::Log { .. } => Exit::Integrity,
+        _ => Exit::Usage,
+    };
+    let message = error.to_string();
+    match std::error::Error::source(&error) {
+        Some(cause) => Failure::new(exit, format!("{message}: {cause}")),
+        None => Failure::new(exit, message),
+    }
+}
+
+fn refused(error: pipeline::Error) -> Failure {
+    match error {
+        pipeline::Error::Broker { source, .. } => source.into(),
+        error => Failure::new(Exit::Internal, error.to_string()),
+    }
+}
+
+/// The progress on a terminal; nothing elsewhere.
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    fn new(shown: bool) -> Self {
+        let bar = if shown && std::io::stderr().is_terminal() {
+            ProgressBar::new(0)
+        } else {
+            ProgressBar::hidden()
+        };
+        Self { bar }
+    }
+
+    fn show(&self, progress: Progress) {
+        let template = match progress.phase {
+            Phase::Checking => "checking {bar:30} {bytes}/{total_bytes} {eta}",
+            Phase::Writing => "writing  {bar:30} {human_pos}/{human_len} {per_sec} {eta}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
