@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::text::plain_len;
-use super::time::{TIME_ROOM, put_time_json};
+use super::time::{Date, TIME_ROOM, put_time_json};
 use super::{Rows, Schema, Text, Type};
 use crate::market::decimal::{DECIMAL_ROOM, put_decimal};
 
@@ -102,6 +102,7 @@ impl JsonEncoder {
         // as the part.
         let mut at = out.len();
         out.resize(at + self.room, 0);
+        let mut date = Date::default();
         let present = rows.head(row).present;
         let fields = self.schema.fields.iter().zip(&self.names);
         for (slot, ((field, name), &value)) in fields.zip(rows.slots(row)).enumerate() {
@@ -136,7 +137,7 @@ impl JsonEncoder {
                     .map_or(0, |room| put_decimal(value, scale, room)),
                 Type::Time => room
                     .first_chunk_mut::<TIME_ROOM>()
-                    .map_or(0, |room| put_time_json(value, room)),
+                    .map_or(0, |room| put_time_json(value, &mut date, room)),
                 Type::Bool => {
                     let word = if value != 0 { b"true\0" } else { b"false" };
                     room[..5].copy_from_slice(word);

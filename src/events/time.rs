@@ -125,44 +125,78 @@ pub(super) const TIME_ROOM: usize = DECIMAL_ROOM;
 /// [`TimeError::Range`] outside the years 0000 to 9999; nothing is appended then.
 pub fn write_time(micros: i64, out: &mut Vec<u8>) -> Result<(), TimeError> {
     let mut text = [0; TIME_LEN];
-    put_time(in_range(micros)?, &mut text);
+    put_time(in_range(micros)?, &mut Date::default(), &mut text);
     out.extend_from_slice(&text);
     Ok(())
 }
 
+/// The date written last, as digits: instants of one row mostly share it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Date {
+    days: i64,
+    digits: u64,
+}
+
+impl Default for Date {
+    fn default() -> Self {
+        Self {
+            days: i64::MIN,
+            digits: 0,
+        }
+    }
+}
+
+impl Date {
+    /// The eight digits of the date `days` after 1970-01-01.
+    #[inline]
+    fn digits(&mut self, days: i64) -> u64 {
+        if self.days != days {
+            let (year, month, day) = date_of(days);
+            self.days = days;
+            self.digits = eight_digits(u64::from(year * 10_000 + month * 100 + day)) | ZEROS;
+        }
+        self.digits
+    }
+}
+
 /// Writes an instant in range.
-fn put_time(micros: i64, text: &mut [u8; TIME_LEN]) {
-    let (year, month, day) = date_of(micros.div_euclid(DAY));
+#[inline]
+fn put_time(micros: i64, date: &mut Date, text: &mut [u8; TIME_LEN]) {
+    let date = date.digits(micros.div_euclid(DAY));
     let rest = micros.rem_euclid(DAY) as u64;
-    let seconds = rest / SECOND as u64;
-    let date = year as u64 * 10_000 + month as u64 * 100 + day as u64;
+    let (seconds, part) = ((rest / SECOND as u64) as u32, rest % SECOND as u64);
     let time = seconds / 3_600 * 10_000 + seconds / 60 % 60 * 100 + seconds % 60;
-    let date = (eight_digits(date) | ZEROS).to_le_bytes();
-    let time = (eight_digits(time) | ZEROS).to_le_bytes();
-    let part = (eight_digits(rest % SECOND as u64) | ZEROS).to_le_bytes();
-    *text = *b"0000-00-00T00:00:00.000000Z";
-    text[0..4].copy_from_slice(&date[0..4]);
-    text[5..7].copy_from_slice(&date[4..6]);
-    text[8..10].copy_from_slice(&date[6..8]);
-    text[11..13].copy_from_slice(&time[2..4]);
-    text[14..16].copy_from_slice(&time[4..6]);
-    text[17..19].copy_from_slice(&time[6..8]);
-    text[20..26].copy_from_slice(&part[2..8]);
+    // Eight digits each, the first in the lowest byte: YYYYMMDD, 00HHMMSS, 00UUUUUU.
+    let time = eight_digits(u64::from(time)) | ZEROS;
+    let part = eight_digits(part) | ZEROS;
+    let byte = |byte: u8, at: u32| u64::from(byte) << (8 * at);
+    let pair = |digits: u64, at: u32, to: u32| (digits >> (8 * at) & 0xffff) << (8 * to);
+    let words = [
+        (date & 0xffff_ffff) | byte(b'-', 4) | pair(date, 4, 5) | byte(b'-', 7),
+        pair(date, 6, 0) | byte(b'T', 2) | pair(time, 2, 3) | byte(b':', 5) | pair(time, 4, 6),
+        byte(b':', 0) | pair(time, 6, 1) | byte(b'.', 3) | pair(part, 2, 4) | pair(part, 4, 6),
+    ];
+    for (chunk, word) in text.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *chunk = word.to_le_bytes();
+    }
+    text[24] = (part >> 48) as u8;
+    text[25] = (part >> 56) as u8;
+    text[26] = b'Z';
 }
 
 /// Appends an instant as JSON: a string in RFC 3339, or milliseconds since the epoch where that
 /// has no year of four digits.
 pub fn write_time_json(micros: i64, out: &mut Vec<u8>) {
     let mut text = [0; TIME_ROOM];
-    let end = put_time_json(micros, &mut text);
+    let end = put_time_json(micros, &mut Date::default(), &mut text);
     out.extend_from_slice(&text[..end]);
 }
 
 /// As [`write_time_json`], to the start of `text`; answers where it ends.
-pub(super) fn put_time_json(micros: i64, text: &mut [u8; TIME_ROOM]) -> usize {
+pub(super) fn put_time_json(micros: i64, date: &mut Date, text: &mut [u8; TIME_ROOM]) -> usize {
     match (in_range(micros), text[1..].first_chunk_mut()) {
         (Ok(micros), Some(inner)) => {
-            put_time(micros, inner);
+            put_time(micros, date, inner);
             text[0] = b'"';
             text[1 + TIME_LEN] = b'"';
             TIME_LEN + 2
@@ -235,17 +269,18 @@ fn days_before(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// The date `days` after 1970-01-01.
-fn date_of(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
+/// The date `days` after 1970-01-01, of an instant in range: never negative.
+fn date_of(days: i64) -> (u32, u32, u32) {
+    // One era of 400 years ahead, so that all of it is unsigned.
+    let days = (days + 719_468 + 146_097) as u32;
+    let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+    let year = year + era * 400 + u32::from(month <= 2);
+    (year - 400, month, day)
 }
 
 #[cfg(test)]
