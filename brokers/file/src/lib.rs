@@ -38,6 +38,7 @@ mod segment;
 mod shared;
 mod split;
 mod transactor;
+mod verify;
 mod window;
 mod worker;
 
@@ -47,3 +48,4 @@ pub use disk::{Disk, DiskFile, Guard, Locked, Mode, RealDisk};
 pub use disk::{Fault, SimDisk};
 pub use options::{FileOptions, Fsync};
 pub use scan::Torn;
+pub use verify::{Finding, Report, verify};

@@ -7,3 +7,9 @@ mod support;
 mod basics;
 #[path = "file/conformance.rs"]
 mod conformance;
+#[path = "file/crash.rs"]
+mod crash;
+#[path = "file/damage.rs"]
+mod damage;
+#[path = "file/failures.rs"]
+mod failures;

@@ -245,6 +245,44 @@ impl SimDisk {
         image
     }
 
+    /// A disk as this one is found after its process was killed: everything written is there, synced
+    /// or not, and nobody holds a lock.
+    pub fn kill_image(&self, seed: u64) -> Self {
+        let image = Self::new(seed);
+        let state = lock(&self.state);
+        let mut dirs = BTreeMap::new();
+        for (path, dir) in &state.dirs {
+            let names = |of: &BTreeMap<String, Node>| -> BTreeMap<String, Node> {
+                of.iter()
+                    .map(|(name, node)| {
+                        let node = match node {
+                            Node::Dir => Node::Dir,
+                            Node::File(inode) => {
+                                let now = lock(inode).now.clone();
+                                Node::File(Arc::new(Mutex::new(Inode {
+                                    durable: now.clone(),
+                                    now,
+                                    pending: Vec::new(),
+                                })))
+                            }
+                        };
+                        (name.clone(), node)
+                    })
+                    .collect()
+            };
+            let now = names(&dir.now);
+            let copy = Dir {
+                durable: now.clone(),
+                now,
+                pending: Vec::new(),
+            };
+            dirs.insert(path.clone(), copy);
+        }
+        drop(state);
+        lock(&image.state).dirs = dirs;
+        image
+    }
+
     /// Limits how many bytes can still be written; `None` lifts the limit.
     pub fn set_space(&self, bytes: Option<u64>) {
         lock(&self.state).space = bytes;

@@ -1,0 +1,167 @@
+//! Loss of power: what was durable is there, a transaction is whole or absent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill_broker::{
+    Broker, Cleanup, GroupOffsets, Offset, Outcome, Start, TopicSpec, Transaction,
+};
+use tidemill_broker_file::{FileBroker, FileOptions, Fsync, SimDisk};
+
+use crate::support::{at, create, read, set, topic};
+
+fn options(disk: &SimDisk, fsync: Fsync) -> FileOptions {
+    FileOptions {
+        disk: Arc::new(disk.clone()),
+        split_bytes: 2_000,
+        fsync,
+        ..FileOptions::default()
+    }
+}
+
+/// Transaction `n` puts `n` into every partition and into the group's offset.
+fn transaction(n: u64, partitions: u32) -> Transaction {
+    Transaction {
+        records: (0..partitions)
+            .map(|partition| set(at("t", partition), [format!("{n}")]))
+            .chain([set(at("latest", 0), [format!("{n}")])])
+            .collect(),
+        offsets: vec![GroupOffsets {
+            group: "g".parse().unwrap(),
+            generation: None,
+            offsets: vec![(at("t", 0), Offset(n))],
+        }],
+    }
+}
+
+/// How many transactions are whole; fails if one is torn.
+async fn whole(broker: &FileBroker, partitions: u32, seed: u64) -> u64 {
+    let mut counts = BTreeMap::new();
+    for partition in 0..partitions {
+        let found = read(broker, &at("t", partition), Start::Earliest).await;
+        for (index, (offset, value)) in found.iter().enumerate() {
+            assert_eq!(
+                (*offset, value.as_str()),
+                (index as u64, index.to_string().as_str()),
+                "seed {seed}"
+            );
+        }
+        counts.insert(partition, found.len() as u64);
+    }
+    let count = counts[&0];
+    assert!(
+        counts.values().all(|other| *other == count),
+        "seed {seed}: torn {counts:?}"
+    );
+    let latest = read(broker, &at("latest", 0), Start::Earliest).await;
+    let newest = latest
+        .last()
+        .map(|(offset, value)| (offset + 1, value.parse::<u64>().unwrap() + 1));
+    assert_eq!(
+        newest.unwrap_or((0, 0)),
+        (count, count),
+        "seed {seed}: compacted {latest:?}"
+    );
+    let offsets = broker
+        .committed(&"g".parse().unwrap(), &[at("t", 0)])
+        .await
+        .unwrap();
+    assert_eq!(offsets[0], count.checked_sub(1).map(Offset), "seed {seed}");
+    count
+}
+
+/// Runs transactions with syncs, splits and cleaning, loses power at a random place, opens, goes on,
+/// loses power again.
+async fn lose_power_twice(seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let fsync = match rng.random_range(0..3) {
+        0 => Fsync::Commit,
+        1 => Fsync::Every(Duration::from_millis(100)),
+        _ => Fsync::Never,
+    };
+    let partitions = rng.random_range(1..4);
+    let mut disk = SimDisk::new(seed);
+    disk.set_short_writes(rng.random());
+    let broker = FileBroker::open("/log", options(&disk, fsync))
+        .await
+        .unwrap();
+    create(&broker, "t", partitions).await;
+    let compacted =
+        TopicSpec::new(topic("latest"), 1.try_into().unwrap()).cleanup(Cleanup::Compact {
+            tombstones: Duration::from_secs(60),
+        });
+    broker.create_topic(&compacted).await.unwrap();
+    broker.sync().await.unwrap();
+    let mut broker = broker;
+    let mut next = 0;
+    for life in 0..2 {
+        let mut durable = next;
+        let mut transactor = broker.transactor(&"id".parse().unwrap()).await.unwrap();
+        for _ in 0..rng.random_range(0..60) {
+            let outcome = transactor.commit(transaction(next, partitions)).await;
+            assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+            next += 1;
+            if fsync == Fsync::Commit {
+                durable = next;
+            }
+            match rng.random_range(0..20) {
+                0 => {
+                    broker.sync().await.unwrap();
+                    durable = next;
+                }
+                1 => {
+                    broker.clean().await.unwrap();
+                    durable = next;
+                }
+                2 => tokio::time::sleep(Duration::from_millis(30)).await,
+                3 => tokio::task::yield_now().await,
+                _ => {}
+            }
+        }
+        disk = disk.crash_image(rng.random());
+        drop(broker);
+        broker = match FileBroker::open("/log", options(&disk, fsync)).await {
+            Ok(broker) => broker,
+            Err(error) => panic!("seed {seed}, life {life}: {error}"),
+        };
+        let found = whole(&broker, partitions, seed).await;
+        assert!(
+            (durable..=next).contains(&found),
+            "seed {seed}: {found} of {next}, {durable} were durable"
+        );
+        assert_eq!(
+            tidemill_broker_file::verify("/log", &disk)
+                .unwrap()
+                .findings,
+            []
+        );
+        next = found;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_durable_is_lost_and_nothing_is_torn_over_400_losses_of_power() {
+    for seed in 0..200 {
+        lose_power_twice(seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_is_made_whole_or_not_at_all() {
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed);
+        let broker = FileBroker::open("/a/log", options(&disk, Fsync::Never))
+            .await
+            .unwrap();
+        create(&broker, "t", 1).await;
+        let image = disk.crash_image(seed);
+        drop(broker);
+        let broker = FileBroker::open("/a/log", options(&image, Fsync::Never))
+            .await
+            .unwrap();
+        broker.list_topics().await.unwrap();
+    }
+}

@@ -1,0 +1,216 @@
+//! Damage: told with file and byte, or never there; no wrong data, no panic.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill_broker::{Broker, BrokerExt, Error, Offset, Start, Timestamp, TopicPartition};
+use tidemill_broker_file::{FileBroker, FileOptions, Fsync, SimDisk, verify};
+
+use crate::support::{at, create, numbered, read, set, values};
+
+fn options(disk: &SimDisk) -> FileOptions {
+    FileOptions {
+        disk: Arc::new(disk.clone()),
+        fsync: Fsync::Never,
+        ..FileOptions::default()
+    }
+}
+
+/// A disk with segments and a log, everything durable.
+async fn filled() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    create(&broker, "t", 2).await;
+    for round in 0..2 {
+        for n in round * 500..round * 500 + 500 {
+            broker
+                .produce(vec![
+                    set(at("t", 0), values(n..n + 1)),
+                    set(at("t", 1), values(n..n + 1)),
+                ])
+                .await
+                .unwrap();
+        }
+        match round {
+            0 => broker.clean().await.unwrap(),
+            _ => broker.sync().await.unwrap(),
+        }
+    }
+    drop(broker);
+    disk
+}
+
+/// Everything in a partition up to the first error.
+async fn read_carefully(broker: &FileBroker, at: &TopicPartition) -> Result<usize, Error> {
+    let batches = broker.read_to_end(at, Start::Earliest).await?;
+    let mut count = 0;
+    for record in batches.iter().flat_map(|batch| batch.iter()) {
+        assert_eq!(record.offset, Offset(count));
+        assert_eq!(record.value, Some(format!("v{count}").as_bytes()));
+        assert_eq!(record.timestamp, Timestamp(7));
+        count += 1;
+    }
+    Ok(count as usize)
+}
+
+/// What became of a damaged copy: an error somewhere, or all of the data.
+async fn outcome(disk: &SimDisk) -> Result<usize, Error> {
+    let broker = FileBroker::open("/log", options(disk)).await?;
+    assert!(
+        broker.torn().is_none(),
+        "everything was durable: {:?}",
+        broker.torn()
+    );
+    let mut total = 0;
+    for partition in 0..2 {
+        total += read_carefully(&broker, &at("t", partition)).await?;
+    }
+    Ok(total)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flipped_bit_anywhere_is_told_or_harmless() {
+    let disk = filled().await;
+    let mut rng = SmallRng::seed_from_u64(4);
+    for path in disk.files() {
+        let bytes = disk.bytes(&path).unwrap();
+        for page in (0..bytes.len()).step_by(4_096) {
+            let at = rng.random_range(page..bytes.len().min(page + 4_096));
+            let copy = disk.kill_image(0);
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << rng.random_range(0..8);
+            copy.set_bytes(&path, damaged).unwrap();
+            check(&copy, &path, at).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_cut_anywhere_is_told_or_harmless() {
+    let disk = filled().await;
+    let mut rng = SmallRng::seed_from_u64(5);
+    for path in disk.files() {
+        let bytes = disk.bytes(&path).unwrap();
+        for page in (0..bytes.len()).step_by(4_096) {
+            let at = rng.random_range(page..bytes.len().min(page + 4_096));
+            let copy = disk.kill_image(0);
+            copy.set_bytes(&path, bytes[..at].to_vec()).unwrap();
+            check(&copy, &path, at).await;
+        }
+    }
+}
+
+async fn check(copy: &SimDisk, path: &Path, at: usize) {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let before = verify("/log", copy);
+    // Without them everything is there all the same; an index is rebuilt.
+    let expendable = matches!(name, "LOCK" | "DURABLE") || name.ends_with(".index");
+    if name.ends_with(".index") {
+        let findings = before.unwrap().findings;
+        assert!(
+            findings.iter().any(|finding| finding.path == path),
+            "{name} at {at}: {findings:?}"
+        );
+    } else if !expendable {
+        let told = match &before {
+            Ok(report) => report.findings.iter().any(|finding| finding.path == path),
+            Err(_) => true,
+        };
+        assert!(told, "{name} at {at}: {before:?}");
+    }
+    match outcome(copy).await {
+        Ok(count) => assert!(expendable && count == 2_000, "{name} at {at}: {count}"),
+        Err(Error::Damaged {
+            path: named,
+            at: byte,
+            ..
+        }) => {
+            assert!(!expendable, "{name} at {at}");
+            assert!(
+                byte <= at as u64 || name == "MANIFEST" || name == "FORMAT",
+                "{} byte {byte} for {at} of {name}",
+                named.display()
+            );
+            assert_eq!(named, path);
+        }
+        Err(Error::NewerFormat { .. }) => assert_eq!(name, "FORMAT"),
+        Err(error) => panic!("{name} at {at}: {error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_torn_tail_is_cut_and_reported() {
+    let disk = filled().await;
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    broker
+        .produce(vec![set(at("t", 0), values(1_000..1_100))])
+        .await
+        .unwrap();
+    drop(broker);
+    let path = disk
+        .files()
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|ext| ext == "log"))
+        .unwrap();
+    let whole = disk.bytes(&path).unwrap();
+    let mut zeros = whole.clone();
+    let end = whole.len() - 1_000;
+    zeros[end..].fill(0);
+    zeros.resize(whole.len() + 10_000, 0);
+    for bytes in [whole[..whole.len() - 1].to_vec(), zeros] {
+        let copy = disk.kill_image(0);
+        copy.set_bytes(&path, bytes).unwrap();
+        // A reader waits for more instead of calling it damage, and cuts nothing.
+        let reader = FileBroker::open_reader("/log", options(&copy))
+            .await
+            .unwrap();
+        assert_eq!(
+            read(&reader, &at("t", 0), Start::Earliest).await,
+            numbered(0..1_000)
+        );
+        assert!(copy.bytes(&path).unwrap().len() >= end);
+        let broker = FileBroker::open("/log", options(&copy)).await.unwrap();
+        let torn = broker.torn().unwrap();
+        assert_eq!(torn.path, path);
+        assert!(torn.bytes > 0);
+        assert_eq!(
+            read(&broker, &at("t", 0), Start::Earliest).await,
+            numbered(0..1_000)
+        );
+        broker
+            .produce(vec![set(at("t", 0), values(1_000..1_001))])
+            .await
+            .unwrap();
+        drop(broker);
+        let broker = FileBroker::open("/log", options(&copy)).await.unwrap();
+        assert!(broker.torn().is_none());
+        assert_eq!(
+            read(&broker, &at("t", 0), Start::Earliest).await,
+            numbered(0..1_001)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_index_is_built_anew() {
+    let disk = filled().await;
+    for path in disk.files() {
+        if path.extension().is_some_and(|ext| ext == "index") {
+            disk.set_bytes(&path, b"junk".to_vec()).unwrap();
+        }
+    }
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    for start in [0, 1, 250, 499, 777] {
+        let start = Start::Offset(Offset(start));
+        let found = read(&broker, &at("t", 0), start).await;
+        assert_eq!(found, read(&broker, &at("t", 1), start).await);
+        let Start::Offset(Offset(first)) = start else {
+            unreachable!()
+        };
+        assert_eq!(found, numbered(first..1_000));
+    }
+    drop(broker);
+    assert_eq!(verify("/log", &disk).unwrap().findings, []);
+}
