@@ -54,25 +54,7 @@ impl Fixture {
     }
 
     pub(super) async fn read(&self, name: &str) -> Vec<Read> {
-        let at = TopicPartition::new(topic(name), 0);
-        let Ok(batches) = self.broker.read_to_end(&at, Start::Earliest).await else {
-            return Vec::new();
-        };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        batches
-            .iter()
-            .flat_map(|batch| batch.iter())
-            .map(|record| Read {
-                offset: record.offset.0,
-                time: record.timestamp.0,
-                key: text(record.key.unwrap()),
-                value: text(record.value.unwrap()),
-                headers: record
-                    .headers()
-                    .map(|(name, value)| (name.to_owned(), text(value)))
-                    .collect(),
-            })
-            .collect()
+        read(self.broker.as_ref(), name).await
     }
 
     pub(super) async fn updates(&self) -> Vec<String> {
@@ -95,6 +77,29 @@ impl Fixture {
     pub(super) async fn topics(&self) -> Vec<Topic> {
         self.broker.list_topics().await.unwrap()
     }
+}
+
+/// All records of a topic's only partition; none if there is no topic.
+pub(super) async fn read(broker: &dyn Broker, name: &str) -> Vec<Read> {
+    let at = TopicPartition::new(topic(name), 0);
+    let Ok(batches) = broker.read_to_end(&at, Start::Earliest).await else {
+        return Vec::new();
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    batches
+        .iter()
+        .flat_map(|batch| batch.iter())
+        .map(|record| Read {
+            offset: record.offset.0,
+            time: record.timestamp.0,
+            key: text(record.key.unwrap()),
+            value: text(record.value.unwrap()),
+            headers: record
+                .headers()
+                .map(|(name, value)| (name.to_owned(), text(value)))
+                .collect(),
+        })
+        .collect()
 }
 
 /// The event without what all have in common.

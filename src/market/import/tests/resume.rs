@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidemill_broker::{Broker, SystemClock};
+use tidemill_broker_file::{FileBroker, FileOptions};
 use tidemill_broker_memory::{Fate, MemoryBroker, MemoryOptions, Persona};
 
 use super::super::{Error, OnImported, Options, run};
-use super::fixture::{Fixture, Read, topic};
+use super::fixture::{Fixture, Read, read, topic};
 
 /// Several chunks of ticks of two symbols.
 fn ticks(fixture: &Fixture) -> Options {
@@ -73,6 +74,48 @@ async fn an_import_broken_off_after_any_chunk_goes_on_to_the_same_bytes() {
         }
     }
     assert!(polls > 4, "{polls}");
+}
+
+#[tokio::test]
+async fn on_the_log_on_disk_it_goes_on_too() {
+    let whole = Fixture::new();
+    let options = ticks(&whole);
+    whole.run(&options).await.unwrap();
+    let expected = content(&whole).await;
+
+    let directory = whole.directory.path().join("log");
+    for polls in [3, 6, usize::MAX] {
+        let broker = FileBroker::open(&directory, FileOptions::default())
+            .await
+            .unwrap();
+        let mut ignored = |_| {};
+        let mut running = Box::pin(run(&options, Arc::new(broker.clone()), &mut ignored));
+        for _ in 0..polls {
+            if futures::poll!(&mut running).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(running);
+        broker.close().await.unwrap();
+    }
+    let broker = Arc::new(
+        FileBroker::open(&directory, FileOptions::default())
+            .await
+            .unwrap(),
+    );
+    assert_eq!(
+        run(&options, broker.clone(), &mut |_| {})
+            .await
+            .unwrap()
+            .written,
+        0
+    );
+    let found = (
+        read(broker.as_ref(), "market-data-updates").await,
+        read(broker.as_ref(), "market-data-suspect").await,
+    );
+    assert!(found == expected);
 }
 
 #[tokio::test(start_paused = true)]
