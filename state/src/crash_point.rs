@@ -4,6 +4,10 @@
 //! the feature `crash-points` it counts its hits, calls the watcher of its thread, and with
 //! `TIDEMILL_CRASH_AT=NAME:NTH` in the environment the NTH hit of NAME ends the process by SIGKILL, exactly as
 //! `kill -9` would at that instant.
+//!
+//! This crate's own: `store.open`, `store.aside`, `write_behind.durable`, `write_behind.noted`,
+//! `write_behind.chunk`, `write_behind.flushed`, `write_behind.stored`, `redo.spill`, `savepoint.synced`,
+//! `savepoint.rename`, `restore.block`.
 
 /// Marks a named instant; see the [module](mod@crate::crash_point).
 #[cfg(feature = "crash-points")]
@@ -92,6 +96,49 @@ mod armed {
     impl Drop for Watch {
         fn drop(&mut self) {
             WATCHER.with(|cell| cell.borrow_mut().take());
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::os::unix::process::ExitStatusExt;
+        use std::rc::Rc;
+
+        use super::*;
+
+        #[test]
+        fn a_watcher_hears_of_its_thread_and_hits_are_counted() {
+            let heard = Rc::new(RefCell::new(Vec::new()));
+            let hearing = heard.clone();
+            let watch = watch(move |name| hearing.borrow_mut().push(name));
+            crate::crash_point!("test.watched");
+            std::thread::spawn(|| crate::crash_point!("test.watched"))
+                .join()
+                .unwrap();
+            drop(watch);
+            crate::crash_point!("test.watched");
+            assert_eq!(*heard.borrow(), ["test.watched"]);
+            assert_eq!(hits()["test.watched"], 3);
+        }
+
+        #[test]
+        fn the_environment_kills_the_process_at_the_nth_hit() {
+            if std::env::var_os("TIDEMILL_CRASH_AT").is_some() {
+                for _ in 0..3 {
+                    crate::crash_point!("test.killed");
+                }
+                return;
+            }
+            let run = |at: &str| {
+                std::process::Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", "crash_point::armed::tests::the_environment_kills_the_process_at_the_nth_hit"])
+                    .env("TIDEMILL_CRASH_AT", at)
+                    .output()
+                    .unwrap()
+                    .status
+            };
+            assert_eq!(run("test.killed:3").signal(), Some(9));
+            assert!(run("test.killed:4").success());
         }
     }
 }

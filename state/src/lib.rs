@@ -21,6 +21,7 @@ mod error;
 mod fsck;
 mod key;
 mod memory;
+mod off_thread;
 mod overlay;
 mod registry;
 mod savepoint;

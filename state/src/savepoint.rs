@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::{ENGINE, RESTORING, crc32c, create_dir, sync_dir};
 use crate::error::Source;
+use crate::off_thread::off_thread;
 use crate::sled_store::Mode;
 use crate::state::PAGE;
 use crate::store::Page;
@@ -127,20 +128,6 @@ impl WriteBehind {
         .await?;
         Ok(manifest)
     }
-}
-
-/// Runs file work beside the tasks of the runtime.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    // An error means that it panicked or that the runtime ends.
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::Damaged {
-            path: PathBuf::new(),
-            what: "writing a savepoint was broken off".to_owned(),
-            source: Some(error.into()),
-        })?
 }
 
 fn file_name(epoch: Epoch) -> String {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(10);
 pub(super) struct Engine {
     // Dropped in this order: the lock last.
     db: sled::Db,
-    db_file: File,
+    db_file: Arc<File>,
     note: NoteFile,
     path: PathBuf,
     _lock: Lock,
@@ -96,7 +97,7 @@ impl Engine {
     pub(super) fn new(dir: &Path, lock: Lock, note: NoteFile, db: sled::Db) -> Result<Self> {
         let path = dir.join(ENGINE);
         let db_path = path.join("db");
-        let db_file = File::open(&db_path).map_err(Error::io("open", &db_path))?;
+        let db_file = Arc::new(File::open(&db_path).map_err(Error::io("open", &db_path))?);
         let engine = Self {
             db,
             db_file,
@@ -235,14 +236,13 @@ impl Engine {
             .map_err(|error| self.failed("sweep", error))
     }
 
-    /// Flushes, then syncs for real.
-    pub(super) fn sync(&self) -> Result<()> {
+    /// Hands everything to the kernel. It is durable once the returned file, at its path, is synced: that takes
+    /// long, and reads need not wait for it.
+    pub(super) fn flush(&self) -> Result<(Arc<File>, PathBuf)> {
         self.db
             .flush()
             .map_err(|error| self.failed("flush", error))?;
-        self.db_file
-            .sync_all()
-            .map_err(Error::io("sync", self.path.join("db")))
+        Ok((self.db_file.clone(), self.path.join("db")))
     }
 
     pub(super) fn stored(&self) -> Result<Option<Stored>> {
@@ -273,7 +273,7 @@ impl Engine {
         self.db
             .clear()
             .map_err(|error| self.failed("clear", error))?;
-        self.sync()
+        Ok(())
     }
 
     pub(super) fn size(&self) -> Result<u64> {

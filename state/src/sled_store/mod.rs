@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::directory::{ENGINE, Lock, NoteFile, RESTORING, StoredIdentity, create_dir, set_aside};
+use crate::off_thread::off_thread;
 use crate::store::{Identity, Page, SetAside};
 use crate::{Change, Error, Note, Result, StateStore, StoreInfo, Stored};
 use engine::Engine;
@@ -180,7 +181,15 @@ impl StateStore for SledStore {
     }
 
     async fn sync(&self) -> Result<()> {
-        self.worker.call(|engine| engine.sync()).await
+        let (file, path) = self.worker.call(|engine| engine.flush()).await?;
+        let poison = self.worker.poison();
+        off_thread(move || {
+            // Poisons also when nobody waits for it any more: a failed fsync is never tried again.
+            file.sync_all()
+                .map_err(Error::io("sync", path))
+                .inspect_err(|error| poison(error))
+        })
+        .await
     }
 
     async fn stored(&self) -> Result<Option<Stored>> {
@@ -202,7 +211,8 @@ impl StateStore for SledStore {
     }
 
     async fn clear(&self) -> Result<()> {
-        self.worker.call(|engine| engine.clear()).await
+        self.worker.call(|engine| engine.clear()).await?;
+        self.sync().await
     }
 
     async fn size(&self) -> Result<u64> {

@@ -106,6 +106,15 @@ impl Worker {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// What a failure beside the thread is to be told to.
+    pub(super) fn poison(&self) -> impl Fn(&Error) + Send + 'static {
+        let poison = self.poison.clone();
+        move |error| {
+            // The first failure is the one to tell.
+            let _ = poison.set(error.chain());
+        }
+    }
+
     /// Ends the thread after the jobs before, and waits for it.
     pub(super) async fn close(&self) -> Result<()> {
         let jobs = self

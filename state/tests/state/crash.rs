@@ -201,6 +201,41 @@ async fn a_store_written_ahead_of_the_durable_log_is_found_out() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_log_that_lost_what_an_interrupted_pass_had_written_is_found_out() {
+    let disk = MemoryDisk::new();
+    let mut log = Log::default();
+    let mut task = Task::recover(open(&disk), &log, usize::MAX).await.unwrap();
+    for round in 1..=2_u8 {
+        task.set(b"k", Some(&[round])).await;
+        task.close();
+        task.commit(&mut log);
+        if round == 1 {
+            task.state
+                .write_behind()
+                .pass(log.make_durable())
+                .await
+                .unwrap();
+        }
+    }
+    disk.set_latency(Duration::from_millis(2));
+    let behind = task.state.write_behind();
+    // Long enough for the note and the first chunk, too short for the epoch.
+    let given_up = tokio::time::timeout(Duration::from_millis(5), behind.pass(log.make_durable()));
+    assert!(given_up.await.is_err());
+    drop((task, behind));
+    disk.crash(Survivors::All);
+    // A log that said "durable" and was not.
+    log.epochs.truncate(1);
+    let error = Task::recover(open(&disk), &log, usize::MAX)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the store has seen epoch 2"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn a_log_that_cannot_be_made_durable_stops_the_pass_before_it_writes() {
     let disk = MemoryDisk::new();
