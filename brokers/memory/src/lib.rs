@@ -23,6 +23,8 @@
 //! ```
 
 mod broker;
+#[cfg(test)]
+mod chance;
 mod consumer;
 mod faults;
 mod group;

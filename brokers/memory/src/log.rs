@@ -7,6 +7,9 @@ use tidemill_broker::{
     Batch, BatchBuilder, Offset, RecordRef, Retention, Timestamp, TopicPartition, Watermarks,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Chunks with fewer records than this left to read are copied together into one batch; larger ones
 /// are shared. A batch that costs a lock and a wake-up each is dearer than copying a few records.
 const SHARED_RECORDS_MIN: usize = 64;
@@ -24,7 +27,7 @@ struct Chunk {
     appended: Timestamp,
     newest: Timestamp,
     bytes: u64,
-    /// The open transaction it belongs to.
+    /// The transaction it belongs to, if that was left open.
     transaction: Option<u64>,
 }
 
@@ -158,13 +161,7 @@ impl Log {
     pub(crate) fn settle(&mut self, transaction: u64, commit: bool) -> bool {
         let before = self.open.len();
         self.open.retain(|(open, _)| *open != transaction);
-        if commit {
-            for chunk in &mut self.chunks {
-                if chunk.transaction == Some(transaction) {
-                    chunk.transaction = None;
-                }
-            }
-        } else {
+        if !commit {
             self.chunks
                 .retain(|chunk| chunk.transaction != Some(transaction));
             self.bytes = self.chunks.iter().map(|chunk| chunk.bytes).sum();
