@@ -6,6 +6,7 @@ use std::fmt;
 use tidemill_broker as broker;
 
 use super::Exit;
+use crate::pipeline;
 
 /// Why a verb failed.
 #[derive(Debug)]
@@ -87,10 +88,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-impl From<broker::Error> for Failure {
-    fn from(error: broker::Error) -> Self {
+impl Failure {
+    /// The code of what a broker refused.
+    fn exit_of(error: &broker::Error) -> Exit {
         use broker::Error as E;
-        let exit = match &error {
+
+        match error {
             error if error.is_integrity() => Exit::Integrity,
             E::Unavailable { .. } => Exit::Connectivity,
             E::UnknownTopic { .. }
@@ -101,19 +104,46 @@ impl From<broker::Error> for Failure {
             | E::Unsupported { .. }
             | E::Invalid { .. }
             | E::InvalidName(_) => Exit::Usage,
-            E::Fenced { .. } | E::InUse { .. } => Exit::Fenced,
             E::UnknownOutcome { .. } => Exit::OutcomeUnknown,
             E::Io { .. } => Exit::Io,
+            error if error.is_fenced() => Exit::Fenced,
+            E::InUse { .. } => Exit::Fenced,
             _ => Exit::Internal,
-        };
-        // The broker's words are the message; only its own causes follow.
-        let message = error.to_string();
-        let mut causes = String::new();
-        let mut cause = StdError::source(&error);
+        }
+    }
+
+    /// A failure in the words of an error, its causes after it.
+    fn of(exit: Exit, error: &dyn StdError) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
         while let Some(inner) = cause {
-            causes = format!("{causes}: {inner}");
+            message = format!("{message}: {inner}");
             cause = inner.source();
         }
-        Self::new(exit, message + &causes)
+        Self::new(exit, message)
+    }
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        Self::of(Self::exit_of(&error), &error)
+    }
+}
+
+impl From<pipeline::Error> for Failure {
+    fn from(error: pipeline::Error) -> Self {
+        use pipeline::Kind;
+
+        let exit = match (&error, error.kind()) {
+            (pipeline::Error::Broker { source, .. }, _) => Self::exit_of(source),
+            (_, Kind::Usage) => Exit::Usage,
+            (_, Kind::Io) => Exit::Io,
+            (_, Kind::Connectivity) => Exit::Connectivity,
+            (_, Kind::Integrity) => Exit::Integrity,
+            (_, Kind::Fenced) => Exit::Fenced,
+            (_, Kind::Unknown) => Exit::OutcomeUnknown,
+            (_, Kind::Internal) => Exit::Internal,
+        };
+        Self::of(exit, &error)
     }
 }

@@ -10,7 +10,14 @@ mod exit;
 mod explain;
 mod failure;
 mod import;
+mod offsets;
+mod read;
+mod target;
 mod time;
+mod topics;
+
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -50,6 +57,8 @@ Examples:
   tidemill check pipelines/bars.toml            is the file right?
   tidemill explain pipelines/bars.toml          what does it do, what does it guarantee, and why?
   tidemill explain E0147                        what does this code mean?
+  tidemill read bars-1m --broker file://data    what came out?
+  tidemill offsets show pipelines/bars.toml     how far is it?
 
 Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 test failed,
 6 damaged or missing data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill,
@@ -59,6 +68,9 @@ Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 
 enum Verb {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
+    Read(read::ReadArgs),
+    Topics(topics::TopicsArgs),
+    Offsets(offsets::OffsetsArgs),
     Import(Box<import::ImportArgs>),
     Completions(completions::CompletionsArgs),
 }
@@ -121,6 +133,9 @@ async fn dispatch(
         Verb::Check(args) => check::run(&args, console, world),
         Verb::Explain(args) => explain::run(&args, console, world),
         Verb::Import(args) => import::run(&args, console, world, signals).await,
+        Verb::Read(args) => read::run(args, console, world, signals).await,
+        Verb::Topics(args) => topics::run(args, console, world).await,
+        Verb::Offsets(args) => offsets::run(args, console, world).await,
         Verb::Completions(args) => completions::run(&args, console),
     }
 }

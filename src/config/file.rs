@@ -350,5 +350,5 @@ pub(crate) fn partitions(table: &mut Reader<'_>) -> Option<Located<NonZeroU32>> 
     Some(Located::new(value, number.at))
 }
 
-/// Most partitions of a topic: each costs memory and files on every backend.
-const PARTITIONS_MAX: u64 = 10_000;
+/// Most partitions of a topic: what the embedded log takes.
+const PARTITIONS_MAX: u64 = 4_096;

@@ -36,7 +36,7 @@ pub use codes::Code;
 pub use error::{Pretty, Problem, Problems, Severity};
 pub use plan::Plan;
 pub use source::{Place, Source};
-pub(crate) use value::duration;
+pub(crate) use value::{duration, size};
 pub use value::{show_duration, show_size};
 
 use self::error::Report;

@@ -40,18 +40,23 @@ impl OpenBroker {
         Ok(match url {
             BrokerUrl::Memory | BrokerUrl::Stdio => Self::Memory(MemoryBroker::with_clock(clock)),
             BrokerUrl::File { path, fsync } => {
-                let fsync = match *fsync {
-                    FsyncPolicy::Commit => Fsync::Commit,
-                    FsyncPolicy::Every(interval) => Fsync::Every(interval),
-                    FsyncPolicy::Never => Fsync::Never,
-                };
-                let options = FileOptions {
-                    clock,
-                    fsync,
-                    ..FileOptions::default()
-                };
-                let opened = FileBroker::open(path, options).await;
+                let opened = FileBroker::open(path, file_options(*fsync, clock)).await;
                 Self::File(opened.doing(|| format!("cannot open the log in {}", path.display()))?)
+            }
+        })
+    }
+
+    /// Opens the broker at `url` for reading alone, also while a pipeline writes to it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened: no log, damaged, of a newer version, or not to be read.
+    pub async fn open_reader(url: &BrokerUrl, clock: Arc<dyn Clock>) -> Result<Self> {
+        Ok(match url {
+            BrokerUrl::Memory | BrokerUrl::Stdio => Self::Memory(MemoryBroker::with_clock(clock)),
+            BrokerUrl::File { path, fsync } => {
+                let opened = FileBroker::open_reader(path, file_options(*fsync, clock)).await;
+                Self::File(opened.doing(|| format!("cannot read the log in {}", path.display()))?)
             }
         })
     }
@@ -74,6 +79,18 @@ impl OpenBroker {
             Self::Memory(_) => Ok(()),
             Self::File(broker) => broker.close().await.doing(|| "cannot close the log".into()),
         }
+    }
+}
+
+fn file_options(fsync: FsyncPolicy, clock: Arc<dyn Clock>) -> FileOptions {
+    FileOptions {
+        clock,
+        fsync: match fsync {
+            FsyncPolicy::Commit => Fsync::Commit,
+            FsyncPolicy::Every(interval) => Fsync::Every(interval),
+            FsyncPolicy::Never => Fsync::Never,
+        },
+        ..FileOptions::default()
     }
 }
 

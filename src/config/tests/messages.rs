@@ -161,7 +161,7 @@ partitions = 20000"#,
         told: &[
             "4:11: E0110 pipeline.threads: must be a whole number from 1 to 1024",
             "5:22: E0110 pipeline.commit.records: must be a whole number of at least 1",
-            "19:14: E0110 topics.bars.partitions: must be a whole number from 1 to 10000",
+            "19:14: E0110 topics.bars.partitions: must be a whole number from 1 to 4096",
             "24:8: E0110 stages.bar.size: must be at least 1ms",
         ],
     },

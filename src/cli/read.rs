@@ -1,0 +1,289 @@
+//! `tidemill read`: the records of a topic.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt as _;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tidemill_broker::{
+    Broker, ConsumerOptions, Delivery, Offset, RecordRef, Start, Timestamp, Topic, TopicPartition,
+};
+
+use super::target::{Access, TargetArgs};
+use super::{Console, Exit, Failure, Signals, World, printable, time};
+use crate::events::parse_time;
+
+/// Read the records of a topic
+///
+/// On a terminal one line for each record; piped, or with --json, JSON lines. Reading commits
+/// nothing and is seen by nobody, also while a pipeline writes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidemill read bars-1m                                      from file://data, to its present end
+  tidemill read bars-1m pipelines/bars.toml --limit 10
+  tidemill read bars-1m --broker file://data --follow        wait for more, until interrupted
+  tidemill read bars-1m --from 2013-10-07T13:30:00Z --json
+  tidemill read bars-1m --partition 0 --from 1000            from an offset on
+
+JSON lines have topic, partition, offset, timestamp, headers, and of key and value one each: `key`
+(text) or `keyHex`; `value` (JSON, as it is), `valueText` or `valueHex`. A tombstone has none.")]
+pub(super) struct ReadArgs {
+    /// The topic, as on the broker or as in FILE
+    topic: String,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Where to begin: earliest, latest, an offset, or a time such as 2013-10-07T13:30:00Z
+    #[arg(long, default_value = "earliest", value_parser = read_start)]
+    from: Start,
+    /// Only this partition
+    #[arg(long)]
+    partition: Option<u32>,
+    /// At most this many records
+    #[arg(long)]
+    limit: Option<u64>,
+    /// Wait for more at the end
+    #[arg(long)]
+    follow: bool,
+    /// Print JSON lines, also on a terminal
+    #[arg(long)]
+    json: bool,
+}
+
+fn read_start(text: &str) -> Result<Start, String> {
+    match text {
+        "earliest" => return Ok(Start::Earliest),
+        "latest" => return Ok(Start::Latest),
+        _ => {}
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let offset = text.parse().map_err(|_| "the offset is too large")?;
+        return Ok(Start::Offset(Offset(offset)));
+    }
+    parse_time(text.as_bytes())
+        .map(|micros| Start::At(Timestamp(micros)))
+        .map_err(|_| {
+            "use earliest, latest, an offset, or a time such as 2013-10-07T13:30:00Z".into()
+        })
+}
+
+pub(super) async fn run(
+    args: ReadArgs,
+    console: &mut Console<'_>,
+    world: &World<'_>,
+    signals: Signals,
+) -> Result<Exit, Failure> {
+    let target = args.target.resolve(Some(&args.topic), world)?;
+    let broker = target.open(Access::Read).await?;
+    let Some(topic) = target.topic else {
+        return Err(Failure::usage("which topic?"));
+    };
+    let reading = Reading {
+        topic,
+        from: args.from,
+        partition: args.partition,
+        limit: args.limit.unwrap_or(u64::MAX),
+        follow: args.follow,
+        json: args.json || !console.terminals.output,
+        colour: world.colour,
+    };
+    read(&*broker.broker(), &reading, console, signals).await?;
+    Ok(Exit::Ok)
+}
+
+/// What to read, and how to show it.
+struct Reading {
+    topic: Topic,
+    from: Start,
+    partition: Option<u32>,
+    limit: u64,
+    follow: bool,
+    json: bool,
+    colour: bool,
+}
+
+async fn read(
+    broker: &dyn Broker,
+    reading: &Reading,
+    console: &mut Console<'_>,
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    let description = broker.describe_topic(&reading.topic).await?;
+    let partitions: Vec<u32> = match reading.partition {
+        Some(partition) => vec![partition],
+        None => (0..description.partitions).collect(),
+    };
+    let at = |partition: &u32| TopicPartition::new(reading.topic.clone(), *partition);
+    let mut open: BTreeSet<u32> = partitions.iter().copied().collect();
+    let assigned = partitions
+        .iter()
+        .map(|partition| (at(partition), reading.from));
+    let mut consumer = broker
+        .consumer(ConsumerOptions::partitions(assigned.collect()))
+        .await?;
+    let mut left = reading.limit;
+    if !reading.json {
+        console.line(title(reading.colour))?;
+    }
+    while left > 0 {
+        let delivery = tokio::select! {
+            biased;
+            _ = signals.next() => return Ok(()),
+            delivery = consumer.next() => delivery?,
+        };
+        match delivery {
+            Delivery::Records(batch) => {
+                for record in batch.iter() {
+                    if left == 0 {
+                        break;
+                    }
+                    left -= 1;
+                    if reading.json {
+                        console.line(json_line(batch.at(), &record)?)?;
+                    } else {
+                        console.line(text_line(batch.at(), &record, reading.colour))?;
+                    }
+                }
+            }
+            Delivery::End { partition, .. } => {
+                console.output.flush()?;
+                open.remove(&partition.partition);
+                if open.is_empty() && !reading.follow {
+                    return Ok(());
+                }
+            }
+            Delivery::Assigned { .. } => {}
+            Delivery::Revoked { .. } | Delivery::Lost { .. } => {
+                return Err(tidemill_broker::Error::TopicDeleted {
+                    topic: reading.topic.clone(),
+                }
+                .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn title(colour: bool) -> String {
+    let (bold, reset) = if colour {
+        ("\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "")
+    };
+    format!(
+        "{bold}{:>12}  {:<27}  {:<12}  value{reset}",
+        "at", "time", "key"
+    )
+}
+
+fn text_line(at: &TopicPartition, record: &RecordRef<'_>, colour: bool) -> String {
+    let (dim, reset) = if colour {
+        ("\x1b[2m", "\x1b[0m")
+    } else {
+        ("", "")
+    };
+    let place = format!("{}@{}", at.partition, record.offset);
+    let time = time::show(record.timestamp.0);
+    let key = record.key.map_or_else(|| "-".to_owned(), shown);
+    let value = record.value.map_or_else(|| "(tombstone)".to_owned(), shown);
+    let mut line = format!("{dim}{place:>12}  {time:<27}{reset}  {key:<12}  {value}");
+    for (name, value) in record.headers() {
+        let header = format!(
+            "\n{dim}{:>12}  {}: {}{reset}",
+            "",
+            printable(name),
+            shown(value)
+        );
+        line.push_str(&header);
+    }
+    line
+}
+
+/// Bytes as text that is safe to show.
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => printable(text),
+        Err(_) => format!("0x{}", hex(bytes)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonRecord<'a> {
+    topic: &'a str,
+    partition: u32,
+    offset: u64,
+    timestamp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_hex: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<JsonHeader<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonHeader<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
+}
+
+/// UTF-8 as it is, other bytes in hexadecimal.
+fn text_or_hex(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(hex(bytes))),
+    }
+}
+
+fn json_line(at: &TopicPartition, record: &RecordRef<'_>) -> Result<String, Failure> {
+    let (key, key_hex) = record.key.map_or((None, None), text_or_hex);
+    let (text, value_hex) = record.value.map_or((None, None), text_or_hex);
+    let value = text.and_then(json_value);
+    let line = JsonRecord {
+        topic: at.topic.as_str(),
+        partition: at.partition,
+        offset: record.offset.0,
+        timestamp: time::show(record.timestamp.0),
+        key,
+        key_hex,
+        value_text: text.filter(|_| value.is_none()),
+        value,
+        value_hex,
+        headers: record
+            .headers()
+            .map(|(name, value)| {
+                let (value, hex) = text_or_hex(value);
+                JsonHeader { name, value, hex }
+            })
+            .collect(),
+    };
+    serde_json::to_string(&line).map_err(|error| {
+        Failure::new(Exit::Internal, "cannot write a record as JSON").because(error)
+    })
+}
+
+/// JSON as it stands, digit by digit, on one line.
+fn json_value(text: &str) -> Option<Box<RawValue>> {
+    // Inside strings line ends are escaped; elsewhere they are blanks like any other.
+    RawValue::from_string(text.replace(['\n', '\r'], " ")).ok()
+}
