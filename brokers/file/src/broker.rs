@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill_broker::{
-    Acks, Broker, Capabilities, Consumer, ConsumerOptions, Durability, Error, Group, Offset,
-    RecordSet, Result, Timestamp, Topic, TopicDescription, TopicIdentity, TopicPartition,
-    TopicSpec, TransactionalId, Transactor, Watermarks,
+    Acks, Broker, Capabilities, Consumer, ConsumerOptions, Error, Group, Offset, RecordSet, Result,
+    Timestamp, Topic, TopicDescription, TopicIdentity, TopicPartition, TopicSpec, TransactionalId,
+    Transactor, Watermarks,
 };
 
 use crate::append::{Failure, unknown};
@@ -20,6 +20,7 @@ use crate::layout::Layout;
 use crate::options::FileOptions;
 use crate::scan::Torn;
 use crate::shared::{Shared, lock};
+use crate::split::Effort;
 use crate::transactor::FileTransactor;
 use crate::worker::Workers;
 use crate::{follow, open};
@@ -111,7 +112,7 @@ impl FileBroker {
     ///
     /// It goes on in the background.
     pub async fn clean(&self) -> Result<()> {
-        self.handle.shared.clean().await
+        self.handle.shared.clean(Effort::Clean).await
     }
 
     /// Splits everything into segments, stops the background work and gives up the directory, which
@@ -126,7 +127,7 @@ impl FileBroker {
     pub async fn close(self) -> Result<()> {
         let shared = &self.handle.shared;
         let cleaned = match &shared.writing {
-            Some(_) => shared.clean().await,
+            Some(_) => shared.clean(Effort::Split).await,
             None => Ok(()),
         };
         self.handle.workers.stop();
@@ -223,7 +224,7 @@ fn unknown_acks(counts: &[usize], error: &Error) -> Vec<Acks> {
 #[async_trait]
 impl Broker for FileBroker {
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.shared().options.record_bytes_max)
+        self.shared().options.capabilities()
     }
 
     async fn create_topic(&self, topic: &TopicSpec) -> Result<()> {
@@ -350,28 +351,15 @@ impl Broker for FileBroker {
 
     async fn sync(&self) -> Result<()> {
         let shared = self.shared();
-        let writing = shared.writing("sync")?;
+        shared.alive()?;
+        let Some(writing) = &shared.writing else {
+            // A reader sees nothing but what is durable.
+            return Ok(());
+        };
         let end = shared.end();
         if *shared.durable.borrow() < end {
             writing.syncer.ring(crate::bell::Ring::Urgent);
         }
         shared.durable_to(end).await
-    }
-}
-
-/// What a directory can do, known before one is opened.
-pub(crate) const fn capabilities(record_bytes_max: usize) -> Capabilities {
-    Capabilities {
-        transactions: true,
-        offsets_in_transaction: true,
-        fencing: true,
-        groups: true,
-        headers: true,
-        idempotent_produce: true,
-        compaction: true,
-        identity: true,
-        shared: false,
-        durability: Durability::Power,
-        record_bytes_max,
     }
 }

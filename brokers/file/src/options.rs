@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_broker::{Clock, Error, Result, SystemClock};
+use tidemill_broker::{Capabilities, Clock, Durability, Error, Result, SystemClock};
 
 use crate::disk::{Disk, RealDisk};
 
@@ -91,6 +91,23 @@ impl Default for FileOptions {
 }
 
 impl FileOptions {
+    /// What a broker opened with these can do, known without opening one.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            transactions: true,
+            offsets_in_transaction: true,
+            fencing: true,
+            groups: true,
+            headers: true,
+            idempotent_produce: true,
+            compaction: true,
+            identity: true,
+            shared: false,
+            durability: Durability::Power,
+            record_bytes_max: self.record_bytes_max,
+        }
+    }
+
     /// Takes in the query of a `file://` URL, such as `fsync=commit`.
     ///
     /// # Errors

@@ -18,11 +18,25 @@ use crate::segment::{Segment, bad_block};
 use crate::shared::{Shared, Writing, is_full, lock};
 use crate::window::Window;
 
+/// How much to do when asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Effort {
+    /// What is due.
+    #[default]
+    Due,
+    /// Split also the log file that is still appended to.
+    Split,
+    /// And compact whatever may be compacted.
+    Clean,
+}
+
 /// How far the splitter has come with what it was asked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cleaned {
     requested: u64,
     done: u64,
+    /// The most that any request asks for that is not done.
+    effort: Effort,
     /// Why the latest attempt stopped: the disk is full.
     pub(crate) full: Option<PathBuf>,
 }
@@ -88,13 +102,14 @@ struct Job {
 
 impl Shared {
     /// Asks for everything to be split and cleaned, and waits.
-    pub(crate) async fn clean(&self) -> Result<()> {
+    pub(crate) async fn clean(&self, effort: Effort) -> Result<()> {
         let writing = self.writing("clean")?;
         let mut cleaned = writing.cleaned.subscribe();
         let mut ticket = 0;
         self.now();
         writing.cleaned.send_modify(|cleaned| {
             cleaned.requested += 1;
+            cleaned.effort = cleaned.effort.max(effort);
             ticket = cleaned.requested;
         });
         writing.splitter.ring(Ring::Urgent);
@@ -116,15 +131,16 @@ impl Shared {
     pub(crate) fn maintain(&self) -> Result<()> {
         let writing = self.writing("split")?;
         loop {
-            let (requested, done) = {
-                let cleaned = writing.cleaned.borrow();
-                (cleaned.requested, cleaned.done)
-            };
-            let asked = requested > done;
-            if asked {
+            let (mut requested, mut effort) = (0, Effort::Due);
+            writing.cleaned.send_if_modified(|cleaned| {
+                requested = cleaned.requested;
+                effort = std::mem::take(&mut cleaned.effort);
+                false
+            });
+            if effort > Effort::Due {
                 self.end_log(writing, &mut lock(&writing.appender));
             }
-            let full = match self.maintain_once(writing, asked) {
+            let full = match self.maintain_once(writing, effort) {
                 Ok(()) => None,
                 // Nothing is lost: the log files stay, and the next round begins anew.
                 Err(Error::Io { path, source, .. }) if is_full(&source) => {
@@ -150,15 +166,15 @@ impl Shared {
         }
     }
 
-    fn maintain_once(&self, writing: &Writing, asked: bool) -> Result<()> {
-        let mut any = asked;
+    fn maintain_once(&self, writing: &Writing, effort: Effort) -> Result<()> {
+        let mut any = effort > Effort::Due;
         while let Some(log) = self.next_ended() {
             self.split(writing, &log)?;
             any = true;
         }
         if any {
             self.expire(writing)?;
-            self.compact(writing, asked)?;
+            self.compact(writing, effort == Effort::Clean)?;
         }
         Ok(())
     }

@@ -13,3 +13,5 @@ mod crash;
 mod damage;
 #[path = "file/failures.rs"]
 mod failures;
+#[path = "file/threads.rs"]
+mod threads;
