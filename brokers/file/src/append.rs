@@ -47,6 +47,15 @@ impl Failure {
     }
 }
 
+fn too_much(bytes: u64) -> Error {
+    Error::Invalid {
+        what: format!(
+            "a commit of {bytes} bytes; the limit is {FRAME_BYTES_MAX}, and {} for group offsets",
+            frame::HEAD_BYTES_MAX
+        ),
+    }
+}
+
 /// An outcome that only the log can tell.
 pub(crate) fn unknown(error: &Error) -> Error {
     let cause =
@@ -111,6 +120,9 @@ impl Shared {
     ) -> Result<(), (Error, usize)> {
         let at = set.at.clone();
         let limit = self.options.record_bytes_max;
+        if set.bytes() as u64 > FRAME_BYTES_MAX {
+            return Err((too_much(set.bytes() as u64), 0));
+        }
         let batch = set.into_records().build(at.clone(), Offset::START);
         let mut records = Vec::with_capacity(batch.len().min(BLOCK_RECORDS));
         let (mut start, mut end) = (0, 0);
@@ -168,12 +180,7 @@ impl Shared {
     ) -> Result<(Vec<Option<Offset>>, u64), Failure> {
         let writing = self.writing("append").map_err(Failure::Refused)?;
         if drafts.bytes > FRAME_BYTES_MAX {
-            return Err(Failure::Refused(Error::Invalid {
-                what: format!(
-                    "a commit of {} bytes; the limit is {FRAME_BYTES_MAX}",
-                    drafts.bytes
-                ),
-            }));
+            return Err(Failure::Refused(too_much(drafts.bytes)));
         }
         let mut appender = lock(&writing.appender);
         self.alive().map_err(Failure::Refused)?;
@@ -269,6 +276,9 @@ impl Shared {
         let body: u64 = headers.iter().map(|header| u64::from(header.len)).sum();
         let durable = *self.durable.borrow();
         let frame = frame::encode(head, body, place, durable, log.header.salt());
+        if frame.len() > frame::HEADER_BYTES + frame::HEAD_BYTES_MAX {
+            return Err(Failure::Refused(too_much(frame.len() as u64)));
+        }
         let mut parts: Vec<&[u8]> = Vec::with_capacity(1 + blocks.len() * 2);
         parts.push(&frame);
         for block in blocks {

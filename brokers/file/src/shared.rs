@@ -269,7 +269,9 @@ impl Shared {
     pub(crate) fn publish_manifest(&self) -> Result<()> {
         let writing = self.writing("sync")?;
         let synced = lock(&writing.syncing);
-        let durable = *self.durable.borrow();
+        // What was split lies in synced segments, also where the log itself was never synced. Whoever
+        // waits for it to be durable may go on.
+        let durable = (*self.durable.borrow()).max(self.live().first_start);
         let result = self.publish_durable(writing, durable);
         drop(synced);
         result

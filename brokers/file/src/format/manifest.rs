@@ -209,3 +209,66 @@ impl SegmentMeta {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_broker::{Cleanup, Retention};
+
+    use super::*;
+    use crate::catalog::TopicInfo;
+
+    fn manifest() -> Manifest {
+        let mut manifest = Manifest {
+            uuid: [3; 16],
+            number: 9,
+            first_log: 4,
+            first_start: 1 << 40,
+            ..Manifest::default()
+        };
+        for (id, cleanup) in [
+            (2, Cleanup::Delete(Retention::default())),
+            (
+                7,
+                Cleanup::Compact {
+                    tombstones: std::time::Duration::from_secs(1),
+                },
+            ),
+        ] {
+            let topic = TopicInfo {
+                name: format!("topic-{id}").parse().unwrap(),
+                cleanup,
+                next: vec![10, 0, id],
+            };
+            manifest.catalog.add(id, topic);
+            let partition = manifest.partition(id, 2);
+            partition.low = 5;
+            partition.tombstones_gone = 6;
+            partition.compacted = 7;
+            partition.segments = vec![SegmentMeta::empty(5, 0), SegmentMeta::empty(8, 3)];
+        }
+        let offsets = manifest
+            .catalog
+            .offsets
+            .entry("g".parse().unwrap())
+            .or_default();
+        offsets.insert((7, 1), u64::MAX);
+        manifest
+    }
+
+    #[test]
+    fn a_manifest_comes_back_as_it_was_written() {
+        let manifest = manifest();
+        assert_eq!(Manifest::parse(&manifest.encode()), Some(manifest));
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_goes_unseen() {
+        let bytes = manifest().encode();
+        for at in 0..bytes.len() {
+            assert_eq!(Manifest::parse(&bytes[..at]), None);
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert_eq!(Manifest::parse(&flipped), None);
+        }
+    }
+}

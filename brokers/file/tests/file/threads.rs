@@ -67,6 +67,32 @@ async fn producers_readers_and_the_splitter_do_not_disturb_each_other() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_ends_also_when_the_log_is_split_meanwhile() {
+    let dir = TempDir::new().unwrap();
+    let options = FileOptions {
+        fsync: Fsync::Never,
+        ..FileOptions::default()
+    };
+    let broker = FileBroker::open(dir.path().join("log"), options)
+        .await
+        .unwrap();
+    create(&broker, "t", 1).await;
+    for _ in 0..30 {
+        broker.produce(vec![set(at("t", 0), ["x"])]).await.unwrap();
+        let cleaning = {
+            let broker = broker.clone();
+            tokio::spawn(async move { broker.clean().await })
+        };
+        tokio::task::yield_now().await;
+        tokio::time::timeout(Duration::from_secs(20), broker.sync())
+            .await
+            .unwrap()
+            .unwrap();
+        cleaning.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn nobody_else_may_look_into_the_directory() {
     let dir = TempDir::new().unwrap();
