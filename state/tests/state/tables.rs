@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tidemill_state::{
-    Digest, Epoch, Error, KEY_MAX, KeyError, Kind, MemoryDisk, MemoryStore, State, StateOptions,
-    StateStore, Stateful, Table, TableId, TableSpec,
+    DequeTable, Digest, Epoch, Error, KEY_MAX, KeyError, Kind, MemoryDisk, MemoryStore, State,
+    StateOptions, StateStore, Stateful, Table, TableId, TableSpec,
 };
 
 use crate::model::{identity, spec};
@@ -181,6 +181,40 @@ proptest! {
         });
         prop_assert_eq!(run(0), run(usize::MAX));
     }
+}
+
+/// The numbers of a deque's elements are part of the digest, so they may not depend on what was evicted when.
+#[tokio::test]
+async fn a_deque_that_ran_empty_counts_from_the_start_whether_it_was_evicted_or_not() {
+    let mut digests = Vec::new();
+    for bytes_max in [0, usize::MAX] {
+        let state = empty_state().await;
+        let id = state.declare(&[spec("queues", Kind::Deque)]).unwrap()[0];
+        let mut queues = DequeTable::<u64>::new(id, bytes_max);
+        for (epoch, pushes) in [(1, 3), (2, 0), (3, 2), (4, 1)] {
+            state.load(&mut queues, [b"q"]).await.unwrap();
+            for value in 0..pushes {
+                queues.push_back(b"q", value).unwrap();
+            }
+            if epoch == 2 {
+                while queues.pop_front(b"q").unwrap().is_some() {}
+            }
+            if epoch == 4 {
+                *queues.back_mut(b"q").unwrap().unwrap() += 10;
+                queues.pop_front(b"q").unwrap();
+            }
+            state.close_epoch(Epoch(epoch), &mut [&mut queues]).unwrap();
+            state.committed(Epoch(epoch), epoch).unwrap();
+        }
+        state.load(&mut queues, [b"q"]).await.unwrap();
+        assert_eq!(
+            queues.iter(b"q").unwrap().copied().collect::<Vec<_>>(),
+            [1, 10]
+        );
+        assert_eq!(queues.back(b"q").unwrap(), Some(&10));
+        digests.push(state.last_committed().digest);
+    }
+    assert_eq!(digests[0], digests[1]);
 }
 
 #[test]
