@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::check::summary;
+use super::load::load;
 use super::{Console, Exit, Failure, World};
 use crate::config::guarantee::{self, Cause};
 use crate::config::plan::{
     AggregateFunction, BrokerUrl, FsyncPolicy, Input, Late, OpPlan, Otherwise, Plan, RouteValue,
     StagePlan, TopicPlan,
 };
-use crate::config::{Code, Pipeline, show_duration, show_size};
+use crate::config::{Code, show_duration, show_size};
 use crate::events::{Schema, Type};
 
 /// Explain a pipeline, or the code of a problem
@@ -46,17 +46,8 @@ pub(super) fn run(
         })?;
         return code_explained(code, args.json, console);
     }
-    let pipeline = match Pipeline::load(&args.what, world.env) {
-        Ok(pipeline) => pipeline,
-        Err(problems) => {
-            if console.terminals.errors {
-                write!(console.errors, "{}", problems.pretty(world.colour))?;
-                writeln!(console.errors, "{}", summary(&problems))?;
-            } else {
-                writeln!(console.errors, "{problems}")?;
-            }
-            return Ok(Exit::Findings);
-        }
+    let Some(pipeline) = load(&args.what, console, world)? else {
+        return Ok(Exit::Findings);
     };
     let causes = guarantee::causes(&pipeline.plan);
     if args.json {

@@ -10,8 +10,11 @@ mod exit;
 mod explain;
 mod failure;
 mod import;
+mod load;
 mod offsets;
 mod read;
+mod run;
+mod stdio;
 mod target;
 mod time;
 mod topics;
@@ -56,6 +59,7 @@ const AFTER_HELP: &str = "\
 Examples:
   tidemill check pipelines/bars.toml            is the file right?
   tidemill explain pipelines/bars.toml          what does it do, what does it guarantee, and why?
+  tidemill run pipelines/bars.toml --until-end  run it over everything there is
   tidemill explain E0147                        what does this code mean?
   tidemill read bars-1m --broker file://data    what came out?
   tidemill offsets show pipelines/bars.toml     how far is it?
@@ -72,6 +76,7 @@ enum Verb {
     Topics(topics::TopicsArgs),
     Offsets(offsets::OffsetsArgs),
     Import(Box<import::ImportArgs>),
+    Run(run::RunArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -136,6 +141,7 @@ async fn dispatch(
         Verb::Read(args) => read::run(args, console, world, signals).await,
         Verb::Topics(args) => topics::run(args, console, world).await,
         Verb::Offsets(args) => offsets::run(args, console, world).await,
+        Verb::Run(args) => run::run(&args, console, world, signals).await,
         Verb::Completions(args) => completions::run(&args, console),
     }
 }

@@ -1,11 +1,12 @@
 //! The directory of an instance: its lock, and the stores of its tasks.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tidemill_state::{Identity, SledOptions, SledStore, StateStore};
+use tidemill_state::{Identity, MemoryDisk, MemoryStore, SledOptions, SledStore, StateStore};
 
 use super::open::Stores;
 use super::{Error, Result};
@@ -135,5 +136,34 @@ impl Stores for SledStores {
             identity,
         };
         Ok(Arc::new(SledStore::open(options).await?))
+    }
+}
+
+/// Stores in memory: for logs that do not outlive the process, and for tests.
+#[derive(Debug, Default)]
+pub struct MemoryStores {
+    disks: Mutex<BTreeMap<String, MemoryDisk>>,
+}
+
+impl MemoryStores {
+    /// What stands in for the disk of a task, made on first use.
+    pub fn disk(&self, task: &str) -> MemoryDisk {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        disks.entry(task.to_owned()).or_default().clone()
+    }
+}
+
+#[async_trait]
+impl Stores for MemoryStores {
+    async fn open(
+        &self,
+        pipeline: &str,
+        task: &str,
+    ) -> tidemill_state::Result<Arc<dyn StateStore>> {
+        let identity = Identity {
+            pipeline: pipeline.to_owned(),
+            task: task.to_owned(),
+        };
+        Ok(Arc::new(MemoryStore::open(&self.disk(task), &identity)?))
     }
 }

@@ -30,7 +30,7 @@ pub use build::OpenBroker;
 pub use committer::Cut;
 pub use control::{Control, Step};
 pub use error::{Error, Kind, Result};
-pub use instance::{Instance, SledStores};
+pub use instance::{Instance, MemoryStores, SledStores};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
 pub use open::Stores;
 pub use progress::{Counts, Progress};

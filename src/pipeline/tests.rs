@@ -4,46 +4,17 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tidemill_broker::{
     Broker, BrokerExt, Cleanup, Group, NewRecord, Start, Timestamp, Topic, TopicPartition,
     TopicSpec,
 };
 use tidemill_broker_memory::MemoryBroker;
-use tidemill_state::{Identity, MemoryDisk, MemoryStore, StateStore};
 use tokio::sync::watch;
 
 use super::*;
 use crate::config::Plan;
 use crate::config::plan::*;
 use crate::events::{Field, Schema, Type};
-
-#[derive(Debug, Default)]
-pub(crate) struct MemoryStores {
-    disks: std::sync::Mutex<std::collections::BTreeMap<String, MemoryDisk>>,
-}
-
-#[async_trait]
-impl Stores for MemoryStores {
-    async fn open(
-        &self,
-        pipeline: &str,
-        task: &str,
-    ) -> tidemill_state::Result<Arc<dyn StateStore>> {
-        let disk = self
-            .disks
-            .lock()
-            .unwrap()
-            .entry(task.to_owned())
-            .or_default()
-            .clone();
-        let identity = Identity {
-            pipeline: pipeline.into(),
-            task: task.into(),
-        };
-        Ok(Arc::new(MemoryStore::open(&disk, &identity)?))
-    }
-}
 
 fn schema(name: &str, fields: &[(&str, Type)], time: usize) -> Arc<Schema> {
     let field = |(name, ty): &(&str, Type)| Field {

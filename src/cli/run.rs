@@ -1,0 +1,321 @@
+//! `tidemill run`: runs a pipeline.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use tidemill_broker::{Broker, SystemClock, TopicPartition};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::load::load;
+use super::{Console, Exit, Failure, Signals, World, stdio};
+use crate::config::Plan;
+use crate::config::plan::BrokerUrl;
+use crate::pipeline::{
+    Counts, Cut, Instance, Kind, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
+    SledStores, Stores,
+};
+
+/// Where instances keep their state unless the file says otherwise.
+const STATE_ROOT: &str = ".tidemill";
+
+/// Run a pipeline
+///
+/// Goes on where the last run committed. The first Ctrl-C commits what is open and leaves; a second
+/// one leaves at once, and nothing is lost either way.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidemill run pipelines/bars.toml                  until Ctrl-C
+  tidemill run pipelines/bars.toml --until-end      until everything there is has been read
+  tidemill run pipelines/bars.toml --threads 2      on two threads")]
+pub(super) struct RunArgs {
+    /// The files of one pipeline
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// End once everything there is has been read: close every window, commit and leave
+    ///
+    /// Records that come later for windows closed this way are late.
+    #[arg(long)]
+    until_end: bool,
+    /// Go on with state that another version of the file wrote
+    #[arg(long)]
+    accept_new_version: bool,
+    /// Commit epoch by epoch in step, so that the outputs are equal byte for byte in every run
+    /// over the same records, whatever the number of threads
+    #[arg(long)]
+    lockstep: bool,
+    /// Threads to run on, instead of what the file says
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Keep state here, instead of where the file says
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Print one JSON document at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    args: &RunArgs,
+    console: &mut Console<'_>,
+    world: &World<'_>,
+    mut signals: Signals,
+) -> Result<Exit, Failure> {
+    let Some(pipeline) = load(&args.files, console, world)? else {
+        return Ok(Exit::Findings);
+    };
+    if !pipeline.warnings.is_empty() {
+        writeln!(console.errors, "{}", pipeline.warnings)?;
+    }
+    let mut plan = pipeline.plan;
+    if let Some(threads) = args.threads {
+        plan.threads = threads;
+    }
+    if let Some(dir) = &args.state_dir {
+        plan.state_dir = Some(dir.clone());
+    }
+    let begun = Instant::now();
+    let (stop, stopped) = watch::channel(false);
+    let mut running = start(plan, args, stopped)?;
+    let bar = progress_bar(console);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    let mut interrupted = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut running.ended => break ended,
+            Some(()) = signals.next() => {
+                if interrupted {
+                    return Ok(Exit::Interrupted);
+                }
+                interrupted = true;
+                bar.suspend(|| writeln!(console.errors, "stopping: committing what is open (again to leave at once)"))?;
+                // A run that has just ended needs no telling.
+                let _ = stop.send(true);
+            }
+            _ = tick.tick() => running.show(&bar),
+        }
+    };
+    bar.finish_and_clear();
+    let counts = running.counts();
+    match ended {
+        Ok(ended) => ended?,
+        Err(_) => {
+            return Err(Failure::new(
+                Exit::Internal,
+                "the pipeline's thread has died",
+            ));
+        }
+    }
+    report(args, console, counts, begun.elapsed())?;
+    Ok(Exit::Ok)
+}
+
+/// A pipeline at work on threads of its own.
+struct Running {
+    progress: watch::Receiver<Option<(Arc<Progress>, u64)>>,
+    ended: oneshot::Receiver<Result<(), Failure>>,
+}
+
+impl Running {
+    fn counts(&self) -> Counts {
+        self.progress
+            .borrow()
+            .as_ref()
+            .map(|(progress, _)| progress.counts())
+            .unwrap_or_default()
+    }
+
+    fn show(&self, bar: &ProgressBar) {
+        if let Some((progress, total)) = &*self.progress.borrow() {
+            let counts = progress.counts();
+            bar.set_length(*total);
+            bar.set_position(counts.taken.min(*total));
+            bar.set_message(format!(
+                "{} written, {} set aside",
+                counts.written, counts.dead
+            ));
+        }
+    }
+}
+
+/// Starts the pipeline on a runtime with as many threads as asked.
+fn start(plan: Plan, args: &RunArgs, stop: watch::Receiver<bool>) -> Result<Running, Failure> {
+    let (told, progress) = watch::channel(None);
+    let (answer, ended) = oneshot::channel();
+    let threads = plan.threads.get();
+    let mut runtime = if threads == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    if threads > 1 {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Io, "cannot start threads").because(error))?;
+    let mut options = RunOptions::new("", rand::random());
+    options.accept_new_version = args.accept_new_version;
+    options.cut = if args.lockstep {
+        Cut::Lockstep
+    } else {
+        Cut::Live
+    };
+    let until_end = args.until_end;
+    std::thread::Builder::new()
+        .name("pipeline".into())
+        .spawn(move || {
+            let end = runtime.block_on(work(plan, options, until_end, stop, told));
+            // Whoever does not listen any more has left.
+            let _ = answer.send(end);
+        })
+        .map_err(|error| Failure::new(Exit::Io, "cannot start a thread").because(error))?;
+    Ok(Running { progress, ended })
+}
+
+async fn work(
+    plan: Plan,
+    mut options: RunOptions,
+    until_end: bool,
+    stop: watch::Receiver<bool>,
+    told: watch::Sender<Option<(Arc<Progress>, u64)>>,
+) -> Result<(), Failure> {
+    let in_memory = !matches!(plan.brokers[plan.home()].url, BrokerUrl::File { .. });
+    let instance = if in_memory {
+        None
+    } else {
+        let dir = plan.state_dir.as_deref();
+        Some(Instance::take(
+            Path::new(STATE_ROOT),
+            plan.name.as_str(),
+            dir,
+        )?)
+    };
+    // Where the log does not outlive the process, neither may the state.
+    let stores: Arc<dyn Stores> = match &instance {
+        Some(instance) => Arc::new(SledStores::new(instance.dir().to_owned(), options.run)),
+        None => Arc::new(MemoryStores::default()),
+    };
+    options.instance = instance.as_ref().map_or("0", Instance::name).to_owned();
+    let mut open = Vec::with_capacity(plan.brokers.len());
+    for broker in &plan.brokers {
+        open.push(OpenBroker::open(&broker.url, Arc::new(SystemClock)).await?);
+    }
+    let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
+    let (drain, draining) = watch::channel(until_end);
+    options.until_end = draining;
+    let pumps = stdio::Pumps::start(&plan, &brokers, drain, stop.clone()).await?;
+    let total = records_in(&plan, &brokers).await;
+    let pipeline = Pipeline::new(plan, brokers, stores);
+    told.send_replace(Some((pipeline.progress(), total)));
+    let end = pipeline.run(options, stop).await;
+    drop(pipeline);
+    let pumped = pumps.finish().await;
+    for broker in open {
+        broker.close().await?;
+    }
+    end?;
+    pumped
+}
+
+/// Records in the inputs now, as far as offsets tell; for the progress bar.
+async fn records_in(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> u64 {
+    let mut total = 0;
+    for source in plan.sources.iter().filter(|source| !source.broadcast) {
+        let broker = &brokers[source.topic.broker];
+        let Ok(found) = broker.describe_topic(&source.topic.topic).await else {
+            continue;
+        };
+        for partition in 0..found.partitions {
+            let at = TopicPartition::new(source.topic.topic.clone(), partition);
+            let asked = broker
+                .committed(&plan.group, std::slice::from_ref(&at))
+                .await;
+            let next = asked.ok().and_then(|mut found| found.pop().flatten());
+            if let Ok(ends) = broker.watermarks(&at).await {
+                let from = next.unwrap_or(ends.low);
+                total += ends.last_stable.0.saturating_sub(from.0);
+            }
+        }
+    }
+    total
+}
+
+fn progress_bar(console: &Console<'_>) -> ProgressBar {
+    if !console.terminals.errors {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {human_pos}/{human_len} records, {per_sec}, {msg}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(0).with_style(style);
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    bar
+}
+
+fn report(
+    args: &RunArgs,
+    console: &mut Console<'_>,
+    counts: Counts,
+    took: Duration,
+) -> Result<(), Failure> {
+    if args.json {
+        console.json(&json!({
+            "taken": counts.taken,
+            "committed": counts.committed,
+            "written": counts.written,
+            "deadLetters": counts.dead,
+            "transactions": counts.transactions,
+            "seconds": took.as_secs_f64(),
+        }))?;
+        return Ok(());
+    }
+    let rate = counts.committed as f64 / took.as_secs_f64().max(1e-9);
+    writeln!(
+        console.errors,
+        "{} records read and committed, {} written, {} set aside, {} transactions, {:.1} s ({:.0} records/s)",
+        counts.committed,
+        counts.written,
+        counts.dead,
+        counts.transactions,
+        took.as_secs_f64(),
+        rate
+    )?;
+    Ok(())
+}
+
+impl From<crate::pipeline::Error> for Failure {
+    fn from(error: crate::pipeline::Error) -> Self {
+        let exit = match error.kind() {
+            Kind::Usage => Exit::Usage,
+            Kind::Io => Exit::Io,
+            Kind::Connectivity => Exit::Connectivity,
+            Kind::Integrity => Exit::Integrity,
+            Kind::Fenced => Exit::Fenced,
+            Kind::Unknown => Exit::OutcomeUnknown,
+            Kind::Internal => Exit::Internal,
+        };
+        let message = error.to_string();
+        let failure = Self::new(exit, message);
+        match std::error::Error::source(&error) {
+            Some(cause) => {
+                let mut text = cause.to_string();
+                let mut next = cause.source();
+                while let Some(inner) = next {
+                    text = format!("{text}: {inner}");
+                    next = inner.source();
+                }
+                failure.because(text)
+            }
+            None => failure,
+        }
+    }
+}

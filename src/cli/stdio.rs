@@ -1,0 +1,189 @@
+//! Standard input and output as source and sink of JSON lines.
+//!
+//! Behind both stands a broker in memory: lines read go into its topic `stdin`, and what is
+//! committed to its topic `stdout` is printed. So the pipeline between is the same as on any broker.
+
+use std::sync::Arc;
+
+use tidemill_broker::{
+    Broker, BrokerExt, ConsumerOptions, Delivery, Error as BrokerError, NewRecord, Start, Topic,
+    TopicPartition, TopicSpec,
+};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Exit, Failure};
+use crate::config::Plan;
+use crate::config::plan::BrokerUrl;
+
+/// The longest line taken from standard input, in bytes.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+type Pump = JoinHandle<Result<(), Failure>>;
+
+/// What moves lines beside a run.
+pub(super) struct Pumps {
+    input: Option<Pump>,
+    // With what tells it that no more will be committed.
+    output: Option<(Pump, watch::Sender<bool>)>,
+}
+
+impl Pumps {
+    /// Starts what the plan needs. `drain` becomes true once standard input has ended.
+    pub(super) async fn start(
+        plan: &Plan,
+        brokers: &[Arc<dyn Broker>],
+        drain: watch::Sender<bool>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, Failure> {
+        let is_stdio = |broker: usize| plan.brokers[broker].url == BrokerUrl::Stdio;
+        let source = plan
+            .sources
+            .iter()
+            .find(|source| is_stdio(source.topic.broker));
+        let sink = plan.sinks.iter().find(|sink| is_stdio(sink.topic.broker));
+        let mut pumps = Self {
+            input: None,
+            output: None,
+        };
+        if let Some(source) = source {
+            let broker = brokers[source.topic.broker].clone();
+            let topic = source.topic.topic.clone();
+            create(&*broker, &topic).await?;
+            pumps.input = Some(tokio::spawn(read_lines(broker, topic, drain, stop)));
+        }
+        if let Some(sink) = sink {
+            let broker = brokers[sink.topic.broker].clone();
+            let topic = sink.topic.topic.clone();
+            create(&*broker, &topic).await?;
+            let (last, ended) = watch::channel(false);
+            pumps.output = Some((tokio::spawn(write_lines(broker, topic, ended)), last));
+        }
+        Ok(pumps)
+    }
+
+    /// Prints what is left and ends.
+    pub(super) async fn finish(self) -> Result<(), Failure> {
+        if let Some(input) = self.input {
+            // Reading a terminal or pipe that has nothing to say cannot be waited for.
+            input.abort();
+            if let Ok(read) = input.await {
+                read?;
+            }
+        }
+        if let Some((output, last)) = self.output {
+            // It may have ended on an error of its own, which is told next.
+            let _ = last.send(true);
+            output
+                .await
+                .map_err(|_| Failure::new(Exit::Internal, "printing has stopped"))??;
+        }
+        Ok(())
+    }
+}
+
+async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
+    match broker
+        .create_topic(&TopicSpec::new(topic.clone(), std::num::NonZeroU32::MIN))
+        .await
+    {
+        Ok(()) | Err(BrokerError::TopicExists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn read_lines(
+    broker: Arc<dyn Broker>,
+    topic: Topic,
+    drain: watch::Sender<bool>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let mut input = BufReader::new(tokio::io::stdin());
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = tokio::select! {
+            read = read_line(&mut input, &mut line) => read,
+            _ = stop.changed() => return Ok(()),
+        };
+        let read = read
+            .map_err(|error| Failure::new(Exit::Io, "cannot read standard input").because(error))?;
+        if !read {
+            // A run that has ended already needs no telling.
+            let _ = drain.send(true);
+            return Ok(());
+        }
+        if !line.is_empty() {
+            broker
+                .send(NewRecord::new(topic.clone(), line.clone()).partition(0))
+                .await?;
+        }
+    }
+}
+
+/// Reads one line without its end; false at the end of input. What is longer than a record may be
+/// is cut there: it is poison either way.
+async fn read_line(
+    input: &mut BufReader<tokio::io::Stdin>,
+    line: &mut Vec<u8>,
+) -> std::io::Result<bool> {
+    let mut any = false;
+    loop {
+        let available = input.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = available.iter().position(|byte| *byte == b'\n');
+        let part = &available[..end.unwrap_or(available.len())];
+        let room = LINE_BYTES_MAX.saturating_sub(line.len() + 1024);
+        line.extend_from_slice(&part[..part.len().min(room)]);
+        let used = end.map_or(available.len(), |end| end + 1);
+        input.consume(used);
+        if end.is_some() {
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            return Ok(true);
+        }
+    }
+}
+
+async fn write_lines(
+    broker: Arc<dyn Broker>,
+    topic: Topic,
+    mut ended: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let at = TopicPartition::new(topic, 0);
+    let options = ConsumerOptions::partitions(vec![(at, Start::Earliest)]);
+    let mut consumer = broker.consumer(options).await?;
+    let mut output = BufWriter::new(tokio::io::stdout());
+    let failed = |error| Failure::new(Exit::Io, "cannot write standard output").because(error);
+    let mut at_end = false;
+    loop {
+        let last = *ended.borrow_and_update();
+        if last && at_end {
+            output.flush().await.map_err(failed)?;
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            delivery = consumer.next() => match delivery? {
+                Delivery::Records(batch) => {
+                    at_end = false;
+                    for record in batch.iter() {
+                        output.write_all(record.value.unwrap_or_default()).await.map_err(failed)?;
+                        output.write_all(b"\n").await.map_err(failed)?;
+                    }
+                }
+                Delivery::End { .. } => {
+                    at_end = true;
+                    output.flush().await.map_err(failed)?;
+                }
+                Delivery::Assigned { .. } | Delivery::Revoked { .. } | Delivery::Lost { .. } => {}
+            },
+            changed = ended.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
