@@ -17,8 +17,8 @@ use super::{Console, Exit, Failure, Signals, World, stdio};
 use crate::config::Plan;
 use crate::config::plan::BrokerUrl;
 use crate::pipeline::{
-    Counts, Cut, Instance, Kind, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
-    SledStores, Stores,
+    Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions, SledStores,
+    Stores,
 };
 
 /// Where instances keep their state unless the file says otherwise.
@@ -290,32 +290,4 @@ fn report(
         rate
     )?;
     Ok(())
-}
-
-impl From<crate::pipeline::Error> for Failure {
-    fn from(error: crate::pipeline::Error) -> Self {
-        let exit = match error.kind() {
-            Kind::Usage => Exit::Usage,
-            Kind::Io => Exit::Io,
-            Kind::Connectivity => Exit::Connectivity,
-            Kind::Integrity => Exit::Integrity,
-            Kind::Fenced => Exit::Fenced,
-            Kind::Unknown => Exit::OutcomeUnknown,
-            Kind::Internal => Exit::Internal,
-        };
-        let message = error.to_string();
-        let failure = Self::new(exit, message);
-        match std::error::Error::source(&error) {
-            Some(cause) => {
-                let mut text = cause.to_string();
-                let mut next = cause.source();
-                while let Some(inner) = next {
-                    text = format!("{text}: {inner}");
-                    next = inner.source();
-                }
-                failure.because(text)
-            }
-            None => failure,
-        }
-    }
 }
