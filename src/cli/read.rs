@@ -1,5 +1,7 @@
 //! `tidemill read`: the records of a topic.
 
+mod table;
+
 use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
@@ -9,14 +11,15 @@ use tidemill_broker::{
     Broker, ConsumerOptions, Delivery, Offset, RecordRef, Start, Timestamp, Topic, TopicPartition,
 };
 
+use self::table::Table;
 use super::target::{Access, TargetArgs};
 use super::{Console, Exit, Failure, Signals, World, printable, time};
 use crate::events::parse_time;
 
 /// Read the records of a topic
 ///
-/// On a terminal one line for each record; piped, or with --json, JSON lines. Reading commits
-/// nothing and is seen by nobody, also while a pipeline writes.
+/// On a terminal a table of the events; piped, or with --json, JSON lines, which have everything.
+/// Reading commits nothing and is seen by nobody, also while a pipeline writes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -122,9 +125,7 @@ async fn read(
         .consumer(ConsumerOptions::partitions(assigned.collect()))
         .await?;
     let mut left = reading.limit;
-    if !reading.json {
-        console.line(title(reading.colour))?;
-    }
+    let mut table = Table::new(reading.colour);
     while left > 0 {
         let delivery = tokio::select! {
             biased;
@@ -133,16 +134,15 @@ async fn read(
         };
         match delivery {
             Delivery::Records(batch) => {
-                for record in batch.iter() {
-                    if left == 0 {
-                        break;
-                    }
-                    left -= 1;
-                    if reading.json {
-                        console.line(json_line(batch.at(), &record)?)?;
-                    } else {
-                        console.line(text_line(batch.at(), &record, reading.colour))?;
-                    }
+                let count = usize::try_from(left).unwrap_or(usize::MAX);
+                let records: Vec<_> = batch.iter().take(count).collect();
+                left -= records.len() as u64;
+                if !reading.json {
+                    table.show(batch.at(), &records, console)?;
+                    continue;
+                }
+                for record in &records {
+                    console.line(json_line(batch.at(), record)?)?;
                 }
             }
             Delivery::End { partition, .. } => {
@@ -162,18 +162,6 @@ async fn read(
         }
     }
     Ok(())
-}
-
-fn title(colour: bool) -> String {
-    let (bold, reset) = if colour {
-        ("\x1b[1m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
-    format!(
-        "{bold}{:>12}  {:<27}  {:<12}  value{reset}",
-        "at", "time", "key"
-    )
 }
 
 fn text_line(at: &TopicPartition, record: &RecordRef<'_>, colour: bool) -> String {

@@ -185,6 +185,44 @@ async fn on_a_terminal_records_cannot_drive_it() {
 }
 
 #[tokio::test]
+async fn on_a_terminal_events_are_a_table_with_their_numbers_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = FileBroker::open(dir.path(), FileOptions::default())
+        .await
+        .unwrap();
+    let topic: Topic = "bars".parse().unwrap();
+    let spec = TopicSpec::new(topic.clone(), 1.try_into().unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    for value in [
+        r#"{"eventType":"Bar","pair":"BTC-USD","close":1.50,"open":10000.00000001}"#,
+        r#"{"eventType":"Bar","pair":"X","close":12345.5,"open":-1}"#,
+        "not an event",
+    ] {
+        let at = tidemill_broker::Timestamp(0);
+        let record = NewRecord::new(topic.clone(), value).timestamp(at);
+        broker.send(record).await.unwrap();
+    }
+    broker.close().await.unwrap();
+    let terminals = Terminals {
+        output: true,
+        ..Terminals::default()
+    };
+    let url = url(dir.path());
+    let args = ["read", "bars", "--broker", &url];
+    let ran = run_on(terminals, "", &args).await;
+    let plain = ran.output.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
+    let plain = plain.replace("\u{1b}[2m", "");
+    assert_eq!(
+        plain,
+        " at  time                         pair       close            open
+0@0  1970-01-01T00:00:00.000000Z  BTC-USD     1.50  10000.00000001
+0@1  1970-01-01T00:00:00.000000Z  X        12345.5              -1
+         0@2  1970-01-01T00:00:00.000000Z  -             not an event
+"
+    );
+}
+
+#[tokio::test]
 async fn a_topic_is_created_described_and_deleted_once_confirmed() {
     let dir = tempfile::tempdir().unwrap();
     let url = url(dir.path());
