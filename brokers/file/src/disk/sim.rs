@@ -49,6 +49,9 @@ struct State {
     faults: Vec<(Fault, u32)>,
     writes: u64,
     syncs: u64,
+    /// After how many changes an image is taken, and with which seed.
+    crash: Option<(u64, u64)>,
+    image: Option<SimDisk>,
 }
 
 #[derive(Clone)]
@@ -187,6 +190,8 @@ impl SimDisk {
                 faults: Vec::new(),
                 writes: 0,
                 syncs: 0,
+                crash: None,
+                image: None,
             })),
         }
     }
@@ -243,6 +248,34 @@ impl SimDisk {
         drop(state);
         lock(&image.state).dirs = dirs;
         image
+    }
+
+    /// Takes a [crash image](Self::crash_image) before the change that comes after so many others,
+    /// also in the middle of a call: writes, syncs, renames and removals are changes.
+    pub fn crash_after(&self, changes: u64, seed: u64) {
+        let mut state = lock(&self.state);
+        state.crash = Some((changes, seed));
+        state.image = None;
+    }
+
+    /// The image taken by [`crash_after`](Self::crash_after), once its time has come.
+    pub fn crashed(&self) -> Option<Self> {
+        lock(&self.state).image.clone()
+    }
+
+    /// A change is about to happen.
+    fn about_to_change(&self) {
+        let seed = match &mut lock(&self.state).crash {
+            Some((left, _)) if *left > 0 => {
+                *left -= 1;
+                return;
+            }
+            crash => crash.take().map(|(_, seed)| seed),
+        };
+        if let Some(seed) = seed {
+            let image = self.crash_image(seed);
+            lock(&self.state).image = Some(image);
+        }
     }
 
     /// A disk as this one is found after its process was killed: everything written is there, synced
@@ -431,6 +464,7 @@ impl Drop for SimGuard {
 
 impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.about_to_change();
         let mut state = lock(&self.state);
         let mut made = PathBuf::from("/");
         for component in normal(path).components() {
@@ -455,6 +489,9 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn DiskFile>> {
+        if mode == Mode::Create {
+            self.about_to_change();
+        }
         let mut state = lock(&self.state);
         let (dir, name) = state.parent(path)?;
         let inode = match (dir.now.get(&name), mode) {
@@ -480,6 +517,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.about_to_change();
         let mut state = lock(&self.state);
         let (_, to) = state.parent(to)?;
         let (dir, from) = state.parent(from)?;
@@ -493,6 +531,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.about_to_change();
         let mut state = lock(&self.state);
         let (dir, name) = state.parent(path)?;
         match dir.now.get(&name) {
@@ -506,6 +545,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.about_to_change();
         let mut state = lock(&self.state);
         if !state.dir(path)?.now.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
@@ -519,6 +559,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.about_to_change();
         let mut state = lock(&self.state);
         state.syncs += 1;
         if state.meets(Fault::SyncDir) {
@@ -581,6 +622,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, at: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.disk.about_to_change();
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         for part in parts {
             bytes.extend_from_slice(part);
@@ -617,6 +659,7 @@ impl DiskFile for SimFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.disk.about_to_change();
         let mut state = lock(&self.disk.state);
         let mut inode = lock(&self.inode);
         let freed = inode.now.len().saturating_sub(len as usize) as u64;
@@ -628,6 +671,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.about_to_change();
         let mut state = lock(&self.disk.state);
         state.syncs += 1;
         let mut inode = lock(&self.inode);

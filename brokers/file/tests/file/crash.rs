@@ -149,15 +149,106 @@ async fn nothing_durable_is_lost_and_nothing_is_torn_over_400_losses_of_power() 
     }
 }
 
+/// Loses power in the middle of whatever goes on: an append, a sync, a split, a compaction, an
+/// opening after an earlier loss.
+async fn lose_power_anywhere(seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let fsync = match rng.random_range(0..3) {
+        0 => Fsync::Commit,
+        1 => Fsync::Every(Duration::from_millis(100)),
+        _ => Fsync::Never,
+    };
+    let partitions = rng.random_range(1..4);
+    let mut disk = SimDisk::new(seed);
+    let broker = FileBroker::open("/log", options(&disk, fsync))
+        .await
+        .unwrap();
+    create(&broker, "t", partitions).await;
+    let compacted =
+        TopicSpec::new(topic("latest"), 1.try_into().unwrap()).cleanup(Cleanup::Compact {
+            tombstones: Duration::from_secs(60),
+        });
+    broker.create_topic(&compacted).await.unwrap();
+    broker.sync().await.unwrap();
+    drop(broker);
+    let (mut durable, mut next) = (0, 0);
+    for life in 0..4 {
+        // A loss may come while what an earlier one left is being put in order.
+        let most = if rng.random() { 12 } else { 400 };
+        let changes = rng.random_range(0..most);
+        disk.crash_after(changes, rng.random());
+        let broker = match FileBroker::open("/log", options(&disk, fsync)).await {
+            Ok(broker) => broker,
+            Err(error) => panic!("seed {seed}, life {life}: {error}"),
+        };
+        let found = whole(&broker, partitions, seed).await;
+        assert!(
+            (durable..=next).contains(&found),
+            "seed {seed}, life {life}: {found} of {next}, {durable} were durable"
+        );
+        if disk.crashed().is_none() {
+            // Opening makes durable what it found. Before that only what was durable counts.
+            durable = found;
+            next = found;
+            let mut transactor = broker.transactor(&"id".parse().unwrap()).await.unwrap();
+            while disk.crashed().is_none() {
+                let mut safe = durable;
+                let outcome = transactor.commit(transaction(next, partitions)).await;
+                assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+                next += 1;
+                if fsync == Fsync::Commit {
+                    safe = next;
+                }
+                match rng.random_range(0..20) {
+                    _ if disk.crashed().is_some() => {}
+                    0 => {
+                        broker.sync().await.unwrap();
+                        safe = next;
+                    }
+                    1 => {
+                        broker.clean().await.unwrap();
+                        safe = next;
+                    }
+                    2 => tokio::time::sleep(Duration::from_millis(60)).await,
+                    3 => tokio::task::yield_now().await,
+                    _ => {}
+                }
+                // What was durable before the image was taken is in it.
+                if disk.crashed().is_none() {
+                    durable = safe;
+                }
+            }
+        }
+        drop(broker);
+        disk = disk.crashed().unwrap();
+    }
+    let broker = FileBroker::open("/log", options(&disk, fsync))
+        .await
+        .unwrap();
+    let found = whole(&broker, partitions, seed).await;
+    assert!((durable..=next).contains(&found), "seed {seed}");
+    broker.close().await.unwrap();
+    let report = tidemill_broker_file::verify("/log", &disk).unwrap();
+    assert_eq!((report.findings, report.logs), (vec![], 0), "seed {seed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_may_be_lost_in_the_middle_of_anything() {
+    for seed in 0..150 {
+        lose_power_anywhere(seed).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_directory_is_made_whole_or_not_at_all() {
     for seed in 0..100 {
         let disk = SimDisk::new(seed);
+        disk.crash_after(seed / 3, seed);
         let broker = FileBroker::open("/a/log", options(&disk, Fsync::Never))
             .await
             .unwrap();
         create(&broker, "t", 1).await;
-        let image = disk.crash_image(seed);
+        let image = disk.crashed().unwrap_or_else(|| disk.crash_image(seed));
         drop(broker);
         let broker = FileBroker::open("/a/log", options(&image, Fsync::Never))
             .await
