@@ -121,6 +121,14 @@ async fn lose_power_twice(seed: u64) {
                 _ => {}
             }
         }
+        if rng.random() {
+            // Killed and opened again first: that makes durable what was only in the page cache.
+            drop(broker);
+            broker = FileBroker::open("/log", options(&disk, fsync))
+                .await
+                .unwrap();
+            durable = next;
+        }
         disk = disk.crash_image(rng.random());
         drop(broker);
         broker = match FileBroker::open("/log", options(&disk, fsync)).await {
