@@ -24,6 +24,10 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     let disk = &*disk;
     disk.create_dir(&layout.root)
         .map_err(failed("create", &layout.root))?;
+    if read_identity(disk, &layout)?.is_none() {
+        // Before anything, be it a lock, is put into somebody else's directory.
+        refuse_foreign(disk, &layout)?;
+    }
     let owner = format!("process {}", rustix::process::getpid().as_raw_nonzero());
     let guard = match disk
         .lock(&layout.lock(), &owner)
@@ -98,8 +102,8 @@ pub(crate) fn read_identity(disk: &dyn Disk, layout: &Layout) -> Result<Option<[
     }
 }
 
-/// Makes a new directory. `FORMAT` comes last: it says that all else is there.
-fn create(disk: &dyn Disk, layout: &Layout) -> Result<[u8; 16]> {
+/// Refuses a directory that holds anything but what a creation cut short by a crash leaves.
+fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> Result<()> {
     let list = |path: &std::path::Path| disk.list(path).map_err(failed("list", path));
     for name in list(&layout.root)? {
         let ours = match name.as_str() {
@@ -119,6 +123,12 @@ fn create(disk: &dyn Disk, layout: &Layout) -> Result<[u8; 16]> {
             ));
         }
     }
+    Ok(())
+}
+
+/// Makes a new directory. `FORMAT` comes last: it says that all else is there.
+fn create(disk: &dyn Disk, layout: &Layout) -> Result<[u8; 16]> {
+    refuse_foreign(disk, layout)?;
     let uuid = disk
         .unique()
         .map_err(failed("draw an identity for", &layout.root))?;
