@@ -156,6 +156,13 @@ pub enum Kind {
 }
 
 impl Error {
+    /// Whether the store alone is wrong: the log can rebuild it.
+    pub(crate) fn is_store_damage(&self) -> bool {
+        use tidemill_state::Error as E;
+        matches!(self, Self::State { source, .. }
+            if matches!(source, E::DigestMismatch { .. } | E::Decode { .. }))
+    }
+
     /// What kind of end it is.
     pub fn kind(&self) -> Kind {
         match self {

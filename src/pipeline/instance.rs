@@ -137,6 +137,10 @@ impl Stores for SledStores {
         };
         Ok(Arc::new(SledStore::open(options).await?))
     }
+
+    async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()> {
+        tidemill_state::set_aside(&Self::path(&self.dir, task), why).map(drop)
+    }
 }
 
 /// Stores in memory: for logs that do not outlive the process, and for tests.
@@ -165,5 +169,11 @@ impl Stores for MemoryStores {
             task: task.to_owned(),
         };
         Ok(Arc::new(MemoryStore::open(&self.disk(task), &identity)?))
+    }
+
+    async fn set_aside(&self, task: &str, _why: &str) -> tidemill_state::Result<()> {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        disks.remove(task);
+        Ok(())
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Intake {
     tasks: BTreeMap<TaskId, Handle>,
     // Tasks that reached the end or halted: not started again.
     done: BTreeSet<TaskId>,
+    // Tasks whose store was rebuilt already: not a second time.
+    rebuilt: BTreeSet<TaskId>,
     task_of: HashMap<TopicPartition, TaskId>,
     running: JoinSet<(TaskId, u64, Result<TaskEnd>)>,
     room: FuturesUnordered<Room>,
@@ -101,6 +103,7 @@ impl Intake {
             assigned: BTreeSet::new(),
             tasks: BTreeMap::new(),
             done: BTreeSet::new(),
+            rebuilt: BTreeSet::new(),
             task_of,
             running: JoinSet::new(),
             room: FuturesUnordered::new(),
@@ -142,7 +145,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 changed = stop.changed() => if changed.is_err() { return Ok(()) },
-                Some(ended) = self.running.join_next() => self.note_ended(ended)?,
+                Some(ended) = self.running.join_next() => self.note_ended(ended).await?,
                 Some(message) = self.from_tasks.recv() => self.note_ready(message).await?,
                 Some((id, run, permit)) = self.room.next() => self.refill(id, run, permit),
                 delivery = self.consumer.next() => self.deliver(delivery).await?,
@@ -382,7 +385,7 @@ impl Intake {
         }
     }
 
-    fn note_ended(
+    async fn note_ended(
         &mut self,
         ended: std::result::Result<(TaskId, u64, Result<TaskEnd>), tokio::task::JoinError>,
     ) -> Result<()> {
@@ -410,6 +413,12 @@ impl Intake {
                 info!(task = %id, "a task dropped what was not committed");
             }
             Err(error @ (Error::Fenced { .. } | Error::Gone { .. })) => return Err(error),
+            Err(error) if error.is_store_damage() && self.rebuilt.insert(id) => {
+                warn!(task = %id, error = &error as &dyn std::error::Error, "the store is damaged: rebuilding it from the log");
+                let why = error.to_string();
+                let aside = self.shared.stores.set_aside(&id.to_string(), &why).await;
+                aside.map_err(|source| Error::State { task: id, source })?;
+            }
             Err(error) => {
                 error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
                 self.done.insert(id);

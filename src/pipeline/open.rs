@@ -35,6 +35,13 @@ pub trait Stores: std::fmt::Debug + Send + Sync + 'static {
     /// If it is in use, of another task, or of a newer version. A damaged one is set aside.
     async fn open(&self, pipeline: &str, task: &str)
     -> tidemill_state::Result<Arc<dyn StateStore>>;
+
+    /// Moves the store of a task out of the way, with all it holds; the next one begins empty.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be moved.
+    async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()>;
 }
 
 /// What all tasks of a process share.
@@ -87,6 +94,7 @@ pub(crate) async fn open_task(
         .open(plan.name.as_str(), &name)
         .await
         .map_err(failed)?;
+    forget_if_overtaken(shared, &changelog, id, &*store).await?;
     let options = StateOptions::default();
     let dirty_bytes_max = options.dirty_bytes_max;
     let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
@@ -213,9 +221,32 @@ pub(crate) async fn open_task(
         broadcast,
         open: OpenEpoch::default(),
         in_flight: None,
+        // What an unclean end left, and what was rebuilt, is compared with the log's digest.
+        verify: !recovered.clean || recovered.epoch.is_none(),
         pass: None,
         next_pass: Instant::now(),
     })
+}
+
+/// Empties a store that has followed the changelog only up to where tombstones have been removed
+/// since: it may hold keys that are gone.
+async fn forget_if_overtaken(
+    shared: &Shared,
+    changelog: &TopicPartition,
+    task: TaskId,
+    store: &dyn StateStore,
+) -> Result<()> {
+    let failed = |source| Error::State { task, source };
+    let Some(stored) = store.stored().await.map_err(failed)? else {
+        return Ok(());
+    };
+    let ends = retrying(|| shared.outputs.watermarks(changelog)).await;
+    let ends = ends.doing(|| format!("cannot look at {changelog}"))?;
+    if stored.changelog_offset < ends.tombstones_gone.0 {
+        warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");
+        store.clear().await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<()> {

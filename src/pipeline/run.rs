@@ -160,6 +160,14 @@ impl Pipeline {
                 what: "the sources lie on more than one broker; only broadcast sources may".into(),
             });
         }
+        let whole = self.plan.sources.iter().filter(|source| source.broadcast);
+        let mut whole = whole.map(|source| source.topic.broker);
+        let first_whole = whole.next();
+        if whole.any(|broker| Some(broker) != first_whole) {
+            return Err(Error::Plan {
+                what: "the broadcast sources lie on more than one broker".into(),
+            });
+        }
         Ok(self.brokers[first].clone())
     }
 

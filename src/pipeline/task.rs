@@ -98,6 +98,8 @@ pub(crate) struct Task {
     pub(crate) broadcast: Option<Box<dyn Consumer>>,
     pub(crate) open: OpenEpoch,
     pub(crate) in_flight: Option<InFlight>,
+    /// Whether the store is still to be compared with the digest of the log.
+    pub(crate) verify: bool,
     pub(crate) pass: Option<Pass>,
     pub(crate) next_pass: Instant,
 }
@@ -655,10 +657,14 @@ impl Task {
         self.next_pass = Instant::now() + WRITE_BEHIND_EVERY;
         let write_behind = self.state.write_behind();
         let broker = self.brokers[self.home].clone();
+        let verify = std::mem::take(&mut self.verify);
         self.pass = Some(tokio::spawn(async move {
-            write_behind
-                .pass(|_| async move { broker.sync().await })
-                .await
+            let durable = |_| async move { broker.sync().await };
+            let pass = write_behind.pass(durable).await?;
+            if verify && pass.epoch > Epoch::NONE {
+                write_behind.verify().await?;
+            }
+            Ok(pass)
         }));
     }
 

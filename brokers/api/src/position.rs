@@ -113,6 +113,10 @@ pub struct Watermarks {
     pub last_stable: Offset,
     /// The offset the next record would get.
     pub high: Offset,
+    /// Compaction has removed tombstones below this: who has followed a compacted partition only up
+    /// to an earlier offset may hold keys that are gone, and must begin anew. 0 where nothing was
+    /// removed, or nothing is known.
+    pub tombstones_gone: Offset,
 }
 
 /// Proof of belonging to one assignment of a consumer group.

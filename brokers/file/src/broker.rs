@@ -137,20 +137,6 @@ impl FileBroker {
         cleaned
     }
 
-    /// Below this offset of a compacted partition tombstones may be gone: what was built from older
-    /// records alone must be built anew, or it keeps keys that were deleted.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`].
-    pub async fn tombstones_gone(&self, at: &TopicPartition) -> Result<Offset> {
-        self.shared().alive()?;
-        self.shared().refresh()?;
-        let live = self.shared().live();
-        let (_, partition, _) = live.partition(at)?;
-        Ok(Offset(partition.tombstones_gone))
-    }
-
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }

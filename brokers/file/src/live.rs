@@ -207,6 +207,7 @@ impl Live {
             low: Offset(partition.low),
             last_stable: Offset(next),
             high: Offset(next),
+            tombstones_gone: Offset(partition.tombstones_gone),
         })
     }
 }

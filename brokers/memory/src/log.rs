@@ -98,6 +98,8 @@ pub(crate) struct Log {
     /// First offsets of open transactions.
     open: Vec<(u64, u64)>,
     since_compaction: usize,
+    // Below this, compaction has removed tombstones.
+    tombstones_gone: u64,
 }
 
 impl Log {
@@ -110,6 +112,7 @@ impl Log {
             bytes: 0,
             open: Vec::new(),
             since_compaction: 0,
+            tombstones_gone: 0,
         }
     }
 
@@ -118,6 +121,7 @@ impl Log {
             low: Offset(self.low),
             last_stable: Offset(self.last_stable()),
             high: Offset(self.high),
+            tombstones_gone: Offset(self.tombstones_gone),
         }
     }
 
@@ -291,6 +295,7 @@ impl Log {
         self.since_compaction = 0;
         let stable = self.last_stable();
         let below = self.chunks.partition_point(|chunk| chunk.first < stable);
+        let mut tombstones_gone = self.tombstones_gone;
         let mut kept = Vec::with_capacity(below);
         {
             let mut newest: HashMap<&[u8], u64> = HashMap::new();
@@ -310,6 +315,14 @@ impl Log {
                             && !(gone && record.value.is_none())
                     }
                 };
+                if gone {
+                    let removed = chunk.batch.iter().filter(|record| {
+                        let newest = record.key.and_then(|key| newest.get(key));
+                        record.value.is_none() && newest == Some(&record.offset.0)
+                    });
+                    let ends = removed.map(|record| record.offset.0 + 1);
+                    tombstones_gone = ends.max().unwrap_or(0).max(tombstones_gone);
+                }
                 let count = chunk.batch.iter().filter(stays).count();
                 kept.push((count < chunk.batch.len()).then(|| {
                     let mut builder = BatchBuilder::default();
@@ -326,6 +339,7 @@ impl Log {
                 }));
             }
         }
+        self.tombstones_gone = tombstones_gone;
         let rest = self.chunks.split_off(below);
         let before = std::mem::take(&mut self.chunks);
         for (chunk, rebuilt) in before.into_iter().zip(kept) {
