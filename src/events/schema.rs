@@ -9,6 +9,14 @@ pub const FIELDS_MAX: usize = 64;
 /// Most decimals of a [`Type::Decimal`]: what an `i64` can hold with one digit before the point.
 pub const SCALE_MAX: u8 = 18;
 
+/// The system's own events: files cannot declare others of these names.
+pub const SYSTEM_EVENTS: [&str; 4] = [
+    "OrderCreated",
+    "OrderStateChanged",
+    "StrategyExecuted",
+    "MarketDataUpdate",
+];
+
 /// The type of a field. Each fits one 64-bit slot of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Type {
@@ -74,6 +82,11 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Whether it is one of the system's own events, which say what they are.
+    pub fn is_system_event(&self) -> bool {
+        SYSTEM_EVENTS.contains(&&*self.name)
+    }
+
     /// The slot of a field.
     pub fn slot(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| &*field.name == name)

@@ -300,8 +300,12 @@ mod tests {
         fn what_is_written_reads_back_and_jiff_agrees(micros in TIME_MIN..=TIME_MAX) {
             let text = written(micros);
             prop_assert_eq!(parse_time(text.as_bytes()), Ok(micros));
-            let oracle: jiff::Timestamp = text.parse().unwrap();
-            prop_assert_eq!(oracle.as_microsecond(), micros);
+            // Jiff's range ends a day before ours.
+            if let Ok(oracle) = text.parse::<jiff::Timestamp>() {
+                prop_assert_eq!(oracle.as_microsecond(), micros);
+            } else {
+                prop_assert!(micros > jiff::Timestamp::MAX.as_microsecond());
+            }
         }
 
         #[test]

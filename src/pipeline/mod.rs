@@ -16,6 +16,7 @@ mod graph;
 mod input;
 mod instance;
 mod intake;
+mod keys;
 mod marker;
 mod open;
 mod progress;

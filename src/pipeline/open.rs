@@ -319,6 +319,11 @@ async fn open_input(
         source_plan.needed,
         Limits::default(),
     );
+    let decoder = if source_plan.schema.is_system_event() {
+        decoder.system_event()
+    } else {
+        decoder
+    };
     Ok(InputPartition {
         source: index,
         name: source_plan.name.to_string(),

@@ -13,7 +13,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Error, Progress, Result};
+use super::{Error, Progress, Result, keys};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -93,6 +93,7 @@ impl Pipeline {
         }
         let outputs = self.brokers[plan.home()].clone();
         let topics = Topics::prepare(plan, &topologies, &self.brokers, &*outputs).await?;
+        keys::check(plan, &topics)?;
         let input = self.input_broker()?;
         let shared_broker = plan
             .sources

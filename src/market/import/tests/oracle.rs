@@ -95,7 +95,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files_below(&path));
-        } else {
+        } else if path.extension().is_some_and(|extension| extension == "zip") {
             found.push(path);
         }
     }
