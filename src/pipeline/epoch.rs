@@ -44,6 +44,16 @@ pub(crate) struct EpochOffsets {
 
 impl EpochOffsets {
     pub(crate) fn to_group_offsets(&self) -> GroupOffsets {
+        tidemill_state::planted!(P4, {
+            let one_less = |(at, next): &(_, Offset)| {
+                (TopicPartition::clone(at), Offset(next.0.saturating_sub(1)))
+            };
+            return GroupOffsets {
+                group: self.group.clone(),
+                generation: self.generation.clone(),
+                offsets: self.next.iter().map(one_less).collect(),
+            };
+        });
         GroupOffsets {
             group: self.group.clone(),
             generation: self.generation.clone(),

@@ -8,6 +8,9 @@
 //! This crate's own: `store.open`, `store.aside`, `write_behind.durable`, `write_behind.noted`,
 //! `write_behind.chunk`, `write_behind.flushed`, `write_behind.stored`, `redo.spill`, `savepoint.synced`,
 //! `savepoint.rename`, `restore.block`.
+//!
+//! A simulator runs several processes on one thread: each in a *scope* of its own, which what it spawns
+//! [inherits](inherit). A scope that is stopped is never polled again, from the very instant on.
 
 /// Marks a named instant; see the [module](mod@crate::crash_point).
 #[cfg(feature = "crash-points")]
@@ -29,6 +32,18 @@ macro_rules! crash_point {
 
 #[cfg(feature = "crash-points")]
 pub use armed::{Watch, hit, hits, watch};
+#[cfg(feature = "crash-points")]
+pub use scope::{Scoped, current, freeze, in_scope, inherit, reset, stop, thaw};
+
+/// Makes a future that is about to be spawned part of the scope it is spawned from. Nothing in this build.
+#[cfg(not(feature = "crash-points"))]
+#[inline]
+pub fn inherit<F: Future>(future: F) -> F {
+    future
+}
+
+#[cfg(feature = "crash-points")]
+mod scope;
 
 #[cfg(feature = "crash-points")]
 mod armed {
@@ -75,6 +90,7 @@ mod armed {
                 cell.borrow_mut().get_or_insert(watcher);
             });
         }
+        super::scope::leave_if_stopped();
     }
 
     /// How often each crash point was passed in this process.

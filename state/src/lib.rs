@@ -13,6 +13,8 @@
 
 #[macro_use]
 pub mod crash_point;
+#[macro_use]
+pub mod planted;
 mod delta;
 mod digest;
 mod directory;

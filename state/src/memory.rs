@@ -161,6 +161,13 @@ impl MemoryDisk {
         self.lock().latency = latency;
     }
 
+    /// Ends latency and the failures that still wait. A store that has failed stays so until it is opened again.
+    pub fn heal(&self) {
+        let mut disk = self.lock();
+        disk.latency = Duration::ZERO;
+        disk.faults.clear();
+    }
+
     /// How many changes are written and not synced.
     pub fn unsynced(&self) -> usize {
         self.lock().unsynced.len()

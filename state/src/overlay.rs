@@ -204,6 +204,21 @@ impl Overlay {
     pub(crate) fn begin_pass(&mut self) -> Stored {
         self.reclaim();
         self.flushing = std::mem::take(&mut self.unflushed);
+        crate::planted!(P3, {
+            for delta in &self.in_flight {
+                for change in delta.changes() {
+                    self.unwritten += cost(&change.key, change.value.as_ref());
+                    self.flushing
+                        .insert(change.key.clone(), change.value.clone());
+                }
+            }
+            let (epoch, digest) = self.last_closed();
+            return Stored {
+                epoch,
+                digest,
+                ..self.committed
+            };
+        });
         self.committed
     }
 
