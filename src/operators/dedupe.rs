@@ -150,8 +150,10 @@ impl Operator for Dedupe {
     fn process(&mut self, _input: usize, rows: Arc<Rows>, cx: &mut Context) {
         let mut keep = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {
-            keep.push(self.is_first(&rows, row, cx));
+            // First event time, then the row: what is forgotten must not depend on how batches
+            // were cut.
             self.move_to(cx.watermark(&rows, row));
+            keep.push(self.is_first(&rows, row, cx));
         }
         if keep.iter().all(|keep| *keep) {
             cx.emit(0, rows);

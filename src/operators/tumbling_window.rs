@@ -290,9 +290,11 @@ impl Operator for TumblingWindow {
         let mut made = Rows::new(self.options.output.clone());
         let mut late = Vec::new();
         for row in 0..rows.len() {
-            self.take(&rows, row, &mut made, &mut late, cx);
+            // First event time, then the row: rows that went another way have moved it too, and
+            // whether they came in this batch must not matter.
             let watermark = cx.watermark(&rows, row);
             self.move_to(watermark, rows.head(row).record, &mut made);
+            self.take(&rows, row, &mut made, &mut late, cx);
         }
         cx.emit(0, made);
         if let (Late::Port(port), false) = (&self.options.late, late.is_empty()) {
