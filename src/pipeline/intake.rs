@@ -12,7 +12,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tidemill_broker::{
     Consumer, Delivery, Error as BrokerError, Generation, Offset, Permit, TopicPartition,
 };
-use tidemill_state::crash_point;
+use tidemill_state::{crash_point, planted};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -264,9 +264,16 @@ impl Intake {
         let (shared, generation) = (self.shared.clone(), self.generation.clone());
         let (committer, to_intake) = (self.committer.clone(), self.to_intake.clone());
         info!(task = %id, "starting a task");
-        self.running.spawn(async move {
+        self.running.spawn(crash_point::inherit(async move {
             let end = async {
-                let task = open_task(&shared, id, generation, committer).await?;
+                let task = match open_task(&shared, id, generation, committer).await {
+                    Err(Error::Dropped) => {
+                        // The news that say so are on their way.
+                        tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
+                        return Ok(TaskEnd::Dropped);
+                    }
+                    opened => opened?,
+                };
                 let positions = positions(&task, &shared.topologies[id.sub_topology]);
                 let ready = FromTask::Ready { id, run, positions };
                 to_intake
@@ -276,7 +283,7 @@ impl Intake {
                 task.run(inputs, orders).await
             };
             (id, run, end.await)
-        });
+        }));
     }
 
     async fn note_ready(&mut self, message: FromTask) -> Result<()> {
@@ -368,6 +375,10 @@ impl Intake {
 
     async fn revoke(&mut self, partitions: &[TopicPartition], permit: Permit) {
         crash_point!("intake.revoked");
+        planted!(P6, {
+            self.forget(partitions);
+            return;
+        });
         let tasks = self.tasks_of(partitions);
         for &id in &tasks {
             self.command(id, Command::Stop).await;

@@ -101,15 +101,25 @@ pub(crate) async fn open_task(
     if let Some(aside) = &recovered.store.set_aside {
         warn!(task = %id, path = %aside.path.display(), why = %aside.why, "a damaged store was set aside and is rebuilt");
     }
+    // Before the changelog: once they are stable no commit of an earlier owner is left open, so the
+    // changelog then holds the marker that goes with them.
+    let group_offsets = group_offsets(shared, topology, id).await?;
     let marker = redo(&*shared.outputs, &changelog, id, &state, &recovered).await?;
     if let Some(marker) = &marker {
         check_version(shared, id, marker)?;
+    }
+    if !agree(&group_offsets, marker.as_ref())
+        && self::group_offsets(shared, topology, id).await? != group_offsets
+    {
+        // Somebody else commits: the partitions went while this task was opened.
+        return Err(Error::Dropped);
     }
 
     let specs = build::table_specs(plan, topology);
     let tables = state.declare(&specs).map_err(failed)?;
     let table_bytes = plan.memory / specs.len().max(1);
-    let mut times = Table::<Postcard<(i64, bool)>>::new(tables[0], table_bytes);
+    // One entry for each input, always in memory: however little the stages may keep there.
+    let mut times = Table::<Postcard<(i64, bool)>>::new(tables[0], usize::MAX);
     state.load_all(&mut times).await.map_err(failed)?;
     let mut graph = build::graph(plan, topology, &tables[1..], table_bytes);
     build::restore(&mut graph, &state, id).await?;
@@ -131,6 +141,7 @@ pub(crate) async fn open_task(
                 index,
                 id.partition,
                 marker.as_ref(),
+                group_offsets[index].1,
                 &mut dead,
             )
             .await?,
@@ -140,7 +151,16 @@ pub(crate) async fn open_task(
         for partition in 0..shared.topics.sources[source].partitions {
             let index = topology.sources.len() + index;
             inputs.push(
-                open_input(shared, source, index, partition, marker.as_ref(), &mut dead).await?,
+                open_input(
+                    shared,
+                    source,
+                    index,
+                    partition,
+                    marker.as_ref(),
+                    None,
+                    &mut dead,
+                )
+                .await?,
             );
         }
     }
@@ -270,12 +290,51 @@ fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<()> {
     Ok(())
 }
 
+/// What the group has committed for the co-partitioned inputs of a task; nothing where its offsets
+/// are not the group's.
+async fn group_offsets(
+    shared: &Shared,
+    topology: &SubTopology,
+    id: TaskId,
+) -> Result<Vec<(TopicPartition, Option<Offset>)>> {
+    let mut offsets = Vec::with_capacity(topology.sources.len());
+    for &source in &topology.sources {
+        let broker = &*shared.brokers[shared.plan.sources[source].topic.broker];
+        let asked = [shared.at(source, id.partition)];
+        let offset = match &shared.group {
+            Some(group) if shared.is_shared(source) => {
+                let found = retrying(|| broker.committed(group, &asked)).await;
+                let found =
+                    found.doing(|| format!("cannot look up the offsets of group `{group}`"));
+                found?.pop().flatten()
+            }
+            _ => None,
+        };
+        let [at] = asked;
+        offsets.push((at, offset));
+    }
+    Ok(offsets)
+}
+
+/// Whether the group's offsets are those of the marker, where there are any.
+fn agree(group: &[(TopicPartition, Option<Offset>)], marker: Option<&Marker>) -> bool {
+    group.iter().all(|(at, offset)| {
+        let inputs = marker.iter().flat_map(|marker| &marker.inputs);
+        let known = inputs
+            .filter(|input| input.topic == at.topic.as_str() && input.partition == at.partition)
+            .map(|input| input.next())
+            .next();
+        offset.is_none() || *offset == known
+    })
+}
+
 async fn open_input(
     shared: &Shared,
     source: usize,
     index: usize,
     partition: u32,
     marker: Option<&Marker>,
+    group_offset: Option<Offset>,
     dead: &mut DeadLetters,
 ) -> Result<InputPartition> {
     let source_plan = &shared.plan.sources[source];
@@ -283,17 +342,6 @@ async fn open_input(
     let at = shared.at(source, partition);
     let identity = shared.topics.sources[source].identity;
     let in_group = shared.is_shared(source) && shared.group.is_some();
-    let group_offset = match &shared.group {
-        Some(group) if in_group => {
-            let asked = [at.clone()];
-            let found = retrying(|| broker.committed(group, &asked)).await;
-            found
-                .doing(|| format!("cannot look up the offsets of group `{group}`"))?
-                .pop()
-                .flatten()
-        }
-        _ => None,
-    };
     let known = marker.and_then(|marker| {
         marker
             .inputs

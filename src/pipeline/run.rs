@@ -141,8 +141,7 @@ impl Pipeline {
         let (committed, taken) = tokio::join!(committer.run(), intake.run(stop));
         committed?;
         taken?;
-        outputs
-            .sync()
+        retrying(|| outputs.sync())
             .await
             .doing(|| "cannot make the outputs durable".into())
     }
