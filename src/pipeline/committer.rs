@@ -11,7 +11,7 @@ use tidemill_broker::{
     Appended, Broker, Error as BrokerError, Headers, Offset, Outcome, RecordSet, Transaction,
     TransactionalId, Transactor,
 };
-use tidemill_state::crash_point;
+use tidemill_state::{crash_point, planted};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -102,7 +102,9 @@ impl Committer {
             }
             while self.is_complete() {
                 let epochs = std::mem::take(&mut self.waiting).into_values().collect();
-                self.commit(epochs).await?;
+                for epochs in by_generation(epochs) {
+                    self.commit(epochs).await?;
+                }
                 while let Ok(message) = self.inbox.try_recv() {
                     self.take(message);
                 }
@@ -144,8 +146,34 @@ impl Committer {
         }
         let mut tries = 0;
         while !submissions.is_empty() {
-            let (transaction, owners) = compose(submissions.iter().map(|one| &one.epoch));
+            #[allow(unused_mut)]
+            let (mut transaction, owners) = compose(submissions.iter().map(|one| &one.epoch));
             crash_point!("commit.composed");
+            planted!(P1, {
+                let offsets = Transaction {
+                    records: Vec::new(),
+                    offsets: transaction.offsets.clone(),
+                };
+                let _ = self.transactor.commit(offsets).await;
+            });
+            planted!(P2, {
+                let mut first = Transaction::default();
+                for set in &mut transaction.records {
+                    let mut marker = RecordSet::new(set.at.clone());
+                    let mut rest = RecordSet::new(set.at.clone());
+                    for record in set.iter() {
+                        match record.key {
+                            Some(MARKER_KEY) => marker.push_ref(record),
+                            _ => rest.push_ref(record),
+                        }
+                    }
+                    first.records.push(rest);
+                    *set = marker;
+                }
+                if !matches!(self.transactor.commit(first).await, Outcome::Committed(_)) {
+                    self.transactor = open_transactor(&*self.broker, &self.id).await?;
+                }
+            });
             let outcome = self.transactor.commit(transaction).await;
             crash_point!("commit.answered");
             match outcome {
@@ -159,7 +187,7 @@ impl Committer {
                     metrics::counter!("tidemill_commits_unknown_total").increment(1);
                     self.transactor = open_transactor(&*self.broker, &self.id).await?;
                     crash_point!("commit.reopened");
-                    if self.settle_unknown(&mut submissions).await? {
+                    if settle_unknown(&*self.broker, &mut submissions).await? {
                         return Ok(());
                     }
                     debug!("the unknown commit did not happen: sending it again");
@@ -220,36 +248,43 @@ impl Committer {
         }
         Ok(())
     }
+}
 
-    /// Looks for the markers of a transaction whose outcome was unknown: with this very attempt they
-    /// are there, or it did not happen. Settles the epochs if it did.
-    async fn settle_unknown(&self, submissions: &mut Vec<Submission>) -> Result<bool> {
-        let mut found = Vec::with_capacity(submissions.len());
-        for one in &*submissions {
-            let last = last_marker(&*self.broker, &one.epoch.changelog).await?;
-            let same = last.filter(|(marker, _)| marker.attempt == one.epoch.marker.attempt);
-            found.extend(same.map(|(_, offset)| offset));
-        }
-        if found.is_empty() {
-            return Ok(false);
-        }
-        if found.len() < submissions.len() {
-            let what = "a transaction has happened in part".to_owned();
-            return Err(Error::Contradiction {
-                task: submissions[0].epoch.task,
-                what,
-            });
-        }
-        for (one, offset) in std::mem::take(submissions).into_iter().zip(found) {
-            settle(
-                one,
-                Settled::Committed {
-                    changelog_next: offset.0,
-                },
-            );
-        }
-        Ok(true)
+/// Looks for the markers of a transaction whose outcome was unknown: with this very attempt they
+/// are there, or it did not happen. Settles the epochs if it did.
+async fn settle_unknown(broker: &dyn Broker, submissions: &mut Vec<Submission>) -> Result<bool> {
+    let mut last = Vec::with_capacity(submissions.len());
+    let mut happened = false;
+    for one in &*submissions {
+        let marker = last_marker(broker, &one.epoch.changelog).await?;
+        happened |= marker
+            .as_ref()
+            .is_some_and(|(marker, _)| marker.attempt == one.epoch.marker.attempt);
+        last.push(marker);
     }
+    if !happened {
+        return Ok(false);
+    }
+    for (one, last) in std::mem::take(submissions).into_iter().zip(last) {
+        let attempt = &one.epoch.marker.attempt;
+        match last {
+            Some((marker, offset)) if marker.attempt == *attempt => {
+                let changelog_next = offset.0;
+                settle(one, Settled::Committed { changelog_next });
+            }
+            // It happened as a whole, so a later owner has gone on from there: no longer ours.
+            Some((marker, _)) if marker.epoch > one.epoch.marker.epoch => {
+                settle(one, Settled::Dropped);
+            }
+            _ => {
+                return Err(Error::Contradiction {
+                    task: one.epoch.task,
+                    what: "a transaction has happened in part".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(true)
 }
 
 async fn open_transactor(broker: &dyn Broker, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
@@ -264,6 +299,25 @@ async fn open_transactor(broker: &dyn Broker, id: &TransactionalId) -> Result<Bo
             opened => return opened.doing(|| format!("cannot open transactional id `{id}`")),
         }
     }
+}
+
+/// Splits epochs so that none of a transaction mixes generations of a group: a task may have closed
+/// its epoch just before it heard of the assignment under which another has closed its own.
+fn by_generation(epochs: Vec<Submission>) -> Vec<Vec<Submission>> {
+    let mut parts: Vec<Vec<Submission>> = Vec::with_capacity(1);
+    for one in epochs {
+        let mixes = |other: &Submission| match (&one.epoch.offsets, &other.epoch.offsets) {
+            (Some(one), Some(other)) => {
+                one.group == other.group && one.generation != other.generation
+            }
+            _ => false,
+        };
+        match parts.iter_mut().find(|part| !part.iter().any(mixes)) {
+            Some(part) => part.push(one),
+            None => parts.push(vec![one]),
+        }
+    }
+    parts
 }
 
 /// One transaction of all epochs, and which epoch each of its record sets belongs to.
