@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
-use tidemill_state::{Epoch, Postcard, State, Stateful, Table, crash_point};
+use tidemill_broker::{
+    Batch, Broker, Class, Consumer, Delivery, Generation, RecordSet, TopicPartition,
+};
+use tidemill_state::{Epoch, Postcard, State, Stateful, Table, crash_point, planted};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -70,7 +72,15 @@ pub(crate) struct TaskSettings {
 /// How often committed state is written behind.
 const WRITE_BEHIND_EVERY: Duration = Duration::from_secs(1);
 
-type Pass = JoinHandle<tidemill_state::Result<tidemill_state::Pass>>;
+/// A pass beside the work. It does not outlive its task: another may then own the store.
+#[derive(Debug)]
+pub(crate) struct Pass(JoinHandle<tidemill_state::Result<tidemill_state::Pass>>);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// Records for a partition, and the broker it is on.
 type Written = (usize, RecordSet);
@@ -156,10 +166,10 @@ impl Task {
             .await;
         // The inbox goes first, so that the intake does not wait on a task that takes no more.
         drop(inbox);
-        if let Some(pass) = self.pass.take() {
+        if let Some(mut pass) = self.pass.take() {
             // A pass that is given up is redone from the changelog, but its store is not ours to
             // reopen before it has ended.
-            let _ = pass.await;
+            let _ = (&mut pass.0).await;
         }
         if end.is_ok() {
             self.write_behind_now().await?;
@@ -407,7 +417,9 @@ impl Task {
             let (now, later) = records.into_iter().partition(|(of, _)| *of == broker);
             let now: Vec<Written> = now;
             let sets = now.into_iter().map(|(_, set)| set).collect();
-            produce(&*self.brokers[broker], sets).await?;
+            // What may have been written is written again, except where nothing may double.
+            let may_repeat = self.settings.guarantee != Guarantee::AtMostOnce;
+            produce(&*self.brokers[broker], sets, may_repeat).await?;
             records = later;
         }
         Ok(())
@@ -573,6 +585,9 @@ impl Task {
         sent.map_err(|_| Error::Gone {
             part: "the committer",
         })?;
+        planted!(P7, {
+            self.state.committed(epoch, 0).map_err(failed)?;
+        });
         self.in_flight = Some(InFlight {
             epoch,
             taken: open.taken,
@@ -590,9 +605,11 @@ impl Task {
         match settled {
             Settled::Committed { changelog_next } => {
                 let task = self.settings.id;
-                self.state
-                    .committed(in_flight.epoch, changelog_next)
-                    .map_err(|source| Error::State { task, source })?;
+                planted!(P7, {} else {
+                    self.state
+                        .committed(in_flight.epoch, changelog_next)
+                        .map_err(|source| Error::State { task, source })?;
+                });
                 self.progress.committed(in_flight.taken);
                 crash_point!("task.committed");
                 self.produce(in_flight.after).await?;
@@ -658,14 +675,15 @@ impl Task {
         let write_behind = self.state.write_behind();
         let broker = self.brokers[self.home].clone();
         let verify = std::mem::take(&mut self.verify);
-        self.pass = Some(tokio::spawn(async move {
-            let durable = |_| async move { broker.sync().await };
+        let pass = async move {
+            let durable = |_| async move { retrying(|| broker.sync()).await };
             let pass = write_behind.pass(durable).await?;
             if verify && pass.epoch > Epoch::NONE {
                 write_behind.verify().await?;
             }
             Ok(pass)
-        }));
+        };
+        self.pass = Some(Pass(tokio::spawn(crash_point::inherit(pass))));
     }
 
     fn end_pass(
@@ -694,7 +712,7 @@ impl Task {
         let pass = self
             .state
             .write_behind()
-            .pass(|_| async move { broker.sync().await })
+            .pass(|_| async move { retrying(|| broker.sync()).await })
             .await;
         pass.map(|_| ()).map_err(|source| Error::State {
             task: self.settings.id,
@@ -703,9 +721,9 @@ impl Task {
     }
 }
 
-/// Produces records and waits for each to be acknowledged; transient failures are tried again,
-/// which may append twice.
-async fn produce(broker: &dyn Broker, records: Vec<RecordSet>) -> Result<()> {
+/// Produces records and waits for each to be acknowledged; transient failures are tried again, and
+/// if they `may_repeat` unknown outcomes too, which may append twice.
+async fn produce(broker: &dyn Broker, records: Vec<RecordSet>, may_repeat: bool) -> Result<()> {
     let mut tries = 0;
     let mut left = records;
     loop {
@@ -717,11 +735,11 @@ async fn produce(broker: &dyn Broker, records: Vec<RecordSet>) -> Result<()> {
                     for (index, record) in set.iter().enumerate() {
                         match acks.get(index) {
                             Ok(_) => {}
-                            Err(error)
-                                if error.is_transient()
-                                    || error.class() == tidemill_broker::Class::UnknownOutcome =>
-                            {
-                                rest.push_ref(record);
+                            Err(error) if error.is_transient() => rest.push_ref(record),
+                            Err(error) if error.class() == Class::UnknownOutcome => {
+                                if may_repeat {
+                                    rest.push_ref(record);
+                                }
                             }
                             Err(_) => {
                                 return acks
@@ -760,7 +778,7 @@ async fn pass_done(
     pass: &mut Option<Pass>,
 ) -> std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError> {
     match pass {
-        Some(pass) => pass.await,
+        Some(pass) => (&mut pass.0).await,
         None => std::future::pending().await,
     }
 }
