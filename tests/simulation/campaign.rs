@@ -1,0 +1,180 @@
+//! Many seeds, as many as there is time for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::draw::Draw;
+use crate::run::{self, Outcome};
+use crate::world::POINTS;
+
+/// Seeds that failed once, each with the story of its bug.
+const FAILED: &str = include_str!("failed_seeds.txt");
+
+/// How long a plain `cargo test` looks for new ones.
+const SECONDS_DEFAULT: u64 = 20;
+
+/// A run this long must have crashed this often at each named instant.
+const CAMPAIGN: Duration = Duration::from_secs(60);
+const CRASHES_MIN: u64 = 20;
+
+/// The seed with this number in a series: splitmix64, so that neighbours have nothing in common.
+pub(crate) fn seed(base: u64, index: u64) -> u64 {
+    let mut z = base.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Runs one seed; a panic is a failure like any other.
+pub(crate) fn try_seed(seed: u64) -> Outcome {
+    let draw = Draw::new(seed);
+    let once = || {
+        catch_unwind(AssertUnwindSafe(|| run::run(&draw))).unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Outcome {
+                wrong: Some(format!("panicked: {}", text.unwrap_or_default())),
+                lines: Vec::new(),
+                hash: 0,
+                crashes: Vec::new(),
+            }
+        })
+    };
+    let mut outcome = once();
+    if draw.twice && outcome.wrong.is_none() {
+        let again = once();
+        if let Some(place) = (0..outcome.lines.len().max(again.lines.len()))
+            .find(|place| outcome.lines.get(*place) != again.lines.get(*place))
+        {
+            outcome.wrong = Some(format!(
+                "a second run of the seed went another way: {:?}, then {:?}",
+                outcome.lines.get(place),
+                again.lines.get(place)
+            ));
+        } else if again.hash != outcome.hash {
+            outcome.wrong = Some("a second run of the seed left other topics".to_owned());
+        }
+    }
+    outcome
+}
+
+fn report(seed: u64, outcome: &Outcome) -> String {
+    let mut text = format!("{:#?}\n", Draw::new(seed));
+    for line in &outcome.lines {
+        let _ = writeln!(text, "{line}");
+    }
+    if let Some(wrong) = &outcome.wrong {
+        let _ = writeln!(
+            text,
+            "\nseed {seed} failed: {wrong}\nrepeat it with: SIM_SEED={seed} cargo test --test simulation whatever_breaks"
+        );
+    }
+    text
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The wall clock, which a run never sees.
+#[allow(clippy::disallowed_methods)]
+fn wall() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Every line: a seed, then what it found.
+fn failed_seeds() -> impl Iterator<Item = u64> {
+    let lines = FAILED.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    for seed in failed_seeds() {
+        let outcome = try_seed(seed);
+        assert!(outcome.wrong.is_none(), "{}", report(seed, &outcome));
+    }
+}
+
+#[test]
+fn every_input_has_its_effect_once_whatever_breaks() {
+    if let Some(seed) = number("SIM_SEED") {
+        let outcome = try_seed(seed);
+        let report = report(seed, &outcome);
+        std::io::stderr().write_all(report.as_bytes()).unwrap();
+        assert!(outcome.wrong.is_none(), "seed {seed} failed");
+        return;
+    }
+    let base = std::env::var("SIM_BASE").unwrap_or_default();
+    let base = xxhash_rust::xxh3::xxh3_64(base.as_bytes());
+    let seeds = number("SIM_SEEDS").unwrap_or(u64::MAX);
+    let limit = match number("SIM_SECONDS") {
+        Some(seconds) => Duration::from_secs(seconds),
+        None if seeds < u64::MAX => Duration::MAX,
+        None => Duration::from_secs(SECONDS_DEFAULT),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = number("SIM_THREADS").map_or(threads, |threads| threads as usize);
+    let began = wall();
+    let next = AtomicU64::new(0);
+    let failed = AtomicBool::new(false);
+    let failures: Mutex<Vec<String>> = Mutex::default();
+    let crashes: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while began.elapsed() < limit && !failed.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= seeds {
+                        return;
+                    }
+                    let seed = seed(base, index);
+                    let outcome = try_seed(seed);
+                    for (name, count) in &outcome.crashes {
+                        *crashes.lock().unwrap().entry(name).or_default() += count;
+                    }
+                    if outcome.wrong.is_some() {
+                        failures.lock().unwrap().push(report(seed, &outcome));
+                        let go_on = std::env::var("SIM_GO_ON").is_ok();
+                        failed.store(!go_on, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let (runs, seconds) = (next.into_inner(), began.elapsed().as_secs_f64());
+    let crashes = crashes.into_inner().unwrap();
+    let mut text = format!(
+        "{runs} seeds in {seconds:.1} s on {threads} threads, {:.0} seeds/s; crashes at {crashes:?}\n",
+        runs as f64 / seconds
+    );
+    let failures = failures.into_inner().unwrap();
+    for failure in failures.iter().take(1) {
+        text += failure;
+    }
+    for failure in &failures {
+        let line = failure.lines().find(|line| line.starts_with("seed "));
+        text += line.unwrap_or_default();
+        text += "\n";
+    }
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+    assert!(
+        failures.is_empty(),
+        "{} seeds failed, see above",
+        failures.len()
+    );
+    if began.elapsed() >= CAMPAIGN {
+        for point in POINTS {
+            let count = crashes.get(point).copied().unwrap_or_default();
+            assert!(count >= CRASHES_MIN, "only {count} crashes at {point}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a seed decides before anything runs.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill::config::plan::Guarantee;
+use tidemill_broker_memory::{FaultPlan, Persona};
+
+use crate::shape::Shape;
+
+/// Everything that a seed decides once for its run.
+#[derive(Debug, Clone)]
+pub(crate) struct Draw {
+    pub(crate) seed: u64,
+    pub(crate) shape: Shape,
+    pub(crate) persona: Persona,
+    pub(crate) groups: bool,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) partitions: u32,
+    pub(crate) output_partitions: u32,
+    pub(crate) processes: usize,
+    pub(crate) records: usize,
+    /// How long records and faults come.
+    pub(crate) busy: Duration,
+    pub(crate) commit_interval: Duration,
+    pub(crate) commit_records: u64,
+    pub(crate) memory: usize,
+    pub(crate) batch_records: usize,
+    pub(crate) revoke_deadline: Duration,
+    pub(crate) faults: [FaultPlan; 2],
+    /// Crashes at named instants, and at random times.
+    pub(crate) crashes_at_points: u32,
+    pub(crate) crashes_at_times: u32,
+    pub(crate) freezes: u32,
+    pub(crate) rebalances: u32,
+    pub(crate) expulsions: u32,
+    pub(crate) restarts: u32,
+    pub(crate) cleans: u32,
+    /// Failures of the stores' medium, after which a person starts the process again.
+    pub(crate) disk_faults: u32,
+    pub(crate) disk_latency: Duration,
+    /// Whether a crash may lose what a store had not synced.
+    pub(crate) power_loss: bool,
+    pub(crate) rejects: bool,
+    pub(crate) poison: f64,
+    pub(crate) repeats: f64,
+    pub(crate) out_of_order: Duration,
+    pub(crate) lateness: Duration,
+    pub(crate) keys: u32,
+    /// Whether the final state is compared with that of a run without any fault.
+    pub(crate) reference: bool,
+    /// Whether it is run a second time, to see that it comes out equal.
+    pub(crate) twice: bool,
+}
+
+impl Draw {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let rng = &mut rng;
+        let shape = Shape::ALL[rng.random_range(0..Shape::ALL.len())];
+        let persona = [Persona::Memory, Persona::Kafka][rng.random_range(0..2)];
+        let groups = rng.random_bool(0.85);
+        let guarantee = match rng.random_range(0..10) {
+            0..6 => Guarantee::ExactlyOnce,
+            6..8 => Guarantee::AtLeastOnce,
+            _ => Guarantee::AtMostOnce,
+        };
+        let rejects = rng.random_bool(0.05);
+        let plan = |rng: &mut SmallRng| {
+            if rng.random_bool(0.2) {
+                return FaultPlan::default();
+            }
+            let mut plan = FaultPlan::swarm(rng.random());
+            plan.hanging_max = plan.hanging_max.min(Duration::from_secs(8));
+            // Long waits make long runs, not hard ones.
+            plan.delay_max = plan.delay_max.mul_f64(rng.random_range(0.01..0.5));
+            if rejects {
+                plan.rejection = 0.002;
+            }
+            plan
+        };
+        let up_to = |rng: &mut SmallRng, most: u32| {
+            if rng.random_bool(0.6) {
+                rng.random_range(0..=most)
+            } else {
+                0
+            }
+        };
+        let busy = Duration::from_millis(rng.random_range(1_000..15_000));
+        Self {
+            seed,
+            shape,
+            persona,
+            groups,
+            guarantee,
+            partitions: rng.random_range(1..=4),
+            output_partitions: rng.random_range(1..=3),
+            processes: if groups { rng.random_range(1..=3) } else { 1 },
+            records: rng.random_range(100..600),
+            busy,
+            commit_interval: Duration::from_millis(
+                [5, 20, 100, 300, 1_000][rng.random_range(0..5)],
+            ),
+            commit_records: [1, 7, 50, 10_000][rng.random_range(0..4)],
+            memory: [0, 2_000, 20_000, 1 << 24][rng.random_range(0..4)],
+            batch_records: [1, 3, 16, 256][rng.random_range(0..4)],
+            revoke_deadline: Duration::from_millis([500, 3_000, 30_000][rng.random_range(0..3)]),
+            faults: [plan(rng), plan(rng)],
+            crashes_at_points: up_to(rng, 6),
+            crashes_at_times: up_to(rng, 4),
+            freezes: up_to(rng, 2),
+            rebalances: up_to(rng, 6),
+            expulsions: up_to(rng, 2),
+            restarts: up_to(rng, 2),
+            cleans: up_to(rng, 3),
+            disk_faults: if rng.random_bool(0.1) {
+                rng.random_range(1..3)
+            } else {
+                0
+            },
+            disk_latency: if rng.random_bool(0.5) {
+                Duration::from_micros(rng.random_range(1..20_000))
+            } else {
+                Duration::ZERO
+            },
+            power_loss: rng.random_bool(0.5),
+            rejects,
+            poison: if rng.random_bool(0.7) { 0.02 } else { 0.0 },
+            repeats: if rng.random_bool(0.7) { 0.1 } else { 0.0 },
+            out_of_order: Duration::from_millis([0, 200, 1_000][rng.random_range(0..3)]),
+            lateness: Duration::from_millis([0, 0, 500, 2_000][rng.random_range(0..4)]),
+            keys: [1, 3, 20][rng.random_range(0..3)],
+            reference: rng.random_bool(0.15),
+            twice: rng.random_bool(0.05),
+        }
+    }
+
+    /// Whether a person must start processes again, because tasks may halt for good.
+    pub(crate) fn halts(&self) -> bool {
+        self.rejects || self.disk_faults > 0
+    }
+}

@@ -1,0 +1,21 @@
+//! The engine under simulation: shipped tasks, committer, write-behind and recovery, on a simulated
+//! clock, disk and broker. Everything comes from one number.
+//!
+//! ```text
+//! cargo test --test simulation                      20 s of seeds, and all that ever failed
+//! SIM_SECONDS=180 SIM_BASE=$(git rev-parse HEAD)    that long, with seeds drawn from the commit
+//! SIM_SEEDS=1000000                                 that many
+//! SIM_SEED=42                                       this one, with its log
+//! ```
+
+mod campaign;
+mod check;
+mod client;
+mod draw;
+mod event;
+mod model;
+mod planted;
+mod reader;
+mod run;
+mod shape;
+mod world;

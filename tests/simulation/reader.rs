@@ -1,0 +1,100 @@
+//! A reader of committed records beside the run: what it saw once must stay.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_broker::{Broker, ConsumerOptions, Delivery, RecordRef, Start, Topic, TopicPartition};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::world::World;
+
+/// Offset and hash of each record seen, by partition.
+pub(crate) type Seen = BTreeMap<TopicPartition, Vec<(u64, u64)>>;
+
+/// A reader at work.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    stop: watch::Sender<bool>,
+    reading: JoinHandle<Seen>,
+}
+
+impl Reader {
+    pub(crate) async fn stop(self) -> Seen {
+        let _ = self.stop.send(true);
+        self.reading.await.unwrap()
+    }
+}
+
+/// What of a record must never change.
+pub(crate) fn hash(record: RecordRef<'_>) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&record.timestamp.0.to_be_bytes());
+    for part in [record.key, record.value, Some(record.encoded_headers())] {
+        hash.update(&[u8::from(part.is_some())]);
+        hash.update(&(part.map_or(0, <[u8]>::len) as u64).to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.digest()
+}
+
+/// Every partition that the pipeline writes for others.
+pub(crate) fn outputs(world: &World) -> Vec<TopicPartition> {
+    let topics = world
+        .draw
+        .shape
+        .outputs()
+        .iter()
+        .chain(&["sim.dead-letter"]);
+    topics
+        .flat_map(|topic| {
+            let topic = Topic::new(topic).unwrap();
+            (0..world.draw.output_partitions)
+                .map(move |partition| TopicPartition::new(topic.clone(), partition))
+        })
+        .collect()
+}
+
+/// Begins to follow all outputs.
+pub(crate) fn follow(world: &Arc<World>) -> Reader {
+    let (stop, mut stopped) = watch::channel(false);
+    let partitions: Vec<_> = outputs(world)
+        .into_iter()
+        .map(|at| (at, Start::Earliest))
+        .collect();
+    let world = world.clone();
+    let reading = tokio::spawn(async move {
+        let mut seen = Seen::new();
+        let options = ConsumerOptions::partitions(partitions);
+        let mut consumer = loop {
+            match world.broker.consumer(options.clone()).await {
+                Ok(consumer) => break consumer,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                _ = stopped.changed() => return seen,
+                delivery = consumer.next() => delivery,
+            };
+            match delivery {
+                Ok(Delivery::Records(batch)) => {
+                    let records = seen.entry(batch.at().clone()).or_default();
+                    records.extend(batch.iter().map(|record| (record.offset.0, hash(record))));
+                }
+                Ok(_) => {}
+                Err(error) if error.is_transient() => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => {
+                    world.wrong(format!("the reader beside failed: {error}"));
+                    return seen;
+                }
+            }
+        }
+    });
+    Reader { stop, reading }
+}

@@ -1,0 +1,316 @@
+//! What the simulated processes share: broker, disks, chance, and the crashes that wait for them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill::config::Plan;
+use tidemill::pipeline::Stores;
+use tidemill_broker::{Consumer, Timestamp, TokioClock};
+use tidemill_broker_memory::{MemoryBroker, MemoryOptions};
+use tidemill_state::{
+    Call, Fault, Identity, MemoryDisk, MemoryStore, StateStore, Survivors, crash_point,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::draw::Draw;
+use crate::event::EPOCH;
+
+/// Everything outside of the processes.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) draw: Draw,
+    pub(crate) plan: Plan,
+    pub(crate) broker: MemoryBroker,
+    start: Instant,
+    inner: Mutex<Inner>,
+    /// Told when the process of that number was killed.
+    pub(crate) killed: Vec<Notify>,
+    /// Crashes at each named instant.
+    pub(crate) crashes: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rng: SmallRng,
+    disks: BTreeMap<(usize, String), MemoryDisk>,
+    /// The scope in which each process runs at present.
+    scopes: Vec<Option<u64>>,
+    runs: u64,
+    armed: Option<Armed>,
+    graves: Vec<Grave>,
+    lines: Vec<String>,
+    wrong: Option<String>,
+}
+
+/// A crash that waits for its instant.
+#[derive(Debug)]
+struct Armed {
+    name: Option<&'static str>,
+    left: u32,
+}
+
+/// The membership of a dead process, of whose death its group does not know yet.
+#[derive(Debug)]
+struct Grave {
+    until: Instant,
+    _consumer: Box<dyn Consumer>,
+}
+
+/// The instants at which a process can be made to crash, all that a simulated one passes.
+pub(crate) const POINTS: [&str; 15] = [
+    "task.taken",
+    "task.processed",
+    "task.closed",
+    "task.committed",
+    "commit.composed",
+    "commit.answered",
+    "commit.reopened",
+    "intake.revoked",
+    "recover.begin",
+    "recover.redone",
+    "write_behind.durable",
+    "write_behind.noted",
+    "write_behind.chunk",
+    "write_behind.flushed",
+    "write_behind.stored",
+];
+
+impl World {
+    pub(crate) fn new(draw: &Draw) -> Arc<Self> {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp(EPOCH)));
+        let mut options = MemoryOptions::new(draw.persona, clock, draw.seed);
+        options.capabilities.groups &= draw.groups;
+        Arc::new(Self {
+            plan: draw.shape.plan(draw),
+            broker: MemoryBroker::new(options),
+            start: Instant::now(),
+            inner: Mutex::new(Inner {
+                rng: SmallRng::seed_from_u64(draw.seed ^ 0x5eed),
+                disks: BTreeMap::new(),
+                scopes: vec![None; draw.processes],
+                runs: 0,
+                armed: None,
+                graves: Vec::new(),
+                lines: Vec::new(),
+                wrong: None,
+            }),
+            killed: (0..draw.processes).map(|_| Notify::new()).collect(),
+            crashes: Mutex::default(),
+            draw: draw.clone(),
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// Writes a line of the run's log.
+    pub(crate) fn say(&self, line: impl Into<String>) {
+        let since = self.start.elapsed().as_millis();
+        self.inner()
+            .lines
+            .push(format!("{since:>7} ms  {}", line.into()));
+    }
+
+    /// Notes what must not be; the first is what the run fails with.
+    pub(crate) fn wrong(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.say(format!("WRONG: {what}"));
+        self.inner().wrong.get_or_insert(what);
+    }
+
+    pub(crate) fn first_wrong(&self) -> Option<String> {
+        self.inner().wrong.clone()
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.inner().lines.clone()
+    }
+
+    /// Draws from the run's chance.
+    pub(crate) fn draw_with<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+        draw(&mut self.inner().rng)
+    }
+
+    /// Notes in which scope a process runs from now on, and numbers its start.
+    pub(crate) fn started(&self, process: usize) -> (u64, u64) {
+        let mut inner = self.inner();
+        inner.runs += 1;
+        let run = inner.runs;
+        inner.scopes[process] = Some(run);
+        (run, run)
+    }
+
+    pub(crate) fn ended(&self, process: usize) {
+        self.inner().scopes[process] = None;
+    }
+
+    pub(crate) fn scope_of(&self, process: usize) -> Option<u64> {
+        self.inner().scopes[process]
+    }
+
+    /// Lets the process that passes this instant, or any, the `left`th time from now crash there.
+    pub(crate) fn arm(&self, name: Option<&'static str>, left: u32) {
+        self.inner().armed = Some(Armed { name, left });
+    }
+
+    pub(crate) fn disarm(&self) {
+        self.inner().armed = None;
+    }
+
+    /// A process passes a named instant.
+    pub(crate) fn pass(&self, name: &'static str) {
+        let scope = crash_point::current();
+        let process = {
+            let mut inner = self.inner();
+            let Some(process) = inner.scopes.iter().position(|of| *of == Some(scope)) else {
+                return;
+            };
+            let Some(armed) = &mut inner.armed else {
+                return;
+            };
+            if armed.name.is_some_and(|armed| armed != name) {
+                return;
+            }
+            armed.left = armed.left.saturating_sub(1);
+            if armed.left > 0 {
+                return;
+            }
+            inner.armed = None;
+            process
+        };
+        self.kill(process, name);
+        *self.crashes.lock().unwrap().entry(name).or_default() += 1;
+    }
+
+    /// Kills a process at this very instant: nothing of it runs on, and its disks lose what a crash
+    /// loses.
+    pub(crate) fn kill(&self, process: usize, at: &str) {
+        let Some(scope) = self.inner().scopes[process].take() else {
+            return;
+        };
+        crash_point::stop(scope);
+        let loses = self.draw.power_loss && self.draw_with(|rng| rng.random_bool(0.5));
+        self.say(format!(
+            "process {process} crashes at {at}{}",
+            if loses { ", its disks lose power" } else { "" }
+        ));
+        let mut inner = self.inner();
+        let Inner { rng, disks, .. } = &mut *inner;
+        for (_, disk) in disks.range((process, String::new())..(process + 1, String::new())) {
+            let survivors = match rng.random_range(0..3) {
+                _ if !loses => Survivors::All,
+                0 => Survivors::None,
+                1 => Survivors::Prefix(Box::new(|count| rng.random_range(0..=count))),
+                _ => Survivors::Subset(Box::new(|| rng.random_bool(0.5))),
+            };
+            disk.crash(survivors);
+        }
+        drop(inner);
+        self.killed[process].notify_one();
+    }
+
+    /// Keeps the consumer of a dead process in its group, as until its session ends.
+    pub(crate) fn bury(&self, consumer: Box<dyn Consumer>) {
+        let mut inner = self.inner();
+        let session = inner.rng.random_range(0..20_000);
+        let until = Instant::now() + Duration::from_millis(session);
+        inner.graves.push(Grave {
+            until,
+            _consumer: consumer,
+        });
+    }
+
+    /// Lets sessions of the dead end whose time has come; all of them if `all`.
+    pub(crate) fn end_sessions(&self, all: bool) {
+        let now = Instant::now();
+        let ended: Vec<Grave> = self
+            .inner()
+            .graves
+            .extract_if(.., |grave| all || grave.until <= now)
+            .collect();
+        if !ended.is_empty() {
+            self.say(format!("the sessions of {} dead members end", ended.len()));
+        }
+    }
+
+    /// Makes a later call of one of a process's stores fail.
+    pub(crate) fn fail_disk(&self, process: usize) {
+        let mut inner = self.inner();
+        let Inner { rng, disks, .. } = &mut *inner;
+        let disks: Vec<_> = disks.iter().filter(|((of, _), _)| *of == process).collect();
+        if disks.is_empty() {
+            return;
+        }
+        let ((_, task), disk) = disks[rng.random_range(0..disks.len())];
+        let call = [Call::Read, Call::Write, Call::Sync, Call::Note][rng.random_range(0..4)];
+        let fault = [Fault::Medium, Fault::Full][rng.random_range(0..2)];
+        disk.fail(call, rng.random_range(1..4), fault);
+        let line =
+            format!("process {process}: the disk of task {task} will fail ({call:?}, {fault:?})");
+        drop(inner);
+        self.say(line);
+    }
+
+    pub(crate) fn disk(&self, process: usize, task: &str) -> MemoryDisk {
+        let latency = self.draw.disk_latency;
+        let mut inner = self.inner();
+        let disk = inner
+            .disks
+            .entry((process, task.to_owned()))
+            .or_insert_with(|| {
+                let disk = MemoryDisk::new();
+                disk.set_latency(latency);
+                disk
+            });
+        disk.clone()
+    }
+
+    /// Ends what makes disks slow and fail.
+    pub(crate) fn heal_disks(&self) {
+        for disk in self.inner().disks.values() {
+            disk.heal();
+        }
+    }
+
+    /// Takes all disks of a process away: it starts on another machine.
+    pub(crate) fn lose_disks(&self, process: usize) {
+        self.inner().disks.retain(|(of, _), _| *of != process);
+    }
+}
+
+/// The stores of one process.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    pub(crate) world: Arc<World>,
+    pub(crate) process: usize,
+}
+
+#[async_trait]
+impl Stores for Disks {
+    async fn open(
+        &self,
+        pipeline: &str,
+        task: &str,
+    ) -> tidemill_state::Result<Arc<dyn StateStore>> {
+        let identity = Identity {
+            pipeline: pipeline.into(),
+            task: task.into(),
+        };
+        let disk = self.world.disk(self.process, task);
+        Ok(Arc::new(MemoryStore::open(&disk, &identity)?))
+    }
+
+    async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()> {
+        // No disk of the simulation damages what it keeps.
+        self.world
+            .wrong(format!("the store of task {task} was set aside: {why}"));
+        self.world.lose_disks(self.process);
+        Ok(())
+    }
+}
