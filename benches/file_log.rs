@@ -1,0 +1,119 @@
+//! The log on disk against a plain loop over the same bytes on the same disk in the same run.
+//!
+//! `cargo bench --bench file_log` prints, as medians of interleaved rounds, records of 200 bytes in
+//! batches of 256:
+//!
+//! * **plain**: each batch with its CRC32C written to one file, `fdatasync` each 100 ms;
+//! * **write**: produced to a log with `fsync=100ms`, its splitting into segments included;
+//! * **read**: the same log read back by a consumer, CRC checked.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark reads the clock and prints"
+)]
+
+mod market;
+
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use market::{median, seconds};
+use tidemill::broker::{
+    Broker, ConsumerOptions, Delivery, RecordSet, Start, Timestamp, Topic, TopicPartition,
+    TopicSpec,
+};
+use tidemill_broker_file::{FileBroker, FileOptions};
+
+const RECORDS: usize = 3_000_000;
+const PER_BATCH: usize = 256;
+const ROUNDS: usize = 5;
+const BYTES: usize = 200;
+
+fn plain(path: &Path, batch: &[u8]) {
+    let mut file = File::create(path).expect("a file");
+    let mut synced = Instant::now();
+    for _ in 0..RECORDS / PER_BATCH {
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, batch) as u32;
+        file.write_all(&crc.to_le_bytes()).expect("written");
+        file.write_all(batch).expect("written");
+        if synced.elapsed() >= Duration::from_millis(100) {
+            file.sync_data().expect("durable");
+            synced = Instant::now();
+        }
+    }
+    file.sync_data().expect("durable");
+}
+
+fn topic() -> TopicPartition {
+    TopicPartition::new(Topic::new("records").expect("a name"), 0)
+}
+
+async fn write(dir: &Path, set: &RecordSet) {
+    let options = FileOptions::default()
+        .query("fsync=100ms")
+        .expect("a policy");
+    let broker = FileBroker::open(dir, options).await.expect("a log");
+    let spec = TopicSpec::new(topic().topic, NonZeroU32::MIN);
+    broker.create_topic(&spec).await.expect("a topic");
+    for _ in 0..RECORDS / PER_BATCH {
+        broker.produce(vec![set.clone()]).await.expect("written");
+    }
+    broker.sync().await.expect("durable");
+}
+
+async fn read(dir: &Path) -> usize {
+    let broker = FileBroker::open(dir, FileOptions::default())
+        .await
+        .expect("a log");
+    let options = ConsumerOptions::partitions(vec![(topic(), Start::Earliest)]);
+    let mut consumer = broker.consumer(options).await.expect("a consumer");
+    let mut count = 0;
+    loop {
+        match consumer.next().await.expect("a delivery") {
+            Delivery::Records(batch) => count += batch.len(),
+            Delivery::End { .. } => return count,
+            _ => {}
+        }
+    }
+}
+
+fn main() {
+    let root = tempfile::tempdir_in(".").expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut set = RecordSet::new(topic());
+    let payload = vec![b'x'; BYTES - 8];
+    for at in 0..PER_BATCH as u64 {
+        set.push_with(Timestamp(at as i64), Some(&at.to_le_bytes()), &[], |slab| {
+            slab.extend_from_slice(&payload)
+        });
+    }
+    let batch = vec![b'x'; BYTES * PER_BATCH];
+    let mut rounds = vec![Vec::new(); 3];
+    for round in 0..ROUNDS {
+        let dir = root.path().join(round.to_string());
+        rounds[0].push(seconds(|| plain(&root.path().join("plain"), &batch)).0);
+        rounds[1].push(seconds(|| runtime.block_on(write(&dir, &set))).0);
+        let (took, count) = seconds(|| runtime.block_on(read(&dir)));
+        assert_eq!(count, RECORDS / PER_BATCH * PER_BATCH);
+        rounds[2].push(took);
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+    println!("{RECORDS} records of {BYTES} bytes, medians of {ROUNDS} rounds");
+    let medians: Vec<f64> = rounds.into_iter().map(median).collect();
+    for (name, took) in ["plain", "write", "read"].into_iter().zip(&medians) {
+        println!(
+            "{name:8} {:6.2} M records/s  {:4.2} x plain",
+            RECORDS as f64 / took / 1e6,
+            medians[0] / took
+        );
+    }
+}
