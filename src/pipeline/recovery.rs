@@ -1,13 +1,18 @@
 //! Recovery: from log and store to a task that goes on where its last marker says.
 
 use bytes::Bytes;
-use tidemill_broker::{Broker, ConsumerOptions, Delivery, Offset, Start, Topic, TopicPartition};
+use tidemill_broker::{
+    Batch, Broker, Consumer, ConsumerOptions, Delivery, Offset, Start, Topic, TopicPartition,
+};
 use tidemill_state::{Digest, Epoch, Recovered, State, crash_point};
 use tracing::{info, warn};
 
 use super::error::Doing;
 use super::{Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
 use crate::config::plan::{OnGap, StartAt};
+
+/// Offsets of a changelog that are redone without looking for its last marker first.
+const REDO_IN_MEMORY: u64 = 100_000;
 
 /// The last marker in a changelog partition, and its offset.
 ///
@@ -19,12 +24,14 @@ pub(crate) async fn last_marker(
     at: &TopicPartition,
 ) -> Result<Option<(Marker, Offset)>> {
     let mut last = None;
-    read_changelog(broker, at, Start::Earliest, |key, value, offset| {
-        if &key[..] == MARKER_KEY {
-            last = value.map(|value| (value, offset));
+    let mut changelog = Changelog::open(broker, at, Start::Earliest).await?;
+    while let Some(batch) = changelog.next().await? {
+        for record in batch.iter().filter(|record| record.key == Some(MARKER_KEY)) {
+            last = record
+                .value
+                .map(|value| (batch.slab().slice_ref(value), record.offset));
         }
-    })
-    .await?;
+    }
     last.map(|(bytes, offset)| Ok((decode_marker(at, offset, &bytes)?, offset)))
         .transpose()
 }
@@ -36,40 +43,40 @@ fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Ma
     })
 }
 
-/// Hands each record of a changelog partition to `take`, from `from` to the end.
-async fn read_changelog(
-    broker: &dyn Broker,
-    at: &TopicPartition,
-    from: Start,
-    mut take: impl FnMut(Bytes, Option<Bytes>, Offset),
-) -> Result<()> {
-    let doing = || format!("cannot read the changelog {at}");
-    let options = ConsumerOptions::partitions(vec![(at.clone(), from)]);
-    let mut consumer = retrying(|| broker.consumer(options.clone()))
-        .await
-        .doing(doing)?;
-    loop {
-        match consumer.next().await {
-            Ok(Delivery::Records(batch)) => {
-                let slab = batch.slab();
-                for record in batch.iter() {
-                    let Some(key) = record.key else { continue };
-                    let value = record.value.map(|value| slab.slice_ref(value));
-                    take(slab.slice_ref(key), value, record.offset);
+/// Reads a changelog partition, batch by batch, from some offset to its present end.
+struct Changelog<'a> {
+    at: &'a TopicPartition,
+    consumer: Box<dyn Consumer>,
+}
+
+impl<'a> Changelog<'a> {
+    async fn open(broker: &dyn Broker, at: &'a TopicPartition, from: Start) -> Result<Self> {
+        let options = ConsumerOptions::partitions(vec![(at.clone(), from)]);
+        let consumer = retrying(|| broker.consumer(options.clone())).await;
+        let consumer = consumer.doing(|| format!("cannot read the changelog {at}"))?;
+        Ok(Self { at, consumer })
+    }
+
+    /// The next batch; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        loop {
+            match self.consumer.next().await {
+                Ok(Delivery::Records(batch)) => return Ok(Some(batch)),
+                Ok(Delivery::End { .. }) => return Ok(None),
+                Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => {}
+                Ok(Delivery::Lost { .. }) => {
+                    return Err(Error::OtherLog {
+                        at: self.at.clone(),
+                        what: "it was deleted".into(),
+                    });
+                }
+                Err(error) if error.is_transient() => {
+                    tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
+                }
+                Err(error) => {
+                    return Err(error).doing(|| format!("cannot read the changelog {}", self.at));
                 }
             }
-            Ok(Delivery::End { .. }) => return Ok(()),
-            Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => {}
-            Ok(Delivery::Lost { .. }) => {
-                return Err(Error::OtherLog {
-                    at: at.clone(),
-                    what: "it was deleted".into(),
-                });
-            }
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
-            }
-            Err(error) => return Err(error).doing(doing),
         }
     }
 }
@@ -119,22 +126,41 @@ pub(crate) async fn redo(
         return Err(Error::Contradiction { task, what });
     }
     crash_point!("recover.begin");
+    // A long way is redone within the bound on memory: what does not fit is written to the store,
+    // which may then hold something of any epoch up to the last.
+    let spill = if ends.high.0.saturating_sub(from.0) > REDO_IN_MEMORY {
+        broker
+            .sync()
+            .await
+            .doing(|| format!("cannot make {at} durable"))?;
+        last_marker(broker, at)
+            .await?
+            .map(|(marker, _)| marker.epoch)
+    } else {
+        None
+    };
     let mut last = None;
     let mut redone = 0_u64;
-    read_changelog(
-        broker,
-        at,
-        Start::Offset(from.max(ends.low)),
-        |key, value, offset| {
-            if &key[..] == MARKER_KEY {
-                last = value.map(|value| (value, offset));
+    let mut changelog = Changelog::open(broker, at, Start::Offset(from.max(ends.low))).await?;
+    while let Some(batch) = changelog.next().await? {
+        let slab = batch.slab();
+        for record in batch.iter() {
+            let Some(key) = record.key else { continue };
+            let value = record.value.map(|value| slab.slice_ref(value));
+            if key == MARKER_KEY {
+                last = value.map(|value| (value, record.offset));
             } else {
-                state.redo(key, value);
+                // Copied: a key that stays must not pin its batch.
+                let value = value.map(|value| Bytes::copy_from_slice(&value));
+                state.redo(Bytes::copy_from_slice(key), value);
                 redone += 1;
             }
-        },
-    )
-    .await?;
+        }
+        if let Some(epoch) = spill {
+            let spilled = state.write_behind().spill(epoch).await;
+            spilled.map_err(|source| Error::State { task, source })?;
+        }
+    }
     let Some((bytes, offset)) = last else {
         return match recovered.newest().filter(|epoch| *epoch > Epoch::NONE) {
             None => {
