@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Batch, Generation, Group, Offset, Permit, Result, Timestamp, Topic, TopicPartition};
+use crate::{
+    Batch, Error, Generation, Group, Offset, Permit, Result, Timestamp, Topic, TopicPartition,
+};
 
 /// What a consumer reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,41 @@ impl ConsumerOptions {
             group: Some(group),
             start,
             ..Self::with(Subscription::Topics(topics))
+        }
+    }
+
+    /// Refuses what makes no sense on any broker. Every backend asks this first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`]: batches of nothing, topics without a group or none at all, a partition
+    /// that is assigned twice or starts where a group is without one.
+    pub fn check(&self) -> Result<()> {
+        let invalid = |what: String| Err(Error::Invalid { what });
+        if self.batch_records_max == 0 || self.batch_bytes_max == 0 {
+            return invalid("a batch must hold at least one record and one byte".into());
+        }
+        match &self.subscription {
+            Subscription::Topics(topics) if topics.is_empty() => {
+                invalid("a subscription needs a topic".into())
+            }
+            Subscription::Topics(_) if self.group.is_none() => {
+                invalid("a subscription to topics needs a group".into())
+            }
+            Subscription::Topics(_) => Ok(()),
+            Subscription::Partitions(partitions) => {
+                for (index, (at, start)) in partitions.iter().enumerate() {
+                    if partitions[..index].iter().any(|(other, _)| other == at) {
+                        return invalid(format!("{at} is assigned twice"));
+                    }
+                    if *start == Start::Committed && self.group.is_none() {
+                        return invalid(format!(
+                            "{at} starts where a group is, and there is no group"
+                        ));
+                    }
+                }
+                Ok(())
+            }
         }
     }
 

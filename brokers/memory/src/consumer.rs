@@ -69,7 +69,10 @@ enum Step {
 
 impl MemoryConsumer {
     pub(crate) fn open(shared: Arc<Shared>, options: ConsumerOptions) -> Result<Self> {
-        check(&shared, &options)?;
+        if options.group.is_some() && !shared.options.capabilities.groups {
+            return shared.unsupported("consumer groups");
+        }
+        options.check()?;
         let mut consumer = Self {
             limits: ReadLimits {
                 records: options.batch_records_max,
@@ -435,39 +438,6 @@ impl Membership {
         });
         self.member.clone_from(&joined);
         joined.unwrap_or_else(|| Arc::from(""))
-    }
-}
-
-/// Refuses what makes no sense or is not offered.
-fn check(shared: &Shared, options: &ConsumerOptions) -> Result<()> {
-    let invalid = |what: String| Err(Error::Invalid { what });
-    if options.group.is_some() && !shared.options.capabilities.groups {
-        return shared.unsupported("consumer groups");
-    }
-    if options.batch_records_max == 0 || options.batch_bytes_max == 0 {
-        return invalid("a batch must hold at least one record and one byte".into());
-    }
-    match &options.subscription {
-        Subscription::Topics(topics) if topics.is_empty() => {
-            invalid("a subscription needs a topic".into())
-        }
-        Subscription::Topics(_) if options.group.is_none() => {
-            invalid("a subscription to topics needs a group".into())
-        }
-        Subscription::Topics(_) => Ok(()),
-        Subscription::Partitions(partitions) => {
-            for (index, (at, start)) in partitions.iter().enumerate() {
-                if partitions[..index].iter().any(|(other, _)| other == at) {
-                    return invalid(format!("{at} is assigned twice"));
-                }
-                if *start == Start::Committed && options.group.is_none() {
-                    return invalid(format!(
-                        "{at} starts where a group is, and there is no group"
-                    ));
-                }
-            }
-            Ok(())
-        }
     }
 }
 
