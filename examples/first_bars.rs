@@ -1,0 +1,381 @@
+//! The main job, from nothing: a recorded market becomes bars on a log in a directory.
+//!
+//! ```text
+//! cargo run --release --example first_bars [DIRECTORY]
+//! ```
+//!
+//! Prints each command before it runs it, so that it can be typed by hand afterwards. The log lies in
+//! `DIRECTORY/data` and what the pipeline remembers in `DIRECTORY/.tidemill`; DIRECTORY is `.` unless
+//! given. A run that was broken off goes on where it stopped; one that finished finds nothing to do.
+//!
+//! With `TIDEMILL_DATA` naming a directory of real market data in the layout of QuantConnect LEAN,
+//! that is taken instead of the bundled market, and DIRECTORY is `real` unless given.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
+use futures::StreamExt as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tidemill::cli::{self, Console, Exit, Terminals};
+
+/// Bars shown of each pair and size.
+const BARS_SHOWN: usize = 2;
+
+/// What is read of the real data: trades of two US equities, and one-second bars of BTC-USD.
+const REAL: [&str; 2] = ["lean/equity/usa/tick", "lean/crypto/coinbase/second/btcusd"];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let data = std::env::var_os("TIDEMILL_DATA").filter(|data| !data.is_empty());
+    let directory = std::env::args_os().nth(1);
+    let job = Job::new(directory.map(PathBuf::from), data.map(PathBuf::from));
+    let terminals = Terminals {
+        input: false,
+        output: io::stdout().is_terminal(),
+        errors: io::stderr().is_terminal(),
+    };
+    job.run(&mut io::stdout(), &mut io::stderr(), terminals)
+        .await
+}
+
+/// Where everything is.
+struct Job {
+    root: PathBuf,
+    pipeline: PathBuf,
+    market: Vec<PathBuf>,
+}
+
+impl Job {
+    fn new(root: Option<PathBuf>, data: Option<PathBuf>) -> Self {
+        let default = if data.is_some() { "real" } else { "." };
+        Self {
+            root: root.unwrap_or_else(|| default.into()),
+            pipeline: shipped("pipelines/bars.toml"),
+            market: match data {
+                Some(data) => REAL.map(|part| data.join(part)).to_vec(),
+                None => vec![shipped("pipelines/data")],
+            },
+        }
+    }
+
+    async fn run(
+        &self,
+        output: &mut dyn Write,
+        errors: &mut dyn Write,
+        terminals: Terminals,
+    ) -> Result<(), Box<dyn Error>> {
+        let log = format!("file://{}", beneath(&self.root, "data").display());
+        let state = beneath(&self.root, ".tidemill").display().to_string();
+        let pipeline = self.pipeline.display().to_string();
+        let mut shell = Shell {
+            log: &log,
+            errors,
+            terminals,
+        };
+
+        let mut import = vec!["import", "--broker", &log, "--only", "trade"];
+        let market: Vec<String> = self
+            .market
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        import.extend(market.iter().map(String::as_str));
+        shell.tidemill(&import, output).await?;
+
+        let run = [
+            "run",
+            &pipeline,
+            "--until-end",
+            "--state-dir",
+            &state,
+            "--json",
+        ];
+        let mut report = Vec::new();
+        writeln!(output)?;
+        shell.announce(&run, output)?;
+        shell.quietly(&run, &mut report).await?;
+        tell(&serde_json::from_slice(&report)?, output)?;
+
+        for size in ["1s", "1m", "5m"] {
+            let mut bars = LastBars::default();
+            let read = ["read", &format!("bars-{size}"), "--broker", &log, "--json"];
+            shell.quietly(&read, &mut bars).await?;
+            writeln!(
+                output,
+                "\nthe last bars of {size}, of {} in all",
+                bars.count
+            )?;
+            writeln!(output, "{}", bars.table())?;
+        }
+        next(&log, &pipeline, output)?;
+        Ok(())
+    }
+}
+
+/// A file of this repository: as it is called from here, if it is.
+fn shipped(path: &str) -> PathBuf {
+    if Path::new(path).exists() {
+        path.into()
+    } else {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    }
+}
+
+fn beneath(root: &Path, name: &str) -> PathBuf {
+    if root == Path::new(".") {
+        name.into()
+    } else {
+        root.join(name)
+    }
+}
+
+/// Runs commands as a shell would, in this process.
+struct Shell<'a> {
+    log: &'a str,
+    errors: &'a mut dyn Write,
+    terminals: Terminals,
+}
+
+impl Shell<'_> {
+    /// Prints a command, and runs it.
+    async fn tidemill(
+        &mut self,
+        args: &[&str],
+        output: &mut dyn Write,
+    ) -> Result<(), Box<dyn Error>> {
+        self.announce(args, output)?;
+        self.quietly(args, output).await
+    }
+
+    fn announce(&self, args: &[&str], output: &mut dyn Write) -> io::Result<()> {
+        let by_file = args.contains(&"run") && self.log != "file://data";
+        let broker = if by_file {
+            format!("TIDEMILL_BROKER={} ", self.log)
+        } else {
+            String::new()
+        };
+        writeln!(output, "$ {broker}tidemill {}", args.join(" "))
+    }
+
+    async fn quietly(
+        &mut self,
+        args: &[&str],
+        output: &mut dyn Write,
+    ) -> Result<(), Box<dyn Error>> {
+        let mut console = Console {
+            input: &mut io::empty(),
+            output,
+            errors: &mut *self.errors,
+            terminals: self.terminals,
+        };
+        let log = self.log;
+        let env = move |name: &str| match name {
+            "TIDEMILL_BROKER" => Some(log.to_owned()),
+            name => std::env::var(name).ok(),
+        };
+        let args = ["tidemill"].iter().chain(args).map(OsString::from);
+        let interrupts = futures::stream::unfold((), |()| async {
+            tokio::signal::ctrl_c().await.ok().map(|()| ((), ()))
+        });
+        match cli::run(args, &mut console, &env, interrupts.boxed()).await {
+            Exit::Ok => Ok(()),
+            exit => Err(format!("the command ended with {exit:?}").into()),
+        }
+    }
+}
+
+/// What `run --json` says, in words.
+fn tell(report: &serde_json::Value, output: &mut dyn Write) -> io::Result<()> {
+    let count = |name: &str| report[name].as_u64().unwrap_or_default();
+    let seconds = report["seconds"].as_f64().unwrap_or_default();
+    match count("committed") {
+        0 => writeln!(
+            output,
+            "nothing to do: everything imported had become bars before"
+        ),
+        read => writeln!(
+            output,
+            "{read} trades read, {} bars written, {} records set aside, in {} transactions and {seconds:.2} s",
+            count("written"),
+            count("deadLetters"),
+            count("transactions"),
+        ),
+    }
+}
+
+/// A record as `read --json` prints it, as far as it is needed.
+#[derive(Deserialize)]
+struct Record<'a> {
+    #[serde(borrow)]
+    value: Bar<'a>,
+}
+
+/// Numbers stay the text they are.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bar<'a> {
+    pair: &'a str,
+    window_start: &'a str,
+    #[serde(borrow)]
+    open: &'a RawValue,
+    #[serde(borrow)]
+    high: &'a RawValue,
+    #[serde(borrow)]
+    low: &'a RawValue,
+    #[serde(borrow)]
+    close: &'a RawValue,
+    #[serde(borrow)]
+    volume: &'a RawValue,
+    #[serde(borrow)]
+    vwap: Option<&'a RawValue>,
+    #[serde(borrow)]
+    trades: &'a RawValue,
+}
+
+impl Bar<'_> {
+    fn row(&self) -> Vec<String> {
+        let start = self.window_start.get(..19).unwrap_or(self.window_start);
+        let mut row = vec![self.pair.to_owned(), start.replace('T', " ")];
+        let numbers = [
+            Some(self.open),
+            Some(self.high),
+            Some(self.low),
+            Some(self.close),
+            Some(self.volume),
+            self.vwap,
+            Some(self.trades),
+        ];
+        row.extend(numbers.map(|number| number.map_or("-", RawValue::get).to_owned()));
+        row
+    }
+}
+
+/// Takes lines of JSON as they are printed and keeps the last bars of each pair.
+#[derive(Default)]
+struct LastBars {
+    line: Vec<u8>,
+    count: u64,
+    // The oldest first.
+    rows: BTreeMap<String, Vec<Vec<String>>>,
+}
+
+impl LastBars {
+    fn take(&mut self) -> io::Result<()> {
+        let record: Record<'_> = serde_json::from_slice(&self.line)?;
+        let rows = self.rows.entry(record.value.pair.to_owned()).or_default();
+        if rows.len() == BARS_SHOWN {
+            rows.remove(0);
+        }
+        rows.push(record.value.row());
+        self.count += 1;
+        self.line.clear();
+        Ok(())
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_style(TableComponent::HeaderLines, '─');
+        table.set_style(TableComponent::MiddleHeaderIntersections, '─');
+        table.set_header([
+            "pair",
+            "from (UTC)",
+            "open",
+            "high",
+            "low",
+            "close",
+            "volume",
+            "vwap",
+            "trades",
+        ]);
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        for row in self.rows.values().flatten() {
+            table.add_row(row);
+        }
+        table
+    }
+}
+
+impl Write for LastBars {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.take()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn next(log: &str, pipeline: &str, output: &mut dyn Write) -> io::Result<()> {
+    let mut more = Table::new();
+    more.load_preset(presets::NOTHING);
+    more.add_row([
+        format!("tidemill explain {pipeline}"),
+        "what it does, what it guarantees, and why".into(),
+    ]);
+    more.add_row([
+        format!("tidemill read bars-1m --broker {log} --limit 5"),
+        "what came out".into(),
+    ]);
+    more.add_row([
+        format!("tidemill topics list --broker {log}"),
+        "what else is there: state, dead letters, the log of imports".into(),
+    ]);
+    more.add_row([
+        format!("tidemill check {pipeline}"),
+        "change the file first: all mistakes are told at once".into(),
+    ]);
+    writeln!(output, "\nwhat to try next")?;
+    for line in more.lines() {
+        writeln!(output, " {}", line.trim_end())?;
+    }
+    writeln!(
+        output,
+        "where `tidemill` is `cargo run --release --`, or installed with `cargo install --path .`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bars_come_out_and_a_second_run_finds_nothing_to_do() {
+        let root = tempfile::tempdir().unwrap();
+        let job = Job::new(Some(root.path().into()), None);
+        let mut printed = Vec::new();
+        for _ in 0..2 {
+            let mut errors = Vec::new();
+            let run = job.run(&mut printed, &mut errors, Terminals::default());
+            run.await.unwrap();
+            printed.push(b'\0');
+        }
+        let printed = String::from_utf8(printed).unwrap();
+        let mut runs = printed.split('\0');
+        let (first, second) = (runs.next().unwrap(), runs.next().unwrap());
+        assert!(
+            first.contains("53550 trades read, 21045 bars written, 0 records set aside"),
+            "{first}"
+        );
+        assert!(
+            first.contains("the last bars of 5m, of 460 in all"),
+            "{first}"
+        );
+        assert!(second.contains("nothing to do"), "{second}");
+        let tables = |text: &str| text[text.find("\nthe last bars").unwrap()..].to_owned();
+        assert_eq!(tables(first), tables(second));
+    }
+}
