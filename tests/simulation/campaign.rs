@@ -73,7 +73,7 @@ fn report(seed: u64, outcome: &Outcome) -> String {
     if let Some(wrong) = &outcome.wrong {
         let _ = writeln!(
             text,
-            "\nseed {seed} failed: {wrong}\nrepeat it with: SIM_SEED={seed} cargo test --test simulation whatever_breaks"
+            "\nseed {seed} failed: {wrong}\nrepeat it with: SIM_SEED={seed} cargo test --all-features --test simulation whatever_breaks"
         );
     }
     text

@@ -2,7 +2,7 @@
 //! clock, disk and broker. Everything comes from one number.
 //!
 //! ```text
-//! cargo test --test simulation                      20 s of seeds, and all that ever failed
+//! cargo test --all-features --test simulation      20 s of seeds, and all that ever failed
 //! SIM_SECONDS=180 SIM_BASE=$(git rev-parse HEAD)    that long, with seeds drawn from the commit
 //! SIM_SEEDS=1000000                                 that many
 //! SIM_SEED=42                                       this one, with its log
