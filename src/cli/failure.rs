@@ -130,6 +130,21 @@ impl From<broker::Error> for Failure {
     }
 }
 
+impl From<tidemill_state::Error> for Failure {
+    fn from(error: tidemill_state::Error) -> Self {
+        use tidemill_state::Error as E;
+
+        let exit = match &error {
+            error if error.is_integrity() => Exit::Integrity,
+            E::InUse { .. } => Exit::Fenced,
+            E::Io { .. } => Exit::Io,
+            E::Invalid { .. } | E::Key(_) => Exit::Usage,
+            _ => Exit::Internal,
+        };
+        Self::of(exit, &error)
+    }
+}
+
 impl From<pipeline::Error> for Failure {
     fn from(error: pipeline::Error) -> Self {
         use pipeline::Kind;

@@ -13,6 +13,7 @@ mod import;
 mod load;
 mod offsets;
 mod read;
+mod reset;
 mod run;
 mod stdio;
 mod target;
@@ -63,6 +64,7 @@ Examples:
   tidemill explain E0147                        what does this code mean?
   tidemill read bars-1m --broker file://data    what came out?
   tidemill offsets show pipelines/bars.toml     how far is it?
+  tidemill offsets reset --help                 how to start anew
 
 Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 test failed,
 6 damaged or missing data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill,

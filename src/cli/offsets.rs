@@ -1,4 +1,4 @@
-//! `tidemill offsets`: how far a group has read.
+//! `tidemill offsets`: how far a group has read, and where it is to go on.
 
 use serde_json::json;
 use tidemill_broker::{Broker, Group, Offset, Topic, TopicPartition};
@@ -6,12 +6,13 @@ use tidemill_broker::{Broker, Group, Offset, Topic, TopicPartition};
 use super::target::{Access, TargetArgs};
 use super::{Console, Exit, Failure, World};
 
-/// Show how far a consumer group has read
+/// Show how far a consumer group has read, or set a pipeline back or forward
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidemill offsets show pipelines/bars.toml                  the group of a pipeline
-  tidemill offsets show --group bars --broker file://data    any group, over all topics")]
+  tidemill offsets show --group bars --broker file://data    any group, over all topics
+  tidemill offsets reset pipelines/bars.toml --to earliest --drop-state")]
 pub(super) struct OffsetsArgs {
     #[command(subcommand)]
     verb: OffsetsVerb,
@@ -33,6 +34,7 @@ enum OffsetsVerb {
         #[arg(long)]
         json: bool,
     },
+    Reset(super::reset::ResetArgs),
 }
 
 pub(super) async fn run(
@@ -40,12 +42,15 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let OffsetsVerb::Show {
-        target,
-        group,
-        topics,
-        json,
-    } = args.verb;
+    let (target, group, topics, json) = match args.verb {
+        OffsetsVerb::Show {
+            target,
+            group,
+            topics,
+            json,
+        } => (target, group, topics, json),
+        OffsetsVerb::Reset(args) => return super::reset::run(args, console, world).await,
+    };
     // The file's inputs may lie on another broker than its outputs.
     let first = topics.first().map(String::as_str);
     let mut resolved = target.resolve(first, world)?;

@@ -22,7 +22,7 @@ use crate::pipeline::{
 };
 
 /// Where instances keep their state unless the file says otherwise.
-const STATE_ROOT: &str = ".tidemill";
+pub(super) const STATE_ROOT: &str = ".tidemill";
 
 /// Run a pipeline
 ///

@@ -51,7 +51,7 @@ pub enum Error {
     },
     /// Retention has removed records that were not yet read.
     #[error(
-        "records of {at} from offset {asked} are gone: the log begins at {low}; set `on_gap = \"skip\"` on the source to go on there"
+        "records of {at} from offset {asked} are gone: the log begins at {low}; set `on_gap = \"skip\"` on the source to go on there, or reset with `tidemill offsets reset`"
     )]
     Gap {
         /// The partition.
@@ -178,6 +178,10 @@ impl Error {
                 },
             },
             Self::State { source, .. } if source.is_integrity() => Kind::Integrity,
+            Self::State {
+                source: tidemill_state::Error::InUse { .. },
+                ..
+            } => Kind::Fenced,
             Self::State { .. } | Self::Io { .. } => Kind::Io,
             Self::MissingTopic { .. } | Self::Plan { .. } => Kind::Usage,
             Self::PartitionCount { .. }

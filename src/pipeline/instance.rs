@@ -47,6 +47,50 @@ impl Instance {
         })
     }
 
+    /// Takes every instance of a pipeline that has a directory, so that none can run: `dir` if
+    /// given, else all of `ROOT/PIPELINE`. Makes no directory.
+    ///
+    /// # Errors
+    ///
+    /// If one is in use, or cannot be read.
+    pub fn take_all(root: &Path, pipeline: &str, dir: Option<&Path>) -> Result<Vec<Self>> {
+        if let Some(dir) = dir {
+            return match dir.is_dir() {
+                true => Ok(vec![Self::lock("0".into(), dir.to_owned())?]),
+                false => Ok(Vec::new()),
+            };
+        }
+        let parent = root.join(pipeline);
+        let failed = |source| Error::Io {
+            doing: "list",
+            path: parent.clone(),
+            source,
+        };
+        let mut numbers = Vec::new();
+        match std::fs::read_dir(&parent) {
+            Ok(entries) => {
+                for entry in entries {
+                    let name = entry.map_err(failed)?.file_name();
+                    numbers.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        numbers.sort_unstable();
+        let take = |number: u32| Self::lock(number.to_string(), parent.join(number.to_string()));
+        numbers.into_iter().map(take).collect()
+    }
+
+    /// The directories of its tasks' stores, sorted.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be listed.
+    pub fn stores(&self) -> Result<Vec<PathBuf>> {
+        stores_in(&self.dir)
+    }
+
     fn lock(name: String, dir: PathBuf) -> Result<Self> {
         let failed = |doing, path: &Path, source| Error::Io {
             doing,
@@ -92,6 +136,30 @@ impl Instance {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The stores of an instance's directory.
+fn stores_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let parent = dir.join("tasks");
+    let failed = |source| Error::Io {
+        doing: "list",
+        path: parent.clone(),
+        source,
+    };
+    let entries = match std::fs::read_dir(&parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Stores in a directory, one of its own for each task.

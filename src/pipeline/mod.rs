@@ -21,6 +21,7 @@ mod marker;
 mod open;
 mod progress;
 mod recovery;
+mod reset;
 mod run;
 mod sink;
 mod task;
@@ -35,6 +36,7 @@ pub use instance::{Instance, MemoryStores, SledStores};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
 pub use open::Stores;
 pub use progress::{Counts, Progress};
+pub use reset::{InputReset, Reset, ResetOptions, ResetTo, Resetting, TaskReset};
 pub use run::{Pipeline, RunOptions};
 pub use topology::{SubTopology, TaskId, sub_topologies};
 

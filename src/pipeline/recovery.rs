@@ -1,10 +1,12 @@
 //! Recovery: from log and store to a task that goes on where its last marker says.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use tidemill_broker::{
     Batch, Broker, Consumer, ConsumerOptions, Delivery, Offset, Start, Topic, TopicPartition,
 };
-use tidemill_state::{Digest, Epoch, Recovered, State, crash_point};
+use tidemill_state::{Digest, Epoch, Recovered, State, TableId, crash_point};
 use tracing::{info, warn};
 
 use super::error::Doing;
@@ -34,6 +36,58 @@ pub(crate) async fn last_marker(
     }
     last.map(|(bytes, offset)| Ok((decode_marker(at, offset, &bytes)?, offset)))
         .transpose()
+}
+
+/// What a changelog partition holds.
+#[derive(Debug, Default)]
+pub(crate) struct Changelog {
+    pub(crate) marker: Option<Marker>,
+    /// The keys of all elements, with the bytes of their values.
+    pub(crate) live: BTreeMap<Bytes, usize>,
+}
+
+impl Changelog {
+    /// Elements in tables; the list of tables itself does not count.
+    pub(crate) fn elements(&self) -> u64 {
+        let of_table = |key: &&Bytes| TableId::split(key).is_none_or(|(table, _)| table.get() > 0);
+        self.live.keys().filter(of_table).count() as u64
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = self.live.iter().map(|(key, value)| key.len() + value);
+        bytes.sum::<usize>() as u64
+    }
+}
+
+/// Reads a changelog partition to its end.
+///
+/// # Errors
+///
+/// As [`last_marker`].
+pub(crate) async fn changelog_of(broker: &dyn Broker, at: &TopicPartition) -> Result<Changelog> {
+    let mut found = Changelog::default();
+    let mut last = None;
+    read_changelog(broker, at, Start::Earliest, |key, value, offset| {
+        if &key[..] == MARKER_KEY {
+            last = value.map(|value| (value, offset));
+            return;
+        }
+        match value {
+            // A copy, so that no batch is kept for its key.
+            Some(value) => {
+                let key = Bytes::copy_from_slice(&key);
+                found.live.insert(key, value.len());
+            }
+            None => {
+                found.live.remove(&key);
+            }
+        }
+    })
+    .await?;
+    if let Some((bytes, offset)) = last {
+        found.marker = Some(decode_marker(at, offset, &bytes)?);
+    }
+    Ok(found)
 }
 
 fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Marker> {

@@ -60,42 +60,13 @@ impl Topics {
                         source_name: source.name.to_string(),
                     })?,
             };
-            if let Some(expected) = source
-                .topic
-                .partitions
-                .filter(|count| count.get() != found.partitions)
-            {
-                return Err(Error::PartitionCount {
-                    topic: source.topic.topic.clone(),
-                    found: found.partitions,
-                    expected: expected.get(),
-                    why: "the file says so".into(),
-                });
-            }
             sources.push(SourceTopic {
                 partitions: found.partitions,
                 identity: found.identity,
             });
         }
-        let mut tasks = Vec::with_capacity(topologies.len());
-        for topology in topologies {
-            let first = topology.sources[0];
-            let expected = sources[first].partitions;
-            for &other in &topology.sources[1..] {
-                if sources[other].partitions != expected {
-                    return Err(Error::PartitionCount {
-                        topic: plan.sources[other].topic.topic.clone(),
-                        found: sources[other].partitions,
-                        expected,
-                        why: format!(
-                            "it is read together with `{}`",
-                            plan.sources[first].topic.topic
-                        ),
-                    });
-                }
-            }
-            tasks.push(expected);
-        }
+        let partitions: Vec<u32> = sources.iter().map(|source| source.partitions).collect();
+        let tasks = tasks_of(plan, topologies, &partitions)?;
         let count = NonZeroU32::new(tasks.iter().sum()).unwrap_or(NonZeroU32::MIN);
         let default =
             NonZeroU32::new(tasks.first().copied().unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
@@ -148,7 +119,47 @@ impl Topics {
     }
 }
 
-async fn describe(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicDescription>> {
+/// Tasks of each sub-topology, from the partitions that each source has.
+///
+/// # Errors
+///
+/// If a source has another number than the file says, or than those it is read together with.
+pub(crate) fn tasks_of(
+    plan: &Plan,
+    topologies: &[SubTopology],
+    partitions: &[u32],
+) -> Result<Vec<u32>> {
+    let check = |source: usize, expected: u32, why: String| {
+        if partitions[source] == expected {
+            return Ok(());
+        }
+        Err(Error::PartitionCount {
+            topic: plan.sources[source].topic.topic.clone(),
+            found: partitions[source],
+            expected,
+            why,
+        })
+    };
+    for (index, source) in plan.sources.iter().enumerate() {
+        if let Some(expected) = source.topic.partitions {
+            check(index, expected.get(), "the file says so".into())?;
+        }
+    }
+    let mut tasks = Vec::with_capacity(topologies.len());
+    for topology in topologies {
+        let first = topology.sources[0];
+        for &other in &topology.sources[1..] {
+            let with = &plan.sources[first].topic.topic;
+            let why = format!("it is read together with `{with}`");
+            check(other, partitions[first], why)?;
+        }
+        tasks.push(partitions[first]);
+    }
+    Ok(tasks)
+}
+
+/// What a topic is made of; none if it is not there.
+pub(crate) async fn describe(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicDescription>> {
     match retrying(|| broker.describe_topic(topic)).await {
         Ok(found) => Ok(Some(found)),
         Err(BrokerError::UnknownTopic { .. }) => Ok(None),

@@ -20,6 +20,7 @@ pub use aside::set_aside;
 pub(crate) use files::{create_dir, sync_dir, write_replacing};
 pub(crate) use identity::StoredIdentity;
 pub(crate) use lock::Lock;
+pub use note::read_note;
 pub(crate) use note::{NoteFile, crc32c};
 
 /// There while a savepoint is restored.

@@ -18,6 +18,18 @@ const SLOT_AT: [u64; 2] = [0, 4_096];
 const HAS_EPOCH: u32 = 1;
 const OPEN: u32 = 2;
 
+/// The note of a store's directory, without opening the store; `None` if it has none.
+///
+/// # Errors
+///
+/// If it cannot be read or is damaged.
+pub fn read_note(dir: &Path) -> Result<Option<Note>> {
+    if !dir.join("note").exists() {
+        return Ok(None);
+    }
+    NoteFile::open(dir).map(|file| Some(file.get()))
+}
+
 /// The open file.
 #[derive(Debug)]
 pub(crate) struct NoteFile {
