@@ -49,7 +49,11 @@ pub(super) struct ResetArgs {
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
     /// Keep the state as it is: results may count records twice, or never
-    #[arg(long, conflicts_with = "drop_state", required_unless_present = "drop_state")]
+    #[arg(
+        long,
+        conflicts_with = "drop_state",
+        required_unless_present = "drop_state"
+    )]
     keep_state: bool,
     /// Drop the state of the tasks concerned, and event time with it
     #[arg(long)]
@@ -228,7 +232,10 @@ fn report(
                 })
             })
             .collect();
-        let aside: Vec<_> = unfit.iter().map(|store| store.dir.display().to_string()).collect();
+        let aside: Vec<_> = unfit
+            .iter()
+            .map(|store| store.dir.display().to_string())
+            .collect();
         console.json(&json!({
             "pipeline": pipeline,
             "done": args.yes,
@@ -256,7 +263,14 @@ fn report(
             ]);
         }
     }
-    let titles = ["task", "source", "input", "was to read", "reads next", "log holds"];
+    let titles = [
+        "task",
+        "source",
+        "input",
+        "was to read",
+        "reads next",
+        "log holds",
+    ];
     console.table(&titles, &rows)?;
     let elements: u64 = reset.tasks.iter().map(|task| task.elements).sum();
     let bytes: u64 = reset.tasks.iter().map(|task| task.bytes).sum();

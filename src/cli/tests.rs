@@ -8,6 +8,8 @@ use tidemill_broker_file::{FileBroker, FileOptions};
 
 use super::*;
 
+mod reset;
+
 const BARS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/bars.toml");
 
 /// What a command printed, and how it ended.

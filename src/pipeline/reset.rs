@@ -369,54 +369,56 @@ async fn look(
         .all(|source| source.topic.broker == plan.home());
     let mut reset = Vec::new();
     for task in all {
-            let topology = &topologies[task.sub_topology];
-            let own = topology.sources.iter().map(|&source| (source, task.partition));
-            let broadcast = topology.broadcast.iter().flat_map(|&source| {
-                (0..sources[source].partitions).map(move |partition| (source, partition))
-            });
-            let read: Vec<(usize, u32)> = own.chain(broadcast).collect();
-            if !read
-                .iter()
-                .any(|&(source, partition)| is_chosen(plan, options, source, partition))
-            {
-                continue;
-            }
-            let found = of(task);
-            let marker = found.and_then(|found| found.marker.as_ref());
-            let mut inputs = Vec::new();
-            for (source, partition) in read {
-                let broker = &*brokers[plan.sources[source].topic.broker];
-                let in_group = shared
-                    && !plan.sources[source].broadcast
-                    && broker.capabilities().groups;
-                let mut input = input(
-                    plan,
-                    broker,
-                    options,
-                    (source, partition),
-                    &sources[source],
-                    marker,
-                )
-                .await?;
-                input.in_group = in_group;
-                inputs.push(input);
-            }
-            let was = marker.map(|marker| marker.epoch);
-            let last = was.max(first).max(newest).unwrap_or(Epoch::NONE);
-            reset.push(TaskReset {
-                task,
-                was,
-                epoch: last.next(),
-                elements: found.map_or(0, |found| found.elements()),
-                bytes: found.map_or(0, |found| found.bytes()),
-                digest: match marker {
-                    Some(marker) if !options.drop_state => marker.digest,
-                    _ => Digest::EMPTY,
-                },
-                inputs,
-                sequences: marker.map_or_else(Vec::new, |marker| marker.sequences.clone()),
-                keys: found.map_or_else(Vec::new, |found| found.live.keys().cloned().collect()),
-            });
+        let topology = &topologies[task.sub_topology];
+        let own = topology
+            .sources
+            .iter()
+            .map(|&source| (source, task.partition));
+        let broadcast = topology.broadcast.iter().flat_map(|&source| {
+            (0..sources[source].partitions).map(move |partition| (source, partition))
+        });
+        let read: Vec<(usize, u32)> = own.chain(broadcast).collect();
+        if !read
+            .iter()
+            .any(|&(source, partition)| is_chosen(plan, options, source, partition))
+        {
+            continue;
+        }
+        let found = of(task);
+        let marker = found.and_then(|found| found.marker.as_ref());
+        let mut inputs = Vec::new();
+        for (source, partition) in read {
+            let broker = &*brokers[plan.sources[source].topic.broker];
+            let in_group =
+                shared && !plan.sources[source].broadcast && broker.capabilities().groups;
+            let mut input = input(
+                plan,
+                broker,
+                options,
+                (source, partition),
+                &sources[source],
+                marker,
+            )
+            .await?;
+            input.in_group = in_group;
+            inputs.push(input);
+        }
+        let was = marker.map(|marker| marker.epoch);
+        let last = was.max(first).max(newest).unwrap_or(Epoch::NONE);
+        reset.push(TaskReset {
+            task,
+            was,
+            epoch: last.next(),
+            elements: found.map_or(0, |found| found.elements()),
+            bytes: found.map_or(0, |found| found.bytes()),
+            digest: match marker {
+                Some(marker) if !options.drop_state => marker.digest,
+                _ => Digest::EMPTY,
+            },
+            inputs,
+            sequences: marker.map_or_else(Vec::new, |marker| marker.sequences.clone()),
+            keys: found.map_or_else(Vec::new, |found| found.live.keys().cloned().collect()),
+        });
     }
     if reset.is_empty() {
         return Err(Error::Plan {
@@ -426,7 +428,11 @@ async fn look(
             },
         });
     }
-    let rebuilt = if parted { Some((has.unwrap_or(0), count)) } else { None };
+    let rebuilt = if parted {
+        Some((has.unwrap_or(0), count))
+    } else {
+        None
+    };
     Ok(Reset {
         tasks: reset,
         rebuilt,
@@ -488,7 +494,10 @@ fn choose(plan: &Plan, sources: &[Found], options: &ResetOptions) -> Result<()> 
 
 fn is_chosen(plan: &Plan, options: &ResetOptions, source: usize, partition: u32) -> bool {
     let name = &plan.sources[source].name;
-    options.source.as_ref().is_none_or(|asked| **name == **asked)
+    options
+        .source
+        .as_ref()
+        .is_none_or(|asked| **name == **asked)
         && options.partition.is_none_or(|asked| asked == partition)
 }
 

@@ -159,7 +159,10 @@ pub(crate) fn tasks_of(
 }
 
 /// What a topic is made of; none if it is not there.
-pub(crate) async fn describe(broker: &dyn Broker, topic: &Topic) -> Result<Option<TopicDescription>> {
+pub(crate) async fn describe(
+    broker: &dyn Broker,
+    topic: &Topic,
+) -> Result<Option<TopicDescription>> {
     match retrying(|| broker.describe_topic(topic)).await {
         Ok(found) => Ok(Some(found)),
         Err(BrokerError::UnknownTopic { .. }) => Ok(None),
