@@ -15,6 +15,7 @@ mod offsets;
 mod read;
 mod reset;
 mod run;
+mod state;
 mod stdio;
 mod target;
 mod time;
@@ -65,6 +66,7 @@ Examples:
   tidemill read bars-1m --broker file://data    what came out?
   tidemill offsets show pipelines/bars.toml     how far is it?
   tidemill offsets reset --help                 how to start anew
+  tidemill state ls pipelines/bars.toml         what does it remember?
 
 Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 test failed,
 6 damaged or missing data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill,
@@ -77,6 +79,7 @@ enum Verb {
     Read(read::ReadArgs),
     Topics(topics::TopicsArgs),
     Offsets(offsets::OffsetsArgs),
+    State(state::StateArgs),
     Import(Box<import::ImportArgs>),
     Run(run::RunArgs),
     Completions(completions::CompletionsArgs),
@@ -139,6 +142,7 @@ async fn dispatch(
     match verb {
         Verb::Check(args) => check::run(&args, console, world),
         Verb::Explain(args) => explain::run(&args, console, world),
+        Verb::State(args) => state::run(args, console, world).await,
         Verb::Import(args) => import::run(&args, console, world, signals).await,
         Verb::Read(args) => read::run(args, console, world, signals).await,
         Verb::Topics(args) => topics::run(args, console, world).await,

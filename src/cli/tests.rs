@@ -9,6 +9,7 @@ use tidemill_broker_file::{FileBroker, FileOptions};
 use super::*;
 
 mod reset;
+mod state;
 
 const BARS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/bars.toml");
 

@@ -8,7 +8,7 @@ use tidemill_broker::Timestamp;
 use tidemill_state::{DecodeError, Stateful, Table};
 
 use super::{Context, Operator, key};
-use crate::events::Rows;
+use crate::events::{RowHead, Rows, Schema};
 
 /// Number of the encoding of the table: event time by key and id.
 pub const CODEC: u32 = 1;
@@ -55,6 +55,41 @@ impl Dedupe {
             watermark: i64::MIN,
             scratch: Vec::new(),
         }
+    }
+
+    /// Reads what is kept under a key: the id's fields, keyed like their record, and the event time.
+    ///
+    /// # Errors
+    ///
+    /// If key or value is not what an operator with this id keeps.
+    pub fn look(
+        input: &Schema,
+        id: &[usize],
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(Rows, i64), DecodeError> {
+        let time = <i64 as tidemill_state::StateValue>::decode(value)?;
+        let wrong = || DecodeError::new(format!("no id has this key of {} bytes", key.len()));
+        let record_key = record_key(key).ok_or_else(wrong)?;
+        let fields = id.iter().map(|slot| input.fields[*slot].clone());
+        let schema = Schema {
+            name: input.name.clone(),
+            fields: fields.collect(),
+            time: None,
+        };
+        let mut rows = Rows::new(Arc::new(schema.clone()));
+        let mut slots = vec![0; id.len()];
+        let bytes = &key[4 + record_key.len()..];
+        let present = key::read_state(bytes, &schema, id.len(), &mut rows, &mut slots);
+        let head = RowHead {
+            present: present.ok_or_else(wrong)?,
+            time,
+            watermark: time,
+            key: Some(rows.add_text(record_key)),
+            record: 0,
+        };
+        rows.push(head, &slots);
+        Ok((rows, time))
     }
 
     fn write_key(&mut self, rows: &Rows, row: usize) {

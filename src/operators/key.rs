@@ -13,6 +13,14 @@ pub(super) fn write_text(rows: &Rows, row: usize, slots: &[usize], target: &mut 
     }
 }
 
+/// Gives a row that is there already the text of its fields as its key.
+pub(super) fn put_text(rows: &mut Rows, row: usize, slots: &[usize]) {
+    let mut text = Vec::new();
+    write_text(rows, row, slots, &mut text);
+    let text = rows.add_text(&text);
+    rows.heads_mut()[row].key = Some(text);
+}
+
 fn write_field(rows: &Rows, row: usize, slot: usize, target: &mut Vec<u8>) {
     let Some(value) = rows.number(row, slot) else {
         return;

@@ -44,6 +44,29 @@ impl Merge {
         }
     }
 
+    /// Reads what is held under a key: the event, and the input it came from.
+    ///
+    /// # Errors
+    ///
+    /// If key or value is not what an operator of this schema holds.
+    pub fn look(
+        schema: &Arc<Schema>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(Rows, u16), DecodeError> {
+        let Postcard(held) = Postcard::<HeldRow>::decode(value)?;
+        let input = key.get(8..10).and_then(|bytes| bytes.try_into().ok());
+        let Some(input) = input.map(u16::from_be_bytes) else {
+            return Err(DecodeError::new(format!(
+                "no held event has this key of {} bytes",
+                key.len()
+            )));
+        };
+        let mut rows = Rows::new(schema.clone());
+        held.release(0, &mut rows);
+        Ok((rows, input))
+    }
+
     fn place(&mut self, input: usize, rows: &Rows, row: usize) -> Box<[u8]> {
         let mut place = Vec::with_capacity(22);
         place.extend_from_slice(&key::time_to_bytes(rows.head(row).time));

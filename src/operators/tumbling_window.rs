@@ -113,6 +113,38 @@ impl TumblingWindow {
         }
     }
 
+    /// Reads what is kept under a key: the event it would make now, keyed like that, and how often it
+    /// has fired.
+    ///
+    /// # Errors
+    ///
+    /// If key or value is not what an operator of these options keeps.
+    pub fn look(
+        options: &TumblingWindowOptions,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(Rows, u32), DecodeError> {
+        let window = Window::decode(value)?;
+        let wrong = || DecodeError::new(format!("no window has this key of {} bytes", key.len()));
+        let (end, fields) = key.split_first_chunk::<8>().ok_or_else(wrong)?;
+        let end = key::time_from_bytes(*end);
+        let mut rows = Rows::new(options.output.clone());
+        let size = i64::try_from(options.size.as_micros()).unwrap_or(i64::MAX);
+        let (slots, present) =
+            slots_of(options, size, fields, end, &window, &mut rows).ok_or_else(wrong)?;
+        let head = RowHead {
+            present,
+            time: end,
+            watermark: end,
+            key: None,
+            record: 0,
+        };
+        rows.push(head, &slots);
+        let output_key: Vec<usize> = (0..options.key.len()).collect();
+        key::put_text(&mut rows, 0, &output_key);
+        Ok((rows, window.firings))
+    }
+
     fn end_of(&self, time: i64) -> i64 {
         time.saturating_sub(time.rem_euclid(self.size))
             .saturating_add(self.size)
@@ -243,23 +275,11 @@ impl TumblingWindow {
             }
         };
         window.firings += 1;
-        let keys = self.options.key.len();
-        let output = &self.options.output;
-        let mut slots = vec![0; output.width()];
         let fields = &key[8..];
-        let Some(mut present) = key::read_state(fields, output, keys, made, &mut slots) else {
+        let Some((slots, present)) = slots_of(&self.options, self.size, fields, end, window, made)
+        else {
             return;
         };
-        slots[keys] = end - self.size;
-        slots[keys + 1] = end;
-        present |= 0b11 << keys;
-        present |= aggregate::finish(
-            &self.options.aggregates,
-            &window.accumulators,
-            &self.options.input,
-            output,
-            &mut slots,
-        );
         let id = self
             .identity
             .clone()
@@ -276,13 +296,34 @@ impl TumblingWindow {
             record,
         };
         made.push_made(id, head, &slots);
-        // The key's text, for the record's key: now that the row is there it can be read off it.
-        let row = made.len() - 1;
-        let mut text = Vec::new();
-        key::write_text(made, row, &self.output_key, &mut text);
-        let text = made.add_text(&text);
-        made.heads_mut()[row].key = Some(text);
+        key::put_text(made, made.len() - 1, &self.output_key);
     }
+}
+
+/// The slots of what a window makes, and which of them are there.
+fn slots_of(
+    options: &TumblingWindowOptions,
+    size: i64,
+    fields: &[u8],
+    end: i64,
+    window: &Window,
+    made: &mut Rows,
+) -> Option<(Vec<i64>, u64)> {
+    let keys = options.key.len();
+    let output = &options.output;
+    let mut slots = vec![0; output.width()];
+    let mut present = key::read_state(fields, output, keys, made, &mut slots)?;
+    slots[keys] = end.saturating_sub(size);
+    slots[keys + 1] = end;
+    present |= 0b11 << keys;
+    present |= aggregate::finish(
+        &options.aggregates,
+        &window.accumulators,
+        &options.input,
+        output,
+        &mut slots,
+    );
+    Some((slots, present))
 }
 
 impl Operator for TumblingWindow {

@@ -119,7 +119,8 @@ pub(crate) fn table_specs(plan: &Plan, topology: &SubTopology) -> Vec<TableSpec>
     specs
 }
 
-fn table_of(plan: &Plan, stage: &StagePlan) -> Option<(String, u32)> {
+/// The table of a stage that has one: its name and its codec.
+pub(crate) fn table_of(plan: &Plan, stage: &StagePlan) -> Option<(String, u32)> {
     match &stage.op {
         OpPlan::TumblingWindow { state, .. } => {
             Some((plan.states[*state].name.to_string(), TUMBLING_WINDOW_CODEC))
@@ -189,6 +190,10 @@ fn operator(
     table: Option<TableId>,
     table_bytes: usize,
 ) -> Box<dyn Operator> {
+    if let (Some(options), Some(table)) = (window_options(plan, stage), table) {
+        let windows = Table::<Window>::new(table, table_bytes);
+        return Box::new(TumblingWindow::new(options, windows));
+    }
     match (&stage.op, table) {
         (OpPlan::KeyBy { key }, _) => Box::new(KeyBy::new(key.clone())),
         (
@@ -211,44 +216,44 @@ fn operator(
             let seen = Table::<i64>::new(table, table_bytes);
             Box::new(Dedupe::new(id.clone(), *window, *count_max, seen))
         }
-        (
-            OpPlan::TumblingWindow {
-                key,
-                size,
-                lateness,
-                late,
-                aggregates,
-                ..
-            },
-            Some(table),
-        ) => {
-            let options = TumblingWindowOptions {
-                name: stage.name.clone(),
-                key: key.clone(),
-                size: *size,
-                lateness: *lateness,
-                late: late.clone(),
-                aggregates: aggregates.clone(),
-                input: schema_of(plan, stage.inputs[0]),
-                output: stage.ports[0].1.clone(),
-            };
-            Box::new(TumblingWindow::new(
-                options,
-                Table::<Window>::new(table, table_bytes),
-            ))
-        }
         (OpPlan::Merge, Some(table)) => {
             let held = Table::<Postcard<HeldRow>>::new(table, table_bytes);
             Box::new(Merge::new(stage.ports[0].1.clone(), held))
         }
         // `table_specs` gives a table to each operator that has one.
-        (OpPlan::Dedupe { .. } | OpPlan::TumblingWindow { .. } | OpPlan::Merge, None) => {
+        (OpPlan::TumblingWindow { .. }, _) | (OpPlan::Dedupe { .. } | OpPlan::Merge, None) => {
             unreachable!("stage `{}` has no table", stage.name)
         }
     }
 }
 
-fn schema_of(plan: &Plan, input: Input) -> Arc<crate::events::Schema> {
+/// How a stage's windows work; none if it has no windows.
+pub(crate) fn window_options(plan: &Plan, stage: &StagePlan) -> Option<TumblingWindowOptions> {
+    let OpPlan::TumblingWindow {
+        key,
+        size,
+        lateness,
+        late,
+        aggregates,
+        ..
+    } = &stage.op
+    else {
+        return None;
+    };
+    Some(TumblingWindowOptions {
+        name: stage.name.clone(),
+        key: key.clone(),
+        size: *size,
+        lateness: *lateness,
+        late: late.clone(),
+        aggregates: aggregates.clone(),
+        input: schema_of(plan, stage.inputs[0]),
+        output: stage.ports[0].1.clone(),
+    })
+}
+
+/// The schema of an input.
+pub(crate) fn schema_of(plan: &Plan, input: Input) -> Arc<crate::events::Schema> {
     match input {
         Input::Source(source) => plan.sources[source].schema.clone(),
         Input::Stage { stage, port } => plan.stages[stage].ports[port].1.clone(),

@@ -176,6 +176,23 @@ impl SledStores {
         Self { dir, run }
     }
 
+    /// How the store of a task is opened.
+    pub fn options(&self, pipeline: &str, task: &str) -> SledOptions {
+        SledOptions {
+            path: Self::path(&self.dir, task),
+            new_id: events::Identity::of("store")
+                .number(self.run)
+                .text(task)
+                .finish(),
+            owner: format!("process {}", std::process::id()),
+            cache_bytes: SledOptions::CACHE_BYTES,
+            identity: Identity {
+                pipeline: pipeline.to_owned(),
+                task: task.to_owned(),
+            },
+        }
+    }
+
     /// Where the store of a task lies.
     pub fn path(dir: &Path, task: &str) -> PathBuf {
         dir.join("tasks").join(task)
@@ -189,20 +206,7 @@ impl Stores for SledStores {
         pipeline: &str,
         task: &str,
     ) -> tidemill_state::Result<Arc<dyn StateStore>> {
-        let identity = Identity {
-            pipeline: pipeline.to_owned(),
-            task: task.to_owned(),
-        };
-        let options = SledOptions {
-            path: Self::path(&self.dir, task),
-            new_id: events::Identity::of("store")
-                .number(self.run)
-                .text(task)
-                .finish(),
-            owner: format!("process {}", std::process::id()),
-            cache_bytes: SledOptions::CACHE_BYTES,
-            identity,
-        };
+        let options = self.options(pipeline, task);
         Ok(Arc::new(SledStore::open(options).await?))
     }
 

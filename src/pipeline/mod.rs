@@ -23,6 +23,8 @@ mod progress;
 mod recovery;
 mod reset;
 mod run;
+mod savepoints;
+mod shown;
 mod sink;
 mod task;
 mod topics;
@@ -38,6 +40,8 @@ pub use open::Stores;
 pub use progress::{Counts, Progress};
 pub use reset::{InputReset, Reset, ResetOptions, ResetTo, Resetting, TaskReset};
 pub use run::{Pipeline, RunOptions};
+pub use savepoints::{Restorable, TaskLog, restorable, restore_task, savepoint, task_logs};
+pub use shown::{Shown, show};
 pub use topology::{SubTopology, TaskId, sub_topologies};
 
 #[cfg(test)]

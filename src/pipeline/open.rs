@@ -94,7 +94,7 @@ pub(crate) async fn open_task(
         .open(plan.name.as_str(), &name)
         .await
         .map_err(failed)?;
-    forget_if_overtaken(shared, &changelog, id, &*store).await?;
+    forget_if_overtaken(&*shared.outputs, &changelog, id, &*store).await?;
     let options = StateOptions::default();
     let dirty_bytes_max = options.dirty_bytes_max;
     let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
@@ -250,8 +250,8 @@ pub(crate) async fn open_task(
 
 /// Empties a store that has followed the changelog only up to where tombstones have been removed
 /// since: it may hold keys that are gone.
-async fn forget_if_overtaken(
-    shared: &Shared,
+pub(crate) async fn forget_if_overtaken(
+    outputs: &dyn Broker,
     changelog: &TopicPartition,
     task: TaskId,
     store: &dyn StateStore,
@@ -260,7 +260,7 @@ async fn forget_if_overtaken(
     let Some(stored) = store.stored().await.map_err(failed)? else {
         return Ok(());
     };
-    let ends = retrying(|| shared.outputs.watermarks(changelog)).await;
+    let ends = retrying(|| outputs.watermarks(changelog)).await;
     let ends = ends.doing(|| format!("cannot look at {changelog}"))?;
     if stored.changelog_offset < ends.tombstones_gone.0 {
         warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");

@@ -12,6 +12,15 @@ pub(crate) const FORMAT: u32 = 1;
 
 const NAME: &str = "identity.json";
 
+/// Whose state a directory holds, without opening the store; `None` if it holds none.
+///
+/// # Errors
+///
+/// If the format is newer than this version, or the file is damaged.
+pub fn read_identity(dir: &Path) -> Result<Option<Identity>> {
+    Ok(StoredIdentity::read(dir)?.map(|stored| stored.identity()))
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredIdentity {

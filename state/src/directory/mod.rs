@@ -19,6 +19,7 @@ mod note;
 pub use aside::set_aside;
 pub(crate) use files::{create_dir, sync_dir, write_replacing};
 pub(crate) use identity::StoredIdentity;
+pub use identity::read_identity;
 pub(crate) use lock::Lock;
 pub use note::read_note;
 pub(crate) use note::{NoteFile, crc32c};

@@ -1,0 +1,182 @@
+//! `tidemill state fsck`: is it whole?
+
+use std::path::Path;
+
+use serde_json::json;
+use tidemill_state::{Error, check_savepoint, fsck, set_aside};
+
+use super::place::{PlaceArgs, task_of};
+use super::{Console, Exit, Failure, World, ls, owner};
+
+/// Check state and savepoints as a whole
+///
+/// Reads every element, compares the digest with the one that was committed, and reads every
+/// savepoint. Changes nothing, unless told to set damaged stores aside. Ends with code 6 on damage.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidemill state fsck pipelines/bars.toml
+  tidemill state fsck .tidemill/bars/0/tasks/0-0              one task
+  tidemill state fsck pipelines/bars.toml --set-aside         so that the next run rebuilds")]
+pub(super) struct FsckArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Move damaged stores out of the way: the next run rebuilds them from the log
+    #[arg(long)]
+    set_aside: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found of one task.
+struct Checked {
+    task: String,
+    dir: String,
+    /// What is wrong, and what to do about it.
+    findings: Vec<(String, String)>,
+    /// Where the store was moved to.
+    aside: Option<String>,
+    /// In words, if nothing is wrong.
+    sound: String,
+    report: Option<serde_json::Value>,
+}
+
+pub(super) async fn run(
+    args: &FsckArgs,
+    console: &mut Console<'_>,
+    world: &World<'_>,
+) -> Result<Exit, Failure> {
+    let Some(place) = args.place.resolve(console, world)? else {
+        return Ok(Exit::Findings);
+    };
+    let mut all = Vec::new();
+    for dir in &place.stores {
+        all.push(check(dir, args.set_aside).await?);
+    }
+    let damaged = all.iter().any(|one| !one.findings.is_empty());
+    if args.json {
+        let tasks: Vec<_> = all
+            .iter()
+            .map(|one| {
+                let findings: Vec<_> = one
+                    .findings
+                    .iter()
+                    .map(|(what, help)| json!({ "what": what, "help": help }))
+                    .collect();
+                json!({
+                    "task": one.task,
+                    "directory": one.dir,
+                    "findings": findings,
+                    "setAside": one.aside,
+                    "content": one.report,
+                })
+            })
+            .collect();
+        console.json(&json!({ "ok": !damaged, "tasks": tasks }))?;
+    } else {
+        for one in &all {
+            if one.findings.is_empty() {
+                console.line(format_args!("task {}: {}", one.task, one.sound))?;
+            }
+            for (what, help) in &one.findings {
+                console.line(format_args!("task {}: {what}\n  help: {help}", one.task))?;
+            }
+            if let Some(aside) = &one.aside {
+                console.line(format_args!("task {}: set aside as {aside}", one.task))?;
+            }
+        }
+        if all.is_empty() {
+            console.line("there is no state")?;
+        }
+    }
+    Ok(if damaged { Exit::Integrity } else { Exit::Ok })
+}
+
+const REBUILD: &str = "set it aside with `tidemill state fsck --set-aside`: nothing is deleted, and the next run rebuilds it from the log";
+
+async fn check(dir: &Path, put_aside: bool) -> Result<Checked, Failure> {
+    let mut checked = Checked {
+        task: task_of(dir),
+        dir: dir.display().to_string(),
+        findings: Vec::new(),
+        aside: None,
+        sound: String::new(),
+        report: None,
+    };
+    let mut is_broken = false;
+    match fsck(dir, &owner("fsck")).await {
+        Ok(report) => {
+            is_broken = !report.findings.is_empty();
+            for what in &report.findings {
+                let what = format!("{}: {what}", dir.display());
+                checked.findings.push((what, REBUILD.into()));
+            }
+            checked.sound = match (report.stored, report.compared) {
+                (None, _) => "empty; the next run builds it from the log".into(),
+                (Some(stored), true) => format!(
+                    "{} elements, {} bytes, the digest is that of epoch {}",
+                    report.elements, report.bytes, stored.epoch
+                ),
+                (Some(stored), false) => format!(
+                    "{} elements, {} bytes, between two epochs after {}: not compared; the next run, or `tidemill state savepoint`, brings it up to the log",
+                    report.elements, report.bytes, stored.epoch
+                ),
+            };
+            checked.report = Some(ls::json(&checked.dir, &report));
+        }
+        Err(error @ (Error::NewerFormat { .. } | Error::Foreign { .. })) => {
+            // Not ours to judge, and not to be moved.
+            let help = "leave it to the version or pipeline that wrote it";
+            checked
+                .findings
+                .push((Failure::from(error).to_string(), help.into()));
+        }
+        Err(error) if error.is_integrity() => {
+            is_broken = true;
+            checked
+                .findings
+                .push((Failure::from(error).to_string(), REBUILD.into()));
+        }
+        // What is left once a store was set aside.
+        Err(Error::Invalid { .. }) => {
+            checked.sound = "empty; the next run builds it from the log".into();
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if is_broken && put_aside {
+        let aside = set_aside(dir, "`state fsck` found it damaged")?;
+        checked.aside = Some(aside.path.display().to_string());
+    }
+    for path in savepoint_files(&dir.join("savepoints"))? {
+        match check_savepoint(&path) {
+            Ok(_) => {}
+            Err(error) if error.is_integrity() => {
+                let help =
+                    "delete it: it cannot be gone back to; the state itself is not concerned";
+                checked
+                    .findings
+                    .push((Failure::from(error).to_string(), help.into()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(checked)
+}
+
+fn savepoint_files(dir: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            let message = format!("cannot list {}", dir.display());
+            return Err(Failure::new(Exit::Io, message).because(error));
+        }
+    };
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tms"))
+        .collect();
+    found.sort();
+    Ok(found)
+}
