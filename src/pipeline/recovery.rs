@@ -40,13 +40,13 @@ pub(crate) async fn last_marker(
 
 /// What a changelog partition holds.
 #[derive(Debug, Default)]
-pub(crate) struct Changelog {
+pub(crate) struct Content {
     pub(crate) marker: Option<Marker>,
     /// The keys of all elements, with the bytes of their values.
     pub(crate) live: BTreeMap<Bytes, usize>,
 }
 
-impl Changelog {
+impl Content {
     /// Elements in tables; the list of tables itself does not count.
     pub(crate) fn elements(&self) -> u64 {
         let of_table = |key: &&Bytes| TableId::split(key).is_none_or(|(table, _)| table.get() > 0);
@@ -59,31 +59,33 @@ impl Changelog {
     }
 }
 
-/// Reads a changelog partition to its end.
+/// Reads what a changelog partition holds.
 ///
 /// # Errors
 ///
 /// As [`last_marker`].
-pub(crate) async fn changelog_of(broker: &dyn Broker, at: &TopicPartition) -> Result<Changelog> {
-    let mut found = Changelog::default();
+pub(crate) async fn content(broker: &dyn Broker, at: &TopicPartition) -> Result<Content> {
+    let mut found = Content::default();
     let mut last = None;
-    read_changelog(broker, at, Start::Earliest, |key, value, offset| {
-        if &key[..] == MARKER_KEY {
-            last = value.map(|value| (value, offset));
-            return;
-        }
-        match value {
-            // A copy, so that no batch is kept for its key.
-            Some(value) => {
-                let key = Bytes::copy_from_slice(&key);
-                found.live.insert(key, value.len());
+    let mut changelog = Changelog::open(broker, at, Start::Earliest).await?;
+    while let Some(batch) = changelog.next().await? {
+        for record in batch.iter() {
+            match (record.key, record.value) {
+                (Some(MARKER_KEY), value) => {
+                    last = value.map(|value| (batch.slab().slice_ref(value), record.offset));
+                }
+                // A copy, so that no batch is kept for its key.
+                (Some(key), Some(value)) => {
+                    let key = Bytes::copy_from_slice(key);
+                    found.live.insert(key, value.len());
+                }
+                (Some(key), None) => {
+                    found.live.remove(key);
+                }
+                (None, _) => {}
             }
-            None => {
-                found.live.remove(&key);
-            }
         }
-    })
-    .await?;
+    }
     if let Some((bytes, offset)) = last {
         found.marker = Some(decode_marker(at, offset, &bytes)?);
     }

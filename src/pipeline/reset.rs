@@ -16,7 +16,7 @@ use tidemill_state::{Digest, Epoch};
 use tracing::{info, warn};
 
 use super::error::Doing;
-use super::recovery::{changelog_of, own_topic, retrying};
+use super::recovery::{content, own_topic, retrying};
 use super::topics::{Topics, describe, tasks_of};
 use super::topology::{SubTopology, sub_topologies};
 use super::{Attempt, Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
@@ -211,8 +211,7 @@ impl Resetting {
                 }
             }
         }
-        outputs
-            .sync()
+        retrying(|| outputs.sync())
             .await
             .doing(|| "cannot make the reset durable".into())?;
         info!(pipeline = %plan.name, tasks = self.reset.tasks.len(), "reset");
@@ -325,7 +324,7 @@ async fn look(
     let mut old = Vec::new();
     for partition in 0..has.unwrap_or(0) {
         let at = TopicPartition::new(changelog.clone(), partition);
-        old.push(changelog_of(outputs, &at).await?);
+        old.push(content(outputs, &at).await?);
     }
     let of = |task: TaskId| {
         let ordinal = tasks[..task.sub_topology].iter().sum::<u32>() + task.partition;
