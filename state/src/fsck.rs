@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::directory::StoredIdentity;
+use crate::directory::{ENGINE, StoredIdentity};
 use crate::state::PAGE;
 use crate::{
     Digest, Error, Identity, Note, Result, Share, SledOptions, SledStore, State, StateStore,
@@ -58,8 +58,13 @@ pub struct TableContent {
 /// If the directory holds no store, is in use or cannot be read, if its format is newer, or if the store is too
 /// damaged to be opened.
 pub async fn fsck(dir: &Path, owner: &str) -> Result<Fsck> {
-    let stored = StoredIdentity::read(dir)?
-        .ok_or_else(|| Error::invalid(format!("{} holds no state", dir.display())))?;
+    let stored = match StoredIdentity::read(dir)? {
+        Some(stored) => stored,
+        None if dir.join(ENGINE).exists() => {
+            return Err(Error::damaged(dir, "its identity.json is missing"));
+        }
+        None => return Err(Error::invalid(format!("{} holds no state", dir.display()))),
+    };
     let identity = stored.identity();
     let options = SledOptions {
         path: dir.to_path_buf(),
