@@ -114,6 +114,9 @@ impl Operator for Merge {
     fn process(&mut self, input: usize, rows: Arc<Rows>, cx: &mut Context) {
         let mut made = Rows::new(self.schema.clone());
         for row in 0..rows.len() {
+            // First: rows before it that never came here, dropped by an earlier stage, count. A row
+            // by itself moves the watermark no further than its own time, so not past itself.
+            self.move_to(cx.watermark(&rows, row), rows.head(row).record, &mut made);
             let held = HeldRow::hold(&rows, row);
             if rows.head(row).time < self.watermark {
                 held.release_late(self.watermark, rows.head(row).record, &mut made);
@@ -126,7 +129,6 @@ impl Operator for Merge {
                     Err(error) => cx.set_aside(&rows, row, "merge.key", error.to_string()),
                 }
             }
-            self.move_to(cx.watermark(&rows, row), rows.head(row).record, &mut made);
         }
         cx.emit(0, made);
     }

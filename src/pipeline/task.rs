@@ -26,6 +26,8 @@ use super::recovery::retrying;
 use super::sink::SinkWriter;
 use super::{Error, Marker, Progress, Result, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
+use crate::events::Poison;
+use crate::operators::Dead;
 
 /// What the intake tells a task.
 #[derive(Debug)]
@@ -311,13 +313,10 @@ impl Task {
             return Ok(());
         }
         let source = input.source;
-        let dead = &mut self.dead;
-        let mut poisoned = 0;
+        let mut poisoned = Vec::new();
         let mut rows = input.decode.decode(batch, &mut |record, poison| {
-            poisoned += 1;
-            dead.poison(batch, record, &poison);
+            poisoned.push((record, poison));
         });
-        self.progress.set_aside(poisoned);
         input.next = batch.next();
         input.last_taken = Instant::now();
         input.is_idle = false;
@@ -344,6 +343,7 @@ impl Task {
             .push(source, Arc::new(rows), &mut self.state, &mut output)
             .await
             .map_err(failed)?;
+        self.set_aside(&output.dead, batch, &poisoned);
         self.write_out(output);
         self.advance(source).await?;
         crash_point!("task.processed");
@@ -365,6 +365,9 @@ impl Task {
             .advance(source, time, &mut self.state, &mut output)
             .await
             .map_err(failed)?;
+        for (stage, dead) in &output.dead {
+            self.dead.row(stage, dead);
+        }
         self.write_out(output);
         Ok(())
     }
@@ -381,11 +384,34 @@ impl Task {
             }
         }
         self.progress.set_aside(output.dead.len() as u64);
-        for (stage, dead) in &output.dead {
-            self.dead.row(stage, dead);
-        }
         if output.dropped > 0 {
             metrics::counter!("tidemill_records_dropped_total").increment(output.dropped);
+        }
+    }
+
+    /// Sets aside what could not be decoded and what the stages could not take of a batch: in the
+    /// order of its records, so that it does not depend on how batches were cut.
+    fn set_aside(
+        &mut self,
+        dead: &[(Arc<str>, Dead)],
+        batch: &Batch,
+        poisoned: &[(usize, Poison)],
+    ) {
+        self.progress.set_aside(poisoned.len() as u64);
+        let mut order: Vec<&(Arc<str>, Dead)> = dead.iter().collect();
+        let record_of = |dead: &Dead| dead.rows.head(dead.row).record as usize;
+        order.sort_by_key(|(_, dead)| record_of(dead));
+        let mut poisoned = poisoned.iter().peekable();
+        for (stage, dead) in order {
+            while let Some((record, poison)) =
+                poisoned.next_if(|(record, _)| *record <= record_of(dead))
+            {
+                self.dead.poison(batch, *record, poison);
+            }
+            self.dead.row(stage, dead);
+        }
+        for (record, poison) in poisoned {
+            self.dead.poison(batch, *record, poison);
         }
     }
 

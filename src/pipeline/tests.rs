@@ -206,3 +206,90 @@ async fn ticks_become_bars_and_a_second_run_goes_on_where_the_first_ended() {
     dead.extend(read(&*broker, "bars.dead-letter", 1).await);
     assert_eq!(dead.len(), 1, "the tick of a window that has fired is late");
 }
+
+/// A dropped event moves event time too. A window that looked only at the events it got placed a late
+/// one by where the batch happened to end; and what could not be decoded came before everything that
+/// was set aside later, batch by batch.
+#[tokio::test(start_paused = true)]
+async fn what_comes_out_does_not_depend_on_how_batches_are_cut() {
+    let file = r#"
+        [pipeline]
+        format = 1
+        name = "bars"
+        commit = { interval = "1s", records = RECORDS }
+        [brokers.main]
+        url = "mem://"
+        [topics.market-data-updates]
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        [topics.out]
+        [stages.buys]
+        from = "market-data-updates"
+        op = "route"
+        field = "side"
+        cases = { all = "BUY" }
+        otherwise = { drop = "only purchases count" }
+        [stages.second]
+        from = "buys.all"
+        op = "tumbling_window"
+        size = "1s"
+        lateness = "2s"
+        aggregate = { n = "count()" }
+        [sinks.out]
+        from = "second"
+        topic = "out"
+    "#;
+    let buy = |millis| (millis, "1", "BUY");
+    let ticks = [
+        buy(0),
+        // Nobody buys, and the first window is due.
+        (1_500, "1", "SELL"),
+        // In time for a second firing.
+        buy(500),
+        (5_000, "1", "SELL"),
+        // Too late.
+        buy(700),
+        (5_100, "none", "BUY"),
+        buy(800),
+        buy(9_000),
+    ];
+    let mut seen = Vec::new();
+    for records in [1, 2, 3, 100] {
+        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::default());
+        let topic = Topic::new("market-data-updates").unwrap();
+        broker
+            .create_topic(&TopicSpec::new(topic, NonZeroU32::MIN))
+            .await
+            .unwrap();
+        for (millis, price, side) in ticks {
+            let mut tick = tick("BTC-USD", millis, price, "1");
+            let json = String::from_utf8(tick.value.unwrap().to_vec()).unwrap();
+            let side = format!(r#","side":"{side}"}}"#);
+            tick.value = Some(json.replace('}', &side).into());
+            broker.send(tick).await.unwrap();
+        }
+        let file = file.replace("RECORDS", &records.to_string());
+        let parsed = crate::config::Pipeline::parse("cut.toml", &file, &|_| None).unwrap();
+        let stores = Arc::new(MemoryStores::default());
+        let pipeline = Pipeline::new(parsed.plan, vec![broker.clone()], stores);
+        let options = RunOptions {
+            until_end: watch::channel(true).1,
+            cut: Cut::Lockstep,
+            ..RunOptions::new("0", 1)
+        };
+        let (_stop, stopped) = watch::channel(false);
+        pipeline.run(options, stopped).await.unwrap();
+        let bars = read(&*broker, "out", 0).await;
+        let dead = read(&*broker, "bars.dead-letter", 0).await;
+        assert_eq!((bars.len(), dead.len()), (3, 3), "{bars:?} {dead:?}");
+        seen.push((records, bars, dead));
+    }
+    for (records, bars, dead) in &seen[1..] {
+        assert_eq!(
+            (bars, dead),
+            (&seen[0].1, &seen[0].2),
+            "{records} at a time"
+        );
+    }
+}
