@@ -208,13 +208,17 @@ fn url(url: &BrokerUrl) -> String {
     match url {
         BrokerUrl::Memory => "mem://".to_owned(),
         BrokerUrl::Stdio => "stdio:".to_owned(),
-        BrokerUrl::File { path, fsync } => {
+        BrokerUrl::File { path, fsync, split } => {
             let fsync = match fsync {
                 FsyncPolicy::Commit => "commit".to_owned(),
                 FsyncPolicy::Every(every) => show_duration(*every),
                 FsyncPolicy::Never => "never".to_owned(),
             };
-            format!("file://{}?fsync={fsync}", path.display())
+            let split = match *split {
+                BrokerUrl::SPLIT_DEFAULT => String::new(),
+                bytes => format!("&split={}", show_size(bytes)),
+            };
+            format!("file://{}?fsync={fsync}{split}", path.display())
         }
     }
 }

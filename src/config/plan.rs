@@ -113,9 +113,16 @@ pub enum BrokerUrl {
         path: PathBuf,
         /// When appended records are made durable.
         fsync: FsyncPolicy,
+        /// A log file is split into the topics' own files at this many bytes.
+        split: u64,
     },
     /// JSON lines on standard input (topic `stdin`) and output (topic `stdout`).
     Stdio,
+}
+
+impl BrokerUrl {
+    /// How large a log file grows unless the URL says otherwise.
+    pub const SPLIT_DEFAULT: u64 = 64 << 20;
 }
 
 /// When the embedded log makes appended records durable.

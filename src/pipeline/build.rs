@@ -39,8 +39,8 @@ impl OpenBroker {
     pub async fn open(url: &BrokerUrl, clock: Arc<dyn Clock>) -> Result<Self> {
         Ok(match url {
             BrokerUrl::Memory | BrokerUrl::Stdio => Self::Memory(MemoryBroker::with_clock(clock)),
-            BrokerUrl::File { path, fsync } => {
-                let opened = FileBroker::open(path, file_options(*fsync, clock)).await;
+            BrokerUrl::File { path, fsync, split } => {
+                let opened = FileBroker::open(path, file_options(*fsync, *split, clock)).await;
                 Self::File(opened.doing(|| format!("cannot open the log in {}", path.display()))?)
             }
         })
@@ -54,8 +54,9 @@ impl OpenBroker {
     pub async fn open_reader(url: &BrokerUrl, clock: Arc<dyn Clock>) -> Result<Self> {
         Ok(match url {
             BrokerUrl::Memory | BrokerUrl::Stdio => Self::Memory(MemoryBroker::with_clock(clock)),
-            BrokerUrl::File { path, fsync } => {
-                let opened = FileBroker::open_reader(path, file_options(*fsync, clock)).await;
+            BrokerUrl::File { path, fsync, split } => {
+                let options = file_options(*fsync, *split, clock);
+                let opened = FileBroker::open_reader(path, options).await;
                 Self::File(opened.doing(|| format!("cannot read the log in {}", path.display()))?)
             }
         })
@@ -82,7 +83,7 @@ impl OpenBroker {
     }
 }
 
-fn file_options(fsync: FsyncPolicy, clock: Arc<dyn Clock>) -> FileOptions {
+fn file_options(fsync: FsyncPolicy, split: u64, clock: Arc<dyn Clock>) -> FileOptions {
     FileOptions {
         clock,
         fsync: match fsync {
@@ -90,6 +91,7 @@ fn file_options(fsync: FsyncPolicy, clock: Arc<dyn Clock>) -> FileOptions {
             FsyncPolicy::Every(interval) => Fsync::Every(interval),
             FsyncPolicy::Never => Fsync::Never,
         },
+        split_bytes: split,
         ..FileOptions::default()
     }
 }

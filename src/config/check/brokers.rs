@@ -119,6 +119,9 @@ struct Refusal {
 /// How often the embedded log is made durable unless its URL says otherwise.
 const FSYNC_DEFAULT: FsyncPolicy = FsyncPolicy::Every(Duration::from_millis(100));
 
+/// The smallest bound of a log file: splitting one costs a few fsyncs.
+const SPLIT_MIN: u64 = 4 << 10;
+
 const SCHEMES: [&str; 3] = ["mem", "file", "stdio"];
 
 fn parse_url(url: &str) -> Result<BrokerUrl, Refusal> {
@@ -179,27 +182,37 @@ fn file_url(rest: &str) -> Result<BrokerUrl, String> {
     if path.contains('\0') {
         return Err("a path cannot hold a zero byte".into());
     }
-    let mut fsync = FSYNC_DEFAULT;
+    let (mut fsync, mut split) = (FSYNC_DEFAULT, BrokerUrl::SPLIT_DEFAULT);
     for option in query.into_iter().flat_map(|query| query.split('&')) {
-        fsync = match option.split_once('=') {
-            Some(("fsync", "commit")) => FsyncPolicy::Commit,
-            Some(("fsync", "never")) => FsyncPolicy::Never,
+        match option.split_once('=') {
+            Some(("fsync", "commit")) => fsync = FsyncPolicy::Commit,
+            Some(("fsync", "never")) => fsync = FsyncPolicy::Never,
             Some(("fsync", every)) => match value::duration(every) {
                 Ok(every) if every.is_zero() => {
                     return Err("`fsync` must be longer than 0: write `fsync=commit`".into());
                 }
-                Ok(every) => FsyncPolicy::Every(every),
+                Ok(every) => fsync = FsyncPolicy::Every(every),
                 Err(message) => return Err(format!("`fsync`: {message}")),
+            },
+            Some(("split", size)) => match value::size(size) {
+                Ok(bytes) if bytes < SPLIT_MIN => {
+                    return Err("`split` must be at least 4KiB".into());
+                }
+                Ok(bytes) => split = bytes,
+                Err(message) => return Err(format!("`split`: {message}")),
             },
             _ => {
                 let shown = value::short(option);
-                return Err(format!("unknown option `{shown}`: the only one is `fsync`"));
+                return Err(format!(
+                    "unknown option `{shown}`: options are `fsync` and `split`"
+                ));
             }
-        };
+        }
     }
     Ok(BrokerUrl::File {
         path: PathBuf::from(path),
         fsync,
+        split,
     })
 }
 
@@ -225,6 +238,7 @@ mod tests {
             Ok(BrokerUrl::File {
                 path: path.into(),
                 fsync,
+                split: BrokerUrl::SPLIT_DEFAULT,
             })
         };
         for (url, expected) in [
@@ -242,6 +256,8 @@ mod tests {
         ] {
             assert_eq!(broker_url(url), expected, "{url}");
         }
+        let small = broker_url("file://d?fsync=never&split=64KiB");
+        assert!(matches!(small, Ok(BrokerUrl::File { split, .. }) if split == 64 << 10));
         for bad in [
             "",
             "data",
@@ -250,6 +266,8 @@ mod tests {
             "file://d?sync=1s",
             "file://d?fsync=0s",
             "file://d?fsync=5",
+            "file://d?split=1KiB",
+            "file://d?split=many",
             "mem://x",
             "kafka://h:1",
             "fil://d",
