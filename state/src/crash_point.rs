@@ -3,7 +3,8 @@
 //! A crash point is the name of an instant that a protocol must survive. In shipped builds it is nothing. With
 //! the feature `crash-points` it counts its hits, calls the watcher of its thread, and with
 //! `TIDEMILL_CRASH_AT=NAME:NTH` in the environment the NTH hit of NAME ends the process by SIGKILL, exactly as
-//! `kill -9` would at that instant.
+//! `kill -9` would at that instant. With `TIDEMILL_CRASH_LOG=FILE` each hit appends its name to that file, a line
+//! each, so that hits outlive the process and lie in order with whatever else it writes.
 //!
 //! This crate's own: `store.open`, `store.aside`, `write_behind.durable`, `write_behind.noted`,
 //! `write_behind.chunk`, `write_behind.flushed`, `write_behind.stored`, `redo.spill`, `savepoint.synced`,
@@ -49,6 +50,8 @@ mod scope;
 mod armed {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
+    use std::fs::{File, OpenOptions};
+    use std::io::Write as _;
     use std::sync::{Mutex, OnceLock, PoisonError};
 
     type Watcher = Box<dyn FnMut(&'static str)>;
@@ -60,6 +63,8 @@ mod armed {
     static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
     static CRASH_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
 
+    static LOG: OnceLock<Option<File>> = OnceLock::new();
+
     /// Counts a hit of a crash point; called by [`crash_point!`](crate::crash_point!).
     pub fn hit(name: &'static str) {
         let count = {
@@ -68,6 +73,15 @@ mod armed {
             *count += 1;
             *count
         };
+        let log = LOG.get_or_init(|| {
+            let path = std::env::var_os("TIDEMILL_CRASH_LOG")?;
+            OpenOptions::new().append(true).create(true).open(path).ok()
+        });
+        if let Some(mut log) = log.as_ref() {
+            // One write for a line: other threads and processes append to the same file. A hit that cannot be
+            // noted is missed by the test that counts it.
+            let _ = log.write_all(format!("{name}\n").as_bytes());
+        }
         let at = CRASH_AT.get_or_init(|| {
             let text = std::env::var("TIDEMILL_CRASH_AT").ok()?;
             let (name, nth) = text.rsplit_once(':')?;

@@ -1,0 +1,154 @@
+//! The job that the tests of crashes run with the real binary: ticks in; repeats dropped, bars of two
+//! sizes, sales, and what is wrong with the ticks as dead letters out.
+
+mod outcome;
+mod process;
+mod ticks;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+pub(crate) use outcome::Outcome;
+pub(crate) use process::{Process, Signal};
+pub(crate) use ticks::Ticks;
+
+/// Partitions of its input, and so its tasks.
+pub(crate) const PARTITIONS: u32 = 2;
+
+const PIPELINE: &str = r#"
+[pipeline]
+format = 1
+name = "job"
+guarantee = "GUARANTEE"
+commit = { interval = "4ms", records = 100 }
+threads = 2
+
+[brokers.main]
+url = "${JOB_BROKER}"
+
+[events.Tick]
+fields = { pair = "text", currentPrice = "decimal(2)", quantity = "decimal(4)", side = "text", sequence = "int", timestamp = "time" }
+time = "timestamp"
+
+[topics.ticks]
+broker = "main"
+event = "Tick"
+key = "pair"
+start = "earliest"
+out_of_order = "300ms"
+
+[topics.bars-1s]
+broker = "main"
+
+[topics.bars-10s]
+broker = "main"
+
+[topics.sales]
+broker = "main"
+
+[stages.unique]
+from = "ticks"
+op = "dedupe"
+id = ["sequence"]
+window = "20s"
+
+[stages.second]
+from = "unique"
+op = "tumbling_window"
+size = "1s"
+aggregate = "ohlcv(currentPrice, quantity)"
+
+[stages.sides]
+from = "unique"
+op = "route"
+field = "side"
+cases = { buys = "BUY", sells = "SELL" }
+
+[stages.ten]
+from = "sides.buys"
+op = "tumbling_window"
+size = "10s"
+lateness = "1s"
+aggregate = { vwap = "vwap(currentPrice, quantity)", n = "count()", last = "last(currentPrice)" }
+
+[sinks.bars-1s]
+from = "second"
+topic = "bars-1s"
+
+[sinks.bars-10s]
+from = "ten"
+topic = "bars-10s"
+
+[sinks.sales]
+from = "sides.sells"
+topic = "sales"
+"#;
+
+/// A job in a directory: `data` holds what the program writes, log and state; the rest is the test's.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    dir: PathBuf,
+    // The query of the broker's URL.
+    query: String,
+    // Further options of the run.
+    options: Vec<String>,
+}
+
+impl Job {
+    /// A job that has not begun.
+    pub(crate) fn new(dir: &Path, guarantee: &str, query: &str, options: &[&str]) -> Self {
+        std::fs::create_dir_all(dir.join("data")).unwrap();
+        let file = PIPELINE.replace("GUARANTEE", guarantee);
+        std::fs::write(dir.join("job.toml"), file).unwrap();
+        Self {
+            dir: dir.to_owned(),
+            query: query.to_owned(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+        }
+    }
+
+    /// Where the program writes.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Where the crash points that were passed are noted.
+    pub(crate) fn hits(&self) -> PathBuf {
+        self.data().join("hits")
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}{}", self.data().join("log").display(), self.query)
+    }
+
+    /// Brings a file of ticks into the input.
+    pub(crate) fn import(&self, ticks: &Path) -> Command {
+        let mut command = self.command();
+        command.arg("import").arg(ticks).args(["--topic", "ticks"]);
+        command.args(["--partitions", &PARTITIONS.to_string()]);
+        command.args(["--format", "json", "--broker", &self.url()]);
+        command
+    }
+
+    /// Runs the pipeline; to the end of what there is, if so asked.
+    pub(crate) fn run(&self, until_end: bool) -> Command {
+        let mut command = self.command();
+        command.arg("run").arg(self.dir.join("job.toml"));
+        command.arg("--state-dir").arg(self.data().join("state"));
+        command
+            .args(until_end.then_some("--until-end"))
+            .args(&self.options);
+        command
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command
+            .env("JOB_BROKER", self.url())
+            .env("TIDEMILL_CRASH_LOG", self.hits())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+}

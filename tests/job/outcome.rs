@@ -1,0 +1,148 @@
+//! What a job has written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use tidemill::broker::{Broker as _, BrokerExt as _, Start, Topic, TopicPartition};
+use tidemill::pipeline::{MARKER_KEY, Marker};
+use tidemill_broker_file::{FileBroker, FileOptions};
+
+use super::Job;
+
+/// A record of an output topic.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<u8>,
+    time: i64,
+    /// What tells it from every other output: the same whenever the same input led to it.
+    pub(crate) id: Vec<u8>,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        f.debug_struct("Written")
+            .field("key", &self.key.as_deref().map(text))
+            .field("value", &self.value.as_deref().map(text))
+            .field("headers", &self.headers.escape_ascii().to_string())
+            .field("time", &self.time)
+            .finish()
+    }
+}
+
+/// Everything that a job has written, by topic and partition, and its last marker of each task.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) outputs: BTreeMap<(String, u32), Vec<Written>>,
+    pub(crate) markers: BTreeMap<u32, Marker>,
+    /// Records in the input.
+    pub(crate) input: u64,
+}
+
+impl Outcome {
+    /// Reads it from the log, as another program would.
+    pub(crate) fn read(job: &Job) -> Result<Self, String> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(read(&job.data().join("log")))
+            .map_err(|error| format!("cannot read what was written: {error}"))
+    }
+
+    /// How many records differ in the outputs, where, and what the first difference is.
+    pub(crate) fn difference(&self, expected: &Self) -> Option<String> {
+        for (at, expected) in &expected.outputs {
+            let found = self.outputs.get(at).map_or(&[][..], Vec::as_slice);
+            if found != expected {
+                let first = found.iter().zip(expected).position(|(a, b)| a != b);
+                let first = first.unwrap_or(found.len().min(expected.len()));
+                return Some(format!(
+                    "{at:?} has {} records instead of {}; record {first} is {:?} instead of {:?}",
+                    found.len(),
+                    expected.len(),
+                    found.get(first),
+                    expected.get(first)
+                ));
+            }
+        }
+        self.state_difference(expected)
+    }
+
+    /// Where the state, or how far the input was read, differs.
+    pub(crate) fn state_difference(&self, expected: &Self) -> Option<String> {
+        let of = |outcome: &Self| -> Vec<_> {
+            let markers = outcome.markers.iter();
+            let told = markers.map(|(task, marker)| {
+                let next: Vec<u64> = marker.inputs.iter().map(|input| input.next).collect();
+                (*task, next, marker.digest, marker.sequences.clone())
+            });
+            told.collect()
+        };
+        let (found, expected) = (of(self), of(expected));
+        (found != expected).then(|| format!("the state is {found:?} instead of {expected:?}"))
+    }
+
+    /// Epochs that were committed, of all tasks.
+    pub(crate) fn epochs(&self) -> u64 {
+        self.markers.values().map(|marker| marker.epoch.0).sum()
+    }
+}
+
+async fn read(log: &Path) -> tidemill::broker::Result<Outcome> {
+    let broker = FileBroker::open_reader(log, FileOptions::default()).await?;
+    let mut outcome = Outcome::default();
+    for topic in broker.list_topics().await? {
+        let partitions = broker.describe_topic(&topic).await?.partitions;
+        for partition in 0..partitions {
+            let at = TopicPartition::new(topic.clone(), partition);
+            read_partition(&broker, &topic, &at, &mut outcome).await?;
+        }
+    }
+    broker.close().await?;
+    Ok(outcome)
+}
+
+async fn read_partition(
+    broker: &FileBroker,
+    topic: &Topic,
+    at: &TopicPartition,
+    outcome: &mut Outcome,
+) -> tidemill::broker::Result<()> {
+    match topic.as_str() {
+        "ticks" => outcome.input += broker.watermarks(at).await?.last_stable.0,
+        "job.changelog" => {
+            for batch in broker.read_to_end(at, Start::Earliest).await? {
+                for record in batch.iter().filter(|one| one.key == Some(MARKER_KEY)) {
+                    let marker = Marker::decode(record.value.unwrap_or_default()).unwrap();
+                    outcome.markers.insert(at.partition, marker);
+                }
+            }
+        }
+        "bars-1s" | "bars-10s" | "sales" | "job.dead-letter" => {
+            let mut all = Vec::new();
+            for batch in broker.read_to_end(at, Start::Earliest).await? {
+                all.extend(batch.iter().map(|record| {
+                    Written {
+                        key: record.key.map(<[u8]>::to_vec),
+                        value: record.value.map(<[u8]>::to_vec),
+                        headers: record.encoded_headers().to_vec(),
+                        time: record.timestamp.0,
+                        id: record
+                            .headers()
+                            .find(|(name, _)| ["event-id", "dl-id"].contains(name))
+                            .map(|(_, id)| id.to_vec())
+                            .unwrap_or_default(),
+                    }
+                }));
+            }
+            let place = (at.topic.to_string(), at.partition);
+            outcome.outputs.insert(place, all);
+        }
+        _ => {}
+    }
+    Ok(())
+}
