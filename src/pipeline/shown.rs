@@ -112,3 +112,89 @@ fn json(rows: &Rows) -> String {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::plan::{Input, StagePlan, StatePlan};
+    use crate::operators::{DEDUPE_CODEC, MERGE_CODEC};
+    use crate::pipeline::tests::bars_plan;
+
+    fn spec(name: &str, codec: u32) -> TableSpec {
+        TableSpec {
+            name: name.into(),
+            kind: tidemill_state::Kind::Value,
+            codec,
+            ttl_ms: None,
+        }
+    }
+
+    /// The plan of the bars with one more stage.
+    fn with(op: OpPlan) -> Plan {
+        let mut plan = bars_plan();
+        plan.states.push(StatePlan {
+            name: "seen".into(),
+            ttl: None,
+        });
+        plan.stages.push(StagePlan {
+            name: "more".into(),
+            inputs: vec![Input::Source(0)],
+            op,
+            ports: vec![("".into(), plan.sources[0].schema.clone())],
+        });
+        plan
+    }
+
+    #[test]
+    fn an_id_is_shown_with_its_fields_and_when_it_was_seen() {
+        let plan = with(OpPlan::Dedupe {
+            id: vec![0, 2],
+            window: Duration::from_secs(1),
+            count_max: 1,
+            state: 1,
+        });
+        // Key of the record, then a text field, then an absent one.
+        let key = b"\0\0\0\x03BTC\x01\0\0\0\x02P1\0";
+        let value = 1_500_000_i64.to_le_bytes();
+        let shown = show(Some(&plan), &spec("seen", DEDUPE_CODEC), key, &value);
+        let shown = shown.unwrap().unwrap();
+        assert_eq!(shown.key, "BTC");
+        assert_eq!(
+            shown.value,
+            r#"{"id":{"pair":"P1"},"time":"1970-01-01T00:00:01.500000Z"}"#
+        );
+        let cut = show(Some(&plan), &spec("seen", DEDUPE_CODEC), &key[..9], &value);
+        assert!(cut.is_err());
+        let other = show(Some(&plan), &spec("seen", DEDUPE_CODEC + 1), key, &value);
+        assert_eq!(other, Ok(None), "another encoding is not guessed at");
+    }
+
+    #[test]
+    fn a_held_event_is_shown_as_it_is_with_its_input() {
+        let plan = with(OpPlan::Merge);
+        let mut rows = Rows::new(Arc::clone(&plan.sources[0].schema));
+        let pair = rows.add_text(b"P1");
+        let head = crate::events::RowHead {
+            present: 0b11,
+            time: 7,
+            watermark: 7,
+            key: Some(pair),
+            record: 0,
+        };
+        rows.push_made(1, head, &[pair.to_slot(), 250_000_000, 0, 0]);
+        let mut value = Vec::new();
+        Postcard(crate::events::HeldRow::hold(&rows, 0)).encode(&mut value);
+        let mut key = vec![0x80, 0, 0, 0, 0, 0, 0, 7, 0, 1];
+        key.extend_from_slice(&[0; 12]);
+        let shown = show(Some(&plan), &spec("more.held", MERGE_CODEC), &key, &value);
+        let shown = shown.unwrap().unwrap();
+        assert_eq!(shown.key, "P1");
+        assert_eq!(
+            shown.value,
+            r#"{"input":1,"event":{"pair":"P1","currentPrice":2.5}}"#
+        );
+    }
+}

@@ -420,3 +420,21 @@ async fn a_pipeline_that_never_ran_can_be_told_where_to_begin() {
     bars.run_well().await;
     assert_eq!(bars.written().await.len(), 2 * 40);
 }
+
+#[tokio::test]
+async fn records_read_again_over_kept_state_count_twice() {
+    let bars = Bars::new(1).await;
+    bars.send(0..2).await;
+    bars.run_well().await;
+    let told = bars.reset(&["--to", "earliest", "--keep-state"]).await;
+    assert!(
+        told.output.contains("count twice, or are late"),
+        "{}",
+        told.output
+    );
+    bars.reset_well(&["--to", "earliest", "--keep-state"]).await;
+    let first = bars.written().await;
+    bars.run_well().await;
+    // Within the lateness each event fires its window again, with a firing of its own.
+    assert!(bars.written().await.len() > first.len());
+}
