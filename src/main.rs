@@ -1,11 +1,13 @@
 //! The command `tidemill`: hands the process's streams, environment and signals to the library, and
-//! ends with the code it gives back.
+//! ends with the code it gives back. Logs go to standard error: warnings and worse, or what
+//! `TIDEMILL_LOG` asks for, such as `tidemill=info`.
 
 use std::io::{self, BufReader, IsTerminal as _};
 use std::process::ExitCode;
 
 use futures::StreamExt as _;
 use tidemill::cli::{self, Console, Signals, Terminals};
+use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -22,6 +24,13 @@ async fn main() -> ExitCode {
         terminals,
     };
     let env = |name: &str| std::env::var(name).ok();
+    let filter = env("TIDEMILL_LOG").unwrap_or_else(|| "warn".to_owned());
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(terminals.errors && env("NO_COLOR").is_none_or(|value| value.is_empty()))
+        .compact()
+        .init();
     cli::run(std::env::args_os(), &mut console, &env, signals())
         .await
         .into()

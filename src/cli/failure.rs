@@ -112,15 +112,49 @@ impl Failure {
         }
     }
 
-    /// A failure in the words of an error, its causes after it.
-    fn of(exit: Exit, error: &dyn StdError) -> Self {
+    /// A failure in the words of an error, its causes after it, and what to do about the last of them
+    /// that says so.
+    fn of(exit: Exit, error: &(dyn StdError + 'static)) -> Self {
         let mut message = error.to_string();
+        let mut help = advice(error);
         let mut cause = error.source();
         while let Some(inner) = cause {
             message = format!("{message}: {inner}");
+            help = advice(inner).or(help);
             cause = inner.source();
         }
-        Self::new(exit, message)
+        Self {
+            help: help.map(str::to_owned),
+            ..Self::new(exit, message)
+        }
+    }
+}
+
+/// What to do about an error that does not say so itself.
+fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    use std::io::ErrorKind;
+
+    if let Some(error) = error.downcast_ref::<broker::Error>() {
+        return match error {
+            broker::Error::Damaged { .. } => Some("restore the file from a copy; nothing was changed"),
+            broker::Error::NewerFormat { .. } => {
+                Some("run the version that wrote it; nothing was changed")
+            }
+            broker::Error::InUse { .. } => Some("stop the other process, or use another directory"),
+            _ => None,
+        };
+    }
+    if let Some(pipeline::Error::InUse { .. }) = error.downcast_ref::<pipeline::Error>() {
+        return Some("stop the other process, or give this one another `--state-dir`");
+    }
+    match error.downcast_ref::<std::io::Error>()?.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("make room and run the same command again; what was committed is safe")
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            Some("make the directory writable, or use another; nothing was changed")
+        }
+        _ => None,
     }
 }
 

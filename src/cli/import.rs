@@ -251,12 +251,13 @@ fn options(args: &ImportArgs, destination: &Destination) -> Result<Options, Fail
 
 /// A file as it is given; of a directory the files in it and below, sorted.
 fn take(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    if !path.is_dir() {
+    let failed =
+        |error| Failure::new(Exit::Io, format!("cannot read {}", path.display())).because(error);
+    // Before the broker is opened: a misspelt name must not leave an empty log behind.
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         files.push(path.to_path_buf());
         return Ok(());
     }
-    let failed =
-        |error| Failure::new(Exit::Io, format!("cannot list {}", path.display())).because(error);
     let mut entries = std::fs::read_dir(path)
         .map_err(failed)?
         .map(|entry| entry.map(|entry| entry.path()))

@@ -17,6 +17,7 @@ use super::{Console, Exit, Failure, Signals, World, stdio};
 use crate::config::Plan;
 use crate::config::plan::BrokerUrl;
 use crate::pipeline::{
+    self,
     Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions, SledStores,
     Stores,
 };
@@ -212,18 +213,60 @@ async fn work(
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
     let (drain, draining) = watch::channel(until_end);
     options.until_end = draining;
-    let pumps = stdio::Pumps::start(&plan, &brokers, drain, stop.clone()).await?;
+    let mut pumps = stdio::Pumps::start(&plan, &brokers, drain, stop.clone()).await?;
     let total = records_in(&plan, &brokers).await;
     let pipeline = Pipeline::new(plan, brokers, stores);
     told.send_replace(Some((pipeline.progress(), total)));
-    let end = pipeline.run(options, stop).await;
+    let (halt, halted) = watch::channel(false);
+    let end = {
+        let run = pipeline.run(options, halted);
+        tokio::pin!(run);
+        tokio::select! {
+            end = &mut run => end,
+            () = asked(stop) => {
+                halt.send_replace(true);
+                run.await
+            }
+            // Whom the lines were for has gone, as after `| head`.
+            () = pumps.broken() => {
+                halt.send_replace(true);
+                run.await
+            }
+        }
+    };
     drop(pipeline);
     let pumped = pumps.finish().await;
+    let mut closed = Ok(());
     for broker in open {
-        broker.close().await?;
+        closed = closed.and(broker.close().await);
     }
-    end?;
+    // What stopped the run comes first: a log that cannot be closed is most often its consequence.
+    end.map_err(|error| ended_on(error, instance.as_ref()))?;
+    closed?;
     pumped
+}
+
+/// Waits until the run is to stop.
+async fn asked(mut stop: watch::Receiver<bool>) {
+    // Nobody left to ask is as good as being asked.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Why a run ended. A topic that is missing although there is state built from it is lost data, not
+/// wrong usage.
+fn ended_on(error: pipeline::Error, instance: Option<&Instance>) -> Failure {
+    match (&error, instance) {
+        (pipeline::Error::MissingTopic { topic, .. }, Some(instance)) if instance.holds_state() => {
+            let dir = instance.dir().display();
+            let message = format!(
+                "topic `{topic}` does not exist, but {dir} holds state that was built from it"
+            );
+            Failure::new(Exit::Integrity, message).help(format!(
+                "restore the log from a copy; to start anew, remove {dir} and create the topic"
+            ))
+        }
+        _ => error.into(),
+    }
 }
 
 /// Records in the inputs now, as far as offsets tell; for the progress bar.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tidemill_broker::{
-    Broker, BrokerExt, ConsumerOptions, Delivery, Error as BrokerError, NewRecord, Start, Topic,
+    Broker, BrokerExt, ConsumerOptions, Delivery, Error as BrokerError, Headers, NewRecord, Start, Topic,
     TopicPartition, TopicSpec,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
@@ -27,6 +27,8 @@ pub(super) struct Pumps {
     input: Option<Pump>,
     // With what tells it that no more will be committed.
     output: Option<(Pump, watch::Sender<bool>)>,
+    // How printing ended, if it ended before its time.
+    printed: Option<Result<(), Failure>>,
 }
 
 impl Pumps {
@@ -46,6 +48,7 @@ impl Pumps {
         let mut pumps = Self {
             input: None,
             output: None,
+            printed: None,
         };
         if let Some(source) = source {
             let broker = brokers[source.topic.broker].clone();
@@ -63,6 +66,17 @@ impl Pumps {
         Ok(pumps)
     }
 
+    /// Waits until printing has failed; for ever, if it does not.
+    pub(super) async fn broken(&mut self) {
+        match &mut self.output {
+            Some((output, _)) => {
+                self.printed = Some(output.await.unwrap_or_else(|_| Err(died())));
+                self.output = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
     /// Prints what is left and ends.
     pub(super) async fn finish(self) -> Result<(), Failure> {
         if let Some(input) = self.input {
@@ -75,12 +89,14 @@ impl Pumps {
         if let Some((output, last)) = self.output {
             // It may have ended on an error of its own, which is told next.
             let _ = last.send(true);
-            output
-                .await
-                .map_err(|_| Failure::new(Exit::Internal, "printing has stopped"))??;
+            output.await.map_err(|_| died())??;
         }
-        Ok(())
+        self.printed.unwrap_or(Ok(()))
     }
+}
+
+fn died() -> Failure {
+    Failure::new(Exit::Internal, "printing has stopped")
 }
 
 async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
@@ -109,43 +125,50 @@ async fn read_lines(
         };
         let read = read
             .map_err(|error| Failure::new(Exit::Io, "cannot read standard input").because(error))?;
-        if !read {
+        let Some(bytes) = read else {
             // A run that has ended already needs no telling.
             let _ = drain.send(true);
             return Ok(());
-        }
+        };
         if !line.is_empty() {
-            broker
-                .send(NewRecord::new(topic.clone(), line.clone()).partition(0))
-                .await?;
+            let mut record = NewRecord::new(topic.clone(), line.clone()).partition(0);
+            if bytes > line.len() {
+                // Goes with it to the dead letters.
+                let bytes = bytes.to_string();
+                record = record.headers(Headers::new().with("line-bytes", bytes));
+            }
+            broker.send(record).await?;
         }
     }
 }
 
-/// Reads one line without its end; false at the end of input. What is longer than a record may be
-/// is cut there: it is poison either way.
+/// Reads one line without its end, and tells how long it was; none at the end of input. What is longer
+/// than a record may be is cut there: it is poison either way.
 async fn read_line(
     input: &mut BufReader<tokio::io::Stdin>,
     line: &mut Vec<u8>,
-) -> std::io::Result<bool> {
+) -> std::io::Result<Option<usize>> {
     let mut any = false;
+    let mut bytes = 0;
     loop {
         let available = input.fill_buf().await?;
         if available.is_empty() {
-            return Ok(any);
+            return Ok(any.then_some(bytes));
         }
         any = true;
         let end = available.iter().position(|byte| *byte == b'\n');
         let part = &available[..end.unwrap_or(available.len())];
         let room = LINE_BYTES_MAX.saturating_sub(line.len() + 1024);
         line.extend_from_slice(&part[..part.len().min(room)]);
+        bytes += part.len();
         let used = end.map_or(available.len(), |end| end + 1);
         input.consume(used);
         if end.is_some() {
-            if line.last() == Some(&b'\r') {
+            if bytes == line.len() && line.last() == Some(&b'\r') {
                 line.pop();
+                bytes -= 1;
             }
-            return Ok(true);
+            return Ok(Some(bytes));
         }
     }
 }

@@ -132,6 +132,11 @@ impl Instance {
         &self.name
     }
 
+    /// Whether an earlier run has left state in it.
+    pub fn holds_state(&self) -> bool {
+        std::fs::read_dir(self.dir.join("tasks")).is_ok_and(|mut tasks| tasks.next().is_some())
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -431,7 +431,10 @@ impl Intake {
                 aside.map_err(|source| Error::State { task: id, source })?;
             }
             Err(error) => {
-                error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
+                // Told now if others go on without it, or if it is not what the run ends with.
+                if !self.tasks.is_empty() || self.first_error.is_some() {
+                    error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
+                }
                 self.done.insert(id);
                 self.first_error.get_or_insert(error);
             }
@@ -446,7 +449,9 @@ impl Intake {
         }
         while let Some(ended) = self.running.join_next().await {
             if let Ok((id, _, Err(error))) = ended {
-                error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                if self.first_error.is_some() {
+                    error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                }
                 self.first_error.get_or_insert(error);
             }
         }

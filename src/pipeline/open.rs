@@ -22,6 +22,7 @@ use super::topics::Topics;
 use super::topology::SubTopology;
 use super::{Attempt, Error, Marker, Progress, Result, TaskId, build};
 use crate::config::Plan;
+use crate::config::plan::{BrokerUrl, StartAt};
 use crate::events::{JsonDecoder, Limits};
 use crate::operators::Decode;
 
@@ -98,9 +99,6 @@ pub(crate) async fn open_task(
     let options = StateOptions::default();
     let dirty_bytes_max = options.dirty_bytes_max;
     let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
-    if let Some(aside) = &recovered.store.set_aside {
-        warn!(task = %id, path = %aside.path.display(), why = %aside.why, "a damaged store was set aside and is rebuilt");
-    }
     // Before the changelog: once they are stable no commit of an earlier owner is left open, so the
     // changelog then holds the marker that goes with them.
     let group_offsets = group_offsets(shared, topology, id).await?;
@@ -348,13 +346,20 @@ async fn open_input(
             .iter()
             .find(|input| input.is(&source_plan.name, &at))
     });
+    // What another process read from its standard input says nothing about ours.
+    let is_stdin = shared.plan.brokers[source_plan.topic.broker].url == BrokerUrl::Stdio;
+    let (known, start) = if is_stdin {
+        (None, StartAt::Earliest)
+    } else {
+        (known, source_plan.start)
+    };
     let found = resume(
         broker,
         &at,
         identity,
         known,
         group_offset,
-        source_plan.start,
+        start,
         source_plan.on_gap,
     )
     .await?;

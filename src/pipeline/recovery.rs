@@ -174,9 +174,14 @@ pub(crate) async fn redo(
         Some(_) => Offset(recovered.changelog_offset),
         None => ends.low,
     };
+    let store = match &recovered.store.path {
+        Some(path) => format!("its store {}", path.display()),
+        None => "its store".to_owned(),
+    };
+    let advice = "the log lost something; restore it, or take the store away to go on from the log";
     if from > ends.high {
         let what = format!(
-            "its store follows the changelog up to offset {from}, but {at} ends at {}: the log lost something",
+            "{store} follows the changelog up to offset {from}, but {at} ends at {}: {advice}",
             ends.high
         );
         return Err(Error::Contradiction { task, what });
@@ -228,7 +233,7 @@ pub(crate) async fn redo(
             Some(epoch) => Err(Error::Contradiction {
                 task,
                 what: format!(
-                    "its store has seen epoch {epoch}, but {at} has no marker from offset {from} on: the log lost something"
+                    "{store} has seen epoch {epoch}, but {at} has no marker from offset {from} on: {advice}"
                 ),
             }),
         };

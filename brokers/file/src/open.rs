@@ -336,7 +336,7 @@ fn recover(
             &path,
             at,
             format!(
-                "{what}, but {} bytes from there on were durable; restore the file from a copy",
+                "{what}, but {} bytes from there on were durable",
                 durable - place
             ),
         ));
