@@ -136,7 +136,9 @@ fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
 
     if let Some(error) = error.downcast_ref::<broker::Error>() {
         return match error {
-            broker::Error::Damaged { .. } => Some("restore the file from a copy; nothing was changed"),
+            broker::Error::Damaged { .. } => {
+                Some("restore the file from a copy; nothing was changed")
+            }
             broker::Error::NewerFormat { .. } => {
                 Some("run the version that wrote it; nothing was changed")
             }

@@ -12,6 +12,7 @@ mod failure;
 mod import;
 mod load;
 mod offsets;
+mod printed;
 mod read;
 mod reset;
 mod run;

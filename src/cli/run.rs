@@ -8,18 +8,18 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tidemill_broker::{Broker, SystemClock, TopicPartition};
+use tidemill_broker::{Broker, Offset, SystemClock, TopicPartition};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::load::load;
+use super::printed::Printed;
 use super::{Console, Exit, Failure, Signals, World, stdio};
 use crate::config::Plan;
-use crate::config::plan::BrokerUrl;
+use crate::config::plan::{BrokerPlan, BrokerUrl};
 use crate::pipeline::{
-    self,
-    Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions, SledStores,
-    Stores,
+    self, Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
+    SledStores, Stores,
 };
 
 /// Where instances keep their state unless the file says otherwise.
@@ -213,10 +213,20 @@ async fn work(
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
     let (drain, draining) = watch::channel(until_end);
     options.until_end = draining;
-    let mut pumps = stdio::Pumps::start(&plan, &brokers, drain, stop.clone()).await?;
     let total = records_in(&plan, &brokers).await;
-    let pipeline = Pipeline::new(plan, brokers, stores);
-    told.send_replace(Some((pipeline.progress(), total)));
+    let (printed, seen) = watch::channel(Offset::START);
+    let printing = |(broker, inner): (&BrokerPlan, &Arc<dyn Broker>)| -> Arc<dyn Broker> {
+        match broker.url {
+            BrokerUrl::Stdio => Arc::new(Printed::new(inner.clone(), seen.clone())),
+            _ => inner.clone(),
+        }
+    };
+    let written = plan.brokers.iter().zip(&brokers).map(printing).collect();
+    let pipeline = Pipeline::new(plan.clone(), written, stores);
+    let progress = pipeline.progress();
+    told.send_replace(Some((progress.clone(), total)));
+    let mut pumps =
+        stdio::Pumps::start(&plan, &brokers, progress, printed, drain, stop.clone()).await?;
     let (halt, halted) = watch::channel(false);
     let end = {
         let run = pipeline.run(options, halted);
@@ -240,10 +250,12 @@ async fn work(
     for broker in open {
         closed = closed.and(broker.close().await);
     }
+    // Where nobody reads what is printed, that is why the run ended.
+    pumped?;
     // What stopped the run comes first: a log that cannot be closed is most often its consequence.
     end.map_err(|error| ended_on(error, instance.as_ref()))?;
     closed?;
-    pumped
+    Ok(())
 }
 
 /// Waits until the run is to stop.

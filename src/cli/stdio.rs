@@ -4,10 +4,11 @@
 //! committed to its topic `stdout` is printed. So the pipeline between is the same as on any broker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_broker::{
-    Broker, BrokerExt, ConsumerOptions, Delivery, Error as BrokerError, Headers, NewRecord, Start, Topic,
-    TopicPartition, TopicSpec,
+    Broker, BrokerExt, Cleanup, ConsumerOptions, Delivery, Error as BrokerError, Headers,
+    NewRecord, Offset, Retention, Start, Topic, TopicPartition, TopicSpec,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::{Exit, Failure};
 use crate::config::Plan;
 use crate::config::plan::BrokerUrl;
+use crate::pipeline::Progress;
 
 /// The longest line taken from standard input, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -32,10 +34,13 @@ pub(super) struct Pumps {
 }
 
 impl Pumps {
-    /// Starts what the plan needs. `drain` becomes true once standard input has ended.
+    /// Starts what the plan needs. `drain` becomes true once standard input has ended; `printed` is
+    /// kept at the offset after the last line printed.
     pub(super) async fn start(
         plan: &Plan,
         brokers: &[Arc<dyn Broker>],
+        progress: Arc<Progress>,
+        printed: watch::Sender<Offset>,
         drain: watch::Sender<bool>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
@@ -53,15 +58,21 @@ impl Pumps {
         if let Some(source) = source {
             let broker = brokers[source.topic.broker].clone();
             let topic = source.topic.topic.clone();
-            create(&*broker, &topic).await?;
-            pumps.input = Some(tokio::spawn(read_lines(broker, topic, drain, stop)));
+            // Which lines were committed can be told only if there is nothing else to count.
+            let throttle = (plan.sources.len() == 1).then(|| Throttle::new(progress));
+            let kept = throttle.as_ref().map(|_| KEPT_BYTES);
+            create(&*broker, &topic, kept).await?;
+            pumps.input = Some(tokio::spawn(read_lines(
+                broker, topic, throttle, drain, stop,
+            )));
         }
         if let Some(sink) = sink {
             let broker = brokers[sink.topic.broker].clone();
             let topic = sink.topic.topic.clone();
-            create(&*broker, &topic).await?;
+            create(&*broker, &topic, Some(KEPT_BYTES)).await?;
             let (last, ended) = watch::channel(false);
-            pumps.output = Some((tokio::spawn(write_lines(broker, topic, ended)), last));
+            let print = write_lines(broker, topic, printed, ended);
+            pumps.output = Some((tokio::spawn(print), last));
         }
         Ok(pumps)
     }
@@ -99,9 +110,15 @@ fn died() -> Failure {
     Failure::new(Exit::Internal, "printing has stopped")
 }
 
-async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
+/// Lines that are done with are forgotten beyond this many bytes: more than can be on the way, which
+/// for the input is twice [`Throttle::BYTES`] and for the output what an epoch may write.
+const KEPT_BYTES: u64 = 128 << 20;
+
+async fn create(broker: &dyn Broker, topic: &Topic, bytes: Option<u64>) -> Result<(), Failure> {
+    let retention = Retention { age: None, bytes };
+    let spec = TopicSpec::new(topic.clone(), std::num::NonZeroU32::MIN);
     match broker
-        .create_topic(&TopicSpec::new(topic.clone(), std::num::NonZeroU32::MIN))
+        .create_topic(&spec.cleanup(Cleanup::Delete(retention)))
         .await
     {
         Ok(()) | Err(BrokerError::TopicExists { .. }) => Ok(()),
@@ -109,9 +126,48 @@ async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
     }
 }
 
+/// Keeps what was read and not yet committed bounded.
+struct Throttle {
+    progress: Arc<Progress>,
+    sent: u64,
+    /// Bytes since the last mark.
+    bytes: usize,
+    /// What was sent up to the last mark and the one before.
+    marks: [u64; 2],
+}
+
+impl Throttle {
+    /// Bytes between two marks: several epochs, so that waiting for one is rare.
+    const BYTES: usize = 16 << 20;
+
+    fn new(progress: Arc<Progress>) -> Self {
+        Self {
+            progress,
+            sent: 0,
+            bytes: 0,
+            marks: [0; 2],
+        }
+    }
+
+    /// Takes note of a line, and waits until all lines before the last mark but one are committed.
+    async fn sent(&mut self, bytes: usize) {
+        self.sent += 1;
+        self.bytes += bytes;
+        if self.bytes >= Self::BYTES {
+            self.bytes = 0;
+            self.marks = [self.marks[1], self.sent];
+            while self.progress.counts().committed < self.marks[0] {
+                // Commits are milliseconds apart.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+}
+
 async fn read_lines(
     broker: Arc<dyn Broker>,
     topic: Topic,
+    mut throttle: Option<Throttle>,
     drain: watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
@@ -138,6 +194,9 @@ async fn read_lines(
                 record = record.headers(Headers::new().with("line-bytes", bytes));
             }
             broker.send(record).await?;
+            if let Some(throttle) = &mut throttle {
+                throttle.sent(line.len()).await;
+            }
         }
     }
 }
@@ -176,6 +235,7 @@ async fn read_line(
 async fn write_lines(
     broker: Arc<dyn Broker>,
     topic: Topic,
+    printed: watch::Sender<Offset>,
     mut ended: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let at = TopicPartition::new(topic, 0);
@@ -184,6 +244,7 @@ async fn write_lines(
     let mut output = BufWriter::new(tokio::io::stdout());
     let failed = |error| Failure::new(Exit::Io, "cannot write standard output").because(error);
     let mut at_end = false;
+    let mut next = Offset::START;
     loop {
         let last = *ended.borrow_and_update();
         if last && at_end {
@@ -195,6 +256,7 @@ async fn write_lines(
             delivery = consumer.next() => match delivery? {
                 Delivery::Records(batch) => {
                     at_end = false;
+                    next = batch.next();
                     for record in batch.iter() {
                         output.write_all(record.value.unwrap_or_default()).await.map_err(failed)?;
                         output.write_all(b"\n").await.map_err(failed)?;
@@ -203,6 +265,7 @@ async fn write_lines(
                 Delivery::End { .. } => {
                     at_end = true;
                     output.flush().await.map_err(failed)?;
+                    printed.send_replace(next);
                 }
                 Delivery::Assigned { .. } | Delivery::Revoked { .. } | Delivery::Lost { .. } => {}
             },

@@ -103,9 +103,10 @@ pub(crate) async fn open_task(
     // changelog then holds the marker that goes with them.
     let group_offsets = group_offsets(shared, topology, id).await?;
     let marker = redo(&*shared.outputs, &changelog, id, &state, &recovered).await?;
-    if let Some(marker) = &marker {
-        check_version(shared, id, marker)?;
-    }
+    let is_new_version = match &marker {
+        Some(marker) => check_version(shared, id, marker)?,
+        None => false,
+    };
     if !agree(&group_offsets, marker.as_ref())
         && self::group_offsets(shared, topology, id).await? != group_offsets
     {
@@ -237,7 +238,12 @@ pub(crate) async fn open_task(
         generation,
         committer,
         broadcast,
-        open: OpenEpoch::default(),
+        open: if is_new_version {
+            // The log says from now on that this version was accepted, whether or not anything comes.
+            OpenEpoch::due()
+        } else {
+            OpenEpoch::default()
+        },
         in_flight: None,
         // What an unclean end left, and what was rebuilt, is compared with the log's digest.
         verify: !recovered.clean || recovered.epoch.is_none(),
@@ -267,7 +273,8 @@ pub(crate) async fn forget_if_overtaken(
     Ok(())
 }
 
-fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<()> {
+/// Whether another version of the file wrote the marker, and was accepted.
+fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<bool> {
     let plan = &*shared.plan;
     if marker.partitions != shared.topics.tasks[id.sub_topology] {
         return Err(Error::Contradiction {
@@ -285,7 +292,7 @@ fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<()> {
             now: plan.config_hash,
         });
     }
-    Ok(())
+    Ok(!same)
 }
 
 /// What the group has committed for the co-partitioned inputs of a task; nothing where its offsets

@@ -124,6 +124,16 @@ pub(crate) struct OpenEpoch {
     steps: Steps,
 }
 
+impl OpenEpoch {
+    /// An epoch that closes even if nothing is taken.
+    pub(crate) fn due() -> Self {
+        Self {
+            since: Some(Instant::now()),
+            ..Self::default()
+        }
+    }
+}
+
 /// An epoch that is closed and not settled.
 #[derive(Debug)]
 pub(crate) struct InFlight {

@@ -2,13 +2,14 @@
 //!
 //! The canonical form is text, written here field by field: it must not change when a type gains a
 //! field that decides nothing, and must not depend on the order of the file. Resources (threads,
-//! memory, directories, commit intervals) and what only a first start looks at are left out.
+//! memory, directories, commit intervals), what only a first start looks at and what is to be done
+//! about a gap, which is decided when there is one, are left out.
 
 use std::fmt::Write as _;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::plan::{Input, Late, OnGap, OpPlan, Otherwise, Plan, TopicPlan};
+use crate::config::plan::{Input, Late, OpPlan, Otherwise, Plan, TopicPlan};
 use crate::events::Schema;
 
 /// The hash of a plan.
@@ -19,14 +20,10 @@ pub(super) fn hash(plan: &Plan) -> u64 {
 fn canonical(plan: &Plan) -> String {
     let mut out = format!("tidemill 1 {:?} {}\n", plan.name.as_str(), plan.version);
     for source in &plan.sources {
-        let gap = match source.on_gap {
-            OnGap::Halt => "halt",
-            OnGap::Skip => "skip",
-        };
         line(
             &mut out,
             format_args!(
-                "source {:?} {} {} key {:?} disorder {} idle {:?} broadcast {} gap {gap}",
+                "source {:?} {} {} key {:?} disorder {} idle {:?} broadcast {}",
                 source.name,
                 topic(plan, &source.topic),
                 schema(&source.schema),

@@ -34,10 +34,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16 MiB, strings of 256 KiB, 64 levels, arrays of 100,000.
+    /// 1 MiB, strings of 256 KiB, 64 levels, arrays of 100,000.
     fn default() -> Self {
         Self {
-            record: 16 << 20,
+            record: 1 << 20,
             string: 256 << 10,
             depth: 64,
             array: 100_000,

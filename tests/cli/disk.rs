@@ -1,0 +1,216 @@
+//! Full disks and disks that cannot be written: nothing half written, and with room again all goes on.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::{Home, TICKS, copy, tick};
+
+/// A file system in memory, mounted for one test.
+struct Small {
+    at: PathBuf,
+}
+
+impl Small {
+    /// Mounts one; none if that is not allowed here.
+    fn mount(home: &Home, kilobytes: u64) -> Option<Self> {
+        let at = home.path("small");
+        fs::create_dir(&at).unwrap();
+        let size = format!("size={kilobytes}k");
+        let args = ["-t", "tmpfs", "-o", &size, "tidemill-test"];
+        let mounted = Command::new("mount").args(args).arg(&at).output();
+        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+            eprintln!("skipped: mounting a small disk takes root");
+            return None;
+        }
+        Some(Self { at })
+    }
+
+    fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        let status = Command::new("mount")
+            .args(["-o", &option])
+            .arg(&self.at)
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    fn grow(&self) {
+        self.remount("size=64m");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // A mount that stays keeps the directory; nothing else can be done here.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+const FULL: [&str; 2] = [
+    "No space left on device",
+    "help: make room and run the same command again",
+];
+
+fn import(home: &Home) -> crate::support::Ended {
+    let args = [
+        "import",
+        "ticks.jsonl",
+        "--broker",
+        "file://small/data",
+        "--topic",
+        "ticks",
+    ];
+    home.tidemill(&args)
+}
+
+/// A home whose ticks wait in a file to be imported: about 4 MB once they are in.
+const IMPORTED: u64 = 20_000;
+
+fn importing() -> Home {
+    let home = Home::empty();
+    let lines: Vec<String> = (0..IMPORTED).map(tick).collect();
+    home.write("ticks.jsonl", lines.join("\n"));
+    home
+}
+
+fn expect_imported_once(home: &Home) {
+    fs::rename(home.path("small/data"), home.path("small/kept")).unwrap();
+    copy(&home.path("small/kept"), &home.path("data"));
+    let found = home.records("ticks");
+    assert_eq!(found.len() as u64, IMPORTED);
+    assert!((0..).zip(&found).all(|(number, found)| {
+        let value = String::from_utf8_lossy(&found.value);
+        value.contains(&format!("\"sequence\":{number}"))
+    }));
+}
+
+#[test]
+fn an_import_onto_a_full_disk_stops_whole_and_goes_on_with_room() {
+    let home = importing();
+    let Some(small) = Small::mount(&home, 2_000) else {
+        return;
+    };
+    import(&home)
+        .expect(3, &["cannot append to", "small/data/log/"])
+        .expect(3, &FULL);
+    // Reading what is in takes no room.
+    let read = ["read", "ticks", "--broker", "file://small/data", "--json"];
+    home.tidemill(&read).expect(0, &[]);
+    import(&home).expect(3, &FULL);
+    small.grow();
+    import(&home).expect(0, &[]);
+    expect_imported_once(&home);
+}
+
+#[test]
+fn a_disk_that_fills_up_while_the_log_is_split_loses_nothing() {
+    let home = importing();
+    // Room for the log, and not for its segments beside it.
+    let Some(small) = Small::mount(&home, 5_500) else {
+        return;
+    };
+    import(&home).expect(
+        3,
+        &["cannot split the log into small/data/topics/", FULL[1]],
+    );
+    small.grow();
+    let ended = import(&home).expect(0, &[]);
+    assert!(
+        ended.out.contains("0 by this run"),
+        "it was in: {}",
+        ended.out
+    );
+    expect_imported_once(&home);
+}
+
+#[test]
+fn a_run_whose_log_fills_up_halts_and_goes_on_with_room() {
+    let home = Home::new();
+    let size: u64 = fs::metadata(home.file_of_ticks("segment")).unwrap().len();
+    let Some(small) = Small::mount(&home, size / 1_024 + 80) else {
+        return;
+    };
+    copy(&home.path("data"), &home.path("small/data"));
+    home.change_pipeline(&[("file://data", "file://small/data")]);
+    for _ in 0..2 {
+        home.run().expect(3, &FULL);
+    }
+    small.grow();
+    home.run_well();
+    fs::remove_dir_all(home.path("data")).unwrap();
+    copy(&home.path("small/data"), &home.path("data"));
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_state_directory_that_fills_up_halts_and_the_log_is_whole() {
+    for kilobytes in [4, 24, 150, 400] {
+        let home = Home::empty();
+        home.add_ticks(0..TICKS / 2);
+        let Some(small) = Small::mount(&home, kilobytes) else {
+            return;
+        };
+        let args = ["run", "p.toml", "--until-end", "--state-dir", "small/state"];
+        let ended = home.tidemill(&args);
+        // Enough room at some point.
+        if ended.code != Some(0) {
+            ended.expect(3, &["small/state"]).expect(3, &FULL);
+        } else {
+            assert!(kilobytes > 24, "{ended:?}");
+        }
+        small.grow();
+        // The first half once more: only the state can tell.
+        home.add_ticks(0..TICKS);
+        home.tidemill(&args).expect(0, &[]);
+        home.expect_all_bars();
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_told_and_can_be_read() {
+    let home = Home::new();
+    let Some(small) = Small::mount(&home, 16_000) else {
+        return;
+    };
+    copy(&home.path("data"), &home.path("small/data"));
+    home.change_pipeline(&[("file://data", "file://small/data")]);
+    home.write("ticks.jsonl", tick(0));
+    small.remount("ro");
+    let told = [
+        "small/data",
+        "Read-only file system",
+        "help: make the directory writable",
+    ];
+    home.run().expect(3, &told);
+    import(&home).expect(3, &told);
+    let read = ["read", "ticks", "--broker", "file://small/data", "--json"];
+    let ended = home.tidemill(&read).expect(0, &[]);
+    assert_eq!(ended.out.lines().count() as u64, TICKS);
+    small.remount("rw");
+    home.run_well();
+    fs::remove_dir_all(home.path("data")).unwrap();
+    copy(&home.path("small/data"), &home.path("data"));
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_told() {
+    let home = Home::new();
+    let Some(small) = Small::mount(&home, 16_000) else {
+        return;
+    };
+    let args = ["run", "p.toml", "--until-end", "--state-dir", "small/state"];
+    small.remount("ro");
+    home.tidemill(&args).expect(
+        3,
+        &[
+            "small/state",
+            "Read-only file system",
+            "help: make the directory writable",
+        ],
+    );
+    small.remount("rw");
+    home.tidemill(&args).expect(0, &[]);
+    home.expect_all_bars();
+}

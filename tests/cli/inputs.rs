@@ -1,0 +1,267 @@
+//! Inputs that are not what they were, or not there: nothing is read from the wrong log, and nothing is
+//! passed over in silence.
+
+use tidemill_broker::Broker as _;
+use tidemill_broker::{Cleanup, Headers, Retention, Topic, TopicPartition, TopicSpec};
+use tidemill_broker_file::{FileBroker, FileOptions};
+
+use crate::support::{Home, PIPELINE, TICKS, append, append_ticks, block_on};
+
+#[test]
+fn a_missing_topic_is_named_with_what_makes_it() {
+    let home = Home::empty();
+    let make = "create it with `tidemill topics create ticks";
+    home.run()
+        .expect(2, &["topic `ticks` of source `ticks` does not exist", make]);
+    home.add_ticks(0..TICKS);
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_file_that_says_another_number_of_partitions_is_refused() {
+    let home = Home::new();
+    home.change_pipeline(&[("[topics.ticks]", "[topics.ticks]\npartitions = 2")]);
+    home.run().expect(
+        6,
+        &["topic `ticks` has 1 partitions where 2 are needed: the file says so"],
+    );
+    home.write("p.toml", PIPELINE);
+    home.run_well();
+    home.expect_all_bars();
+}
+
+/// Deletes the topic and makes it again.
+fn recreate(home: &Home, partitions: u32) {
+    block_on(async {
+        let log = home.log().await;
+        let topic = Topic::new("ticks").unwrap();
+        log.delete_topic(&topic).await.unwrap();
+        let spec = TopicSpec::new(topic, partitions.try_into().unwrap());
+        log.create_topic(&spec).await.unwrap();
+        append_ticks(&log, 0..TICKS).await;
+        log.close().await.unwrap();
+    });
+}
+
+#[test]
+fn an_input_that_was_deleted_and_made_again_is_not_taken_for_the_old_one() {
+    let home = Home::new();
+    home.run_well();
+    recreate(&home, 1);
+    let told = "ticks/0 is not the log this pipeline has read: it was deleted and created again";
+    for _ in 0..2 {
+        home.run()
+            .expect(6, &[told, "`tidemill offsets reset` makes it start anew"]);
+    }
+    home.expect_all_bars();
+}
+
+#[test]
+fn an_input_with_another_number_of_partitions_is_refused() {
+    let home = Home::new();
+    home.run_well();
+    recreate(&home, 3);
+    home.run().expect(
+        6,
+        &[
+            "another number of partitions than when its state was written",
+            "offsets reset",
+        ],
+    );
+    home.expect_all_bars();
+}
+
+/// A log in small pieces, whose topic `ticks` keeps a few kilobytes.
+async fn short_log(home: &Home) -> FileBroker {
+    let options = FileOptions {
+        split_bytes: 4_096,
+        ..FileOptions::default()
+    };
+    FileBroker::open(home.path("data"), options).await.unwrap()
+}
+
+/// Retention has removed the ticks from 100 on, up to somewhere, before the run after that came.
+fn overtaken() -> (Home, u64) {
+    let home = Home::empty();
+    let low = block_on(async {
+        let log = short_log(&home).await;
+        let retention = Retention {
+            age: None,
+            bytes: Some(20_000),
+        };
+        let spec = TopicSpec::new(Topic::new("ticks").unwrap(), 1.try_into().unwrap())
+            .cleanup(Cleanup::Delete(retention));
+        log.create_topic(&spec).await.unwrap();
+        append_ticks(&log, 0..100).await;
+        log.close().await.unwrap();
+        home.run_well();
+        let log = short_log(&home).await;
+        for from in (100..TICKS).step_by(50) {
+            append_ticks(&log, from..from + 50).await;
+            log.clean().await.unwrap();
+        }
+        let at = TopicPartition::new(Topic::new("ticks").unwrap(), 0);
+        let low = log.watermarks(&at).await.unwrap().low.0;
+        log.close().await.unwrap();
+        low
+    });
+    assert!(low > 100, "retention has done nothing: {low}");
+    (home, low)
+}
+
+#[test]
+fn retention_that_overtook_the_reader_halts_with_the_gap() {
+    let (home, low) = overtaken();
+    let before = home.bars();
+    let told = format!("records of ticks/0 from offset 100 are gone: the log begins at {low}");
+    for _ in 0..2 {
+        home.run().expect(6, &[&told, "on_gap = \"skip\""]);
+    }
+    assert_eq!(home.bars(), before);
+}
+
+#[test]
+fn a_gap_that_is_to_be_skipped_leaves_a_dead_letter_that_says_what_is_missing() {
+    let (home, low) = overtaken();
+    let bars = home.bars().len();
+    home.change_pipeline(&[("[topics.ticks]", "[topics.ticks]\non_gap = \"skip\"")]);
+    home.run().expect(
+        0,
+        &["WARN", "retention removed records before they were read"],
+    );
+    let dead = home.records("p.dead-letter");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].header("dl-class"), "source.gap");
+    let told = format!(
+        "records of ticks/0 from offset 100 were removed before they were read; going on at {low}"
+    );
+    assert_eq!(dead[0].header("dl-error"), told);
+    assert!(home.bars().len() > bars);
+    // Told once.
+    home.run_well();
+    assert_eq!(home.records("p.dead-letter").len(), 1);
+}
+
+#[test]
+fn a_file_that_changed_since_its_state_was_written_is_refused_unless_accepted() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    let before = home.bars();
+    home.change_pipeline(&[("volume = \"sum(quantity)\"\n", "")]);
+    home.add_ticks(TICKS / 2..TICKS);
+    for _ in 0..2 {
+        home.run().expect(
+            6,
+            &[
+                "has changed since its state was written",
+                "--accept-new-version",
+            ],
+        );
+    }
+    assert_eq!(home.bars(), before);
+    // What decides no result may change.
+    home.write("p.toml", PIPELINE.replace("\"10ms\"", "\"20ms\""));
+    home.run_well();
+    home.expect_all_bars();
+    home.change_pipeline(&[("volume = \"sum(quantity)\"\n", "")]);
+    home.tidemill(&["run", "p.toml", "--until-end", "--accept-new-version"])
+        .expect(0, &[]);
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn time_that_goes_backwards_gives_dead_letters_and_no_second_bar() {
+    let home = Home::new();
+    home.run_well();
+    // The same instants under other numbers: no duplicates, but late.
+    let late: Vec<String> = (0..10)
+        .map(|number| {
+            let from = format!("\"sequence\":{number}}}");
+            crate::support::tick(number)
+                .replace(&from, &format!("\"sequence\":{}}}", TICKS + number))
+        })
+        .collect();
+    block_on(async {
+        let log = home.log().await;
+        for value in &late {
+            append(&log, b"AAA", value.as_bytes(), &Headers::new()).await;
+        }
+        log.close().await.unwrap();
+    });
+    home.run_well();
+    let dead = home.records("p.dead-letter");
+    assert_eq!(dead.len(), late.len());
+    for (dead, value) in dead.iter().zip(&late) {
+        assert_eq!(dead.value, value.as_bytes());
+        assert!(
+            dead.header("dl-class").contains("late"),
+            "{}",
+            dead.header("dl-class")
+        );
+    }
+    home.expect_all_bars();
+}
+
+#[test]
+fn an_import_of_time_that_goes_backwards_counts_it() {
+    let home = Home::empty();
+    let lines = [9, 3, 5].map(crate::support::tick).join("\n");
+    home.write("back.jsonl", lines);
+    let args = [
+        "import",
+        "back.jsonl",
+        "--broker",
+        "file://data",
+        "--topic",
+        "ticks",
+        "--json",
+    ];
+    let ended = home.tidemill(&args).expect(0, &[]);
+    let report: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(report["backwards"], 1, "{report}");
+    assert_eq!(home.records("ticks").len(), 3);
+}
+
+#[test]
+fn an_import_that_meets_a_bad_line_writes_nothing_and_names_it() {
+    let home = Home::empty();
+    for (bad, said) in [
+        ("\"currentPrice\":NaN", "bad.jsonl:2:"),
+        ("\"currentPrice\":1e400", "bad.jsonl:2:"),
+        ("\"currentPrice\":\"1e400\"", "bad.jsonl:2:"),
+        ("\"currentPrice\":\"NaN\"", "bad.jsonl:2:"),
+        ("\"pair\":\"X\",\"currentPrice\":1", "bad.jsonl:2:"),
+    ] {
+        let line = crate::support::tick(1).replace("\"currentPrice\":107.25", bad);
+        assert!(line.contains(bad));
+        home.write(
+            "bad.jsonl",
+            format!("{}\n{line}\n", crate::support::tick(0)),
+        );
+        let args = [
+            "import",
+            "bad.jsonl",
+            "--broker",
+            "file://data",
+            "--topic",
+            "ticks",
+        ];
+        home.tidemill(&args).expect(1, &[said, "expected "]);
+        let topics = home.tidemill(&["topics", "list", "--broker", "file://data", "--json"]);
+        assert!(!topics.expect(0, &[]).out.contains("ticks"), "{bad}");
+    }
+    home.write("bad.jsonl", crate::support::tick(0));
+    let args = [
+        "import",
+        "bad.jsonl",
+        "--broker",
+        "file://data",
+        "--topic",
+        "ticks",
+    ];
+    home.tidemill(&args).expect(0, &[]);
+    assert_eq!(home.records("ticks").len(), 1);
+}

@@ -1,0 +1,14 @@
+//! The command from outside: bad input, lost data and full disks, and how a run is told to end. Each
+//! test drives the real binary in a directory of its own and ends with outputs that are exactly those
+//! of an undisturbed run.
+
+mod damage;
+mod disk;
+mod inputs;
+mod owners;
+mod poison;
+mod signals;
+mod state;
+mod stdio;
+mod support;
+mod usage;

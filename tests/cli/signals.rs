@@ -1,0 +1,172 @@
+//! SIGINT and SIGTERM: what is open is committed, and the next run goes on from there to the same bytes.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStderr};
+use std::time::{Duration, Instant};
+
+use crate::support::{Ended, Home, TICKS, block_on, signal};
+use tidemill_broker::{Broker as _, Group, Offset, Topic, TopicPartition};
+use tidemill_broker_file::{FileBroker, FileOptions};
+
+/// Waits until a run has committed up to `next`; by looking, since another process tells nothing.
+fn wait_for_commit(home: &Home, next: u64) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let at = [TopicPartition::new(Topic::new("ticks").unwrap(), 0)];
+    let group = Group::new("p").unwrap();
+    loop {
+        let committed = block_on(async {
+            let log = FileBroker::open_reader(home.path("data"), FileOptions::default()).await?;
+            log.committed(&group, &at).await
+        });
+        if committed.is_ok_and(|found| found == [Some(Offset(next))]) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing was committed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for a line on standard error that holds `text`.
+fn wait_for(child: &mut Child, text: &str) -> BufReader<ChildStderr> {
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert!(
+            errors.read_line(&mut line).unwrap() > 0,
+            "it ended without `{text}`"
+        );
+    }
+    errors
+}
+
+#[test]
+fn a_signal_commits_what_is_open_and_the_next_run_finishes_to_the_same_bars() {
+    for name in ["INT", "TERM"] {
+        let home = Home::empty();
+        // In the middle of a window, so that state is open.
+        home.add_ticks(0..TICKS / 2 + 3);
+        let child = home.command(&["run", "p.toml"]).spawn().unwrap();
+        wait_for_commit(&home, TICKS / 2 + 3);
+        signal(&child, name);
+        let ended: Ended = child.wait_with_output().unwrap().into();
+        ended.expect(
+            0,
+            &[
+                "stopping: committing what is open",
+                "1003 records read and committed",
+            ],
+        );
+        home.add_ticks(TICKS / 2 + 3..TICKS);
+        home.run().expect(0, &["997 records read and committed"]);
+        home.expect_all_bars();
+        home.run()
+            .expect(0, &["0 records read and committed, 0 written"]);
+        home.expect_all_bars();
+    }
+}
+
+#[test]
+fn a_second_signal_leaves_at_once_and_loses_nothing() {
+    let home = Home::new();
+    // Nobody reads what is printed, so the first signal has to wait.
+    let printed = crate::support::PIPELINE
+        .replace("exactly_once", "at_least_once")
+        .replace(
+            "[topics.ticks]",
+            "[brokers.console]\nurl = \"stdio:\"\n\n[topics.ticks]",
+        )
+        .replace("[topics.bars]\nbroker = \"main\"", "")
+        .replace("topic = \"bars\"", "topic = { broker = \"console\" }");
+    home.write("p.toml", printed);
+    let args = ["run", "p.toml"];
+    let mut child = home.command(&args).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = vec![String::new()];
+    output.read_line(&mut lines[0]).unwrap();
+    signal(&child, "INT");
+    let _errors = wait_for(&mut child, "stopping: committing what is open");
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    lines.extend(output.lines().map(Result::unwrap));
+    // With another run every bar was printed at least once.
+    let again = home.run().expect(0, &[]);
+    let mut found: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    found.extend(again.out.lines());
+    let whole = |line: &&str| line.ends_with('}');
+    found.retain(whole);
+    found.sort_unstable();
+    found.dedup();
+    let reference = Home::new();
+    reference.run_well();
+    let mut expected = reference.bars();
+    expected.sort_unstable();
+    assert!(
+        found == expected,
+        "{} bars of {}",
+        found.len(),
+        expected.len()
+    );
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_standard_input_says_nothing() {
+    let home = Home::empty();
+    home.write("p.toml", crate::stdio::PIPELINE);
+    let mut child = home
+        .command(&["run", "p.toml"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for number in 0..20 {
+        std::io::Write::write_all(
+            &mut input,
+            format!("{}\n", crate::support::tick(number)).as_bytes(),
+        )
+        .unwrap();
+    }
+    let mut first = String::new();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut first).unwrap();
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(input);
+}
+
+#[test]
+fn an_import_that_is_broken_off_goes_on_where_it_stopped() {
+    let home = Home::empty();
+    let lines: Vec<String> = (0..60_000).map(crate::support::tick).collect();
+    home.write("ticks.jsonl", lines.join("\n"));
+    let args = [
+        "import",
+        "ticks.jsonl",
+        "--broker",
+        "file://data",
+        "--topic",
+        "ticks",
+    ];
+    let child = home.command(&args).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !home.path("data/log/00000000000000000001.log").exists() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(&child, "INT");
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    if ended.code != Some(0) {
+        ended.expect(
+            130,
+            &[
+                "interrupted; nothing is lost",
+                "run the same command again to go on",
+            ],
+        );
+    }
+    home.tidemill(&args).expect(0, &[]);
+    let found = home.records("ticks");
+    assert_eq!(found.len(), lines.len());
+    let again = home.tidemill(&args).expect(0, &[]);
+    assert!(again.out.contains("0 by this run"), "{}", again.out);
+}

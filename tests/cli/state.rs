@@ -1,0 +1,211 @@
+//! Damage to the state: it is a cache of the log, rebuilt where it can be, and never trusted over it.
+
+use std::fs;
+
+use tidemill_broker::{self as broker, Broker as _, BrokerExt as _, NewRecord, Topic, TopicSpec};
+
+use crate::support::{Home, TICKS, block_on, copy, flip, pair, tick};
+
+/// A run over the first half of the ticks; then the second half comes, with the first once more, which
+/// only the state can tell.
+fn half_way() -> Home {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    home.add_ticks(0..TICKS);
+    home
+}
+
+#[test]
+fn an_unreadable_store_is_set_aside_told_and_rebuilt() {
+    for harm in [
+        |home: &Home| fs::write(home.store().join("identity.json"), "{").unwrap(),
+        |home: &Home| fs::write(home.store().join("note"), [0xaa; 5_000]).unwrap(),
+        |home: &Home| {
+            let db = home.store().join("sled/db");
+            for at in [0, 7, 300, 4_096, 100_000] {
+                flip(&db, at);
+            }
+        },
+        |home: &Home| fs::write(home.store().join("sled/conf"), "nonsense").unwrap(),
+    ] {
+        let home = half_way();
+        harm(&home);
+        let ended = home.run().expect(0, &[]);
+        if home.store().join("aside-1").exists() {
+            assert!(
+                ended.err.contains("set a state store aside"),
+                "{}",
+                ended.err
+            );
+            assert!(ended.err.contains("aside-1"), "{}", ended.err);
+        }
+        home.expect_all_bars();
+    }
+}
+
+#[test]
+fn a_lost_store_is_rebuilt() {
+    let home = half_way();
+    fs::remove_dir_all(home.path(".tidemill")).unwrap();
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_stops_the_run_and_nothing_is_lost() {
+    let home = half_way();
+    let (store, kept) = (home.store(), home.path("kept"));
+    fs::rename(&store, &kept).unwrap();
+    fs::write(&store, "in the way").unwrap();
+    home.run()
+        .expect(3, &["the state of task 0-0 failed", "0-0"]);
+    fs::remove_file(&store).unwrap();
+    fs::rename(&kept, &store).unwrap();
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_left_as_it_is() {
+    let home = half_way();
+    let path = home.store().join("identity.json");
+    let ours = fs::read_to_string(&path).unwrap();
+    fs::write(&path, ours.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    home.run().expect(
+        6,
+        &[
+            "identity.json has format 2",
+            "run the version that wrote it",
+        ],
+    );
+    assert!(!home.store().join("aside-1").exists());
+    fs::write(&path, ours).unwrap();
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn the_state_of_another_pipeline_is_refused_and_left_as_it_is() {
+    let home = half_way();
+    let other = fs::read_to_string(home.path("p.toml"))
+        .unwrap()
+        .replace("\"p\"", "\"other\"");
+    home.write("other.toml", other);
+    let args = [
+        "run",
+        "other.toml",
+        "--until-end",
+        "--state-dir",
+        ".tidemill/p/0",
+    ];
+    home.tidemill(&args).expect(
+        6,
+        &[
+            "holds the state of pipeline `p`",
+            "not of pipeline `other`",
+            "another directory",
+        ],
+    );
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn state_without_its_log_halts_and_both_are_named() {
+    let home = half_way();
+    fs::rename(home.path("data"), home.path("kept")).unwrap();
+    home.run().expect(
+        6,
+        &[
+            "topic `ticks` does not exist, but .tidemill/p/0 holds state",
+            "help: restore the log",
+        ],
+    );
+    fs::remove_dir_all(home.path("data")).unwrap();
+    fs::rename(home.path("kept"), home.path("data")).unwrap();
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn state_that_is_newer_than_its_log_halts_and_either_can_be_given_up() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    copy(&home.path("data"), &home.path("backup"));
+    home.add_ticks(TICKS / 2..TICKS * 3 / 4);
+    home.run_well();
+    fs::rename(home.path("data"), home.path("newer")).unwrap();
+    copy(&home.path("backup"), &home.path("data"));
+    let ended = home.run().expect(6, &["the log lost something", "take th"]);
+    assert!(
+        ended.err.contains(".tidemill/p/0/tasks/0-0"),
+        "the store: {}",
+        ended.err
+    );
+    assert!(
+        ended.err.contains("epoch") || ended.err.contains("p.changelog/0"),
+        "{}",
+        ended.err
+    );
+
+    // The log is restored after all: as if nothing had been.
+    let (old, new) = (home.path("data"), home.path("newer"));
+    fs::rename(&old, home.path("old")).unwrap();
+    fs::rename(&new, &old).unwrap();
+    home.add_ticks(TICKS / 2..TICKS);
+    home.run_well();
+    home.expect_all_bars();
+
+    // Or the store is given up: the run goes on from the log as it is.
+    fs::remove_dir_all(&old).unwrap();
+    fs::rename(home.path("old"), &old).unwrap();
+    fs::remove_dir_all(home.store()).unwrap();
+    home.add_ticks(TICKS / 2..TICKS);
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_task_that_halts_stops_no_other_and_is_told_with_its_code() {
+    let home = Home::empty();
+    let append = |numbers: std::ops::Range<u64>| {
+        block_on(async {
+            let log = home.log().await;
+            let topic = Topic::new("ticks").unwrap();
+            let spec = TopicSpec::new(topic.clone(), 2.try_into().unwrap());
+            match log.create_topic(&spec).await {
+                Ok(()) | Err(broker::Error::TopicExists { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            for number in numbers {
+                let at = u32::from(pair(number) == "BBB");
+                let record = NewRecord::new(topic.clone(), tick(number))
+                    .partition(at)
+                    .key(pair(number));
+                log.send(record).await.unwrap();
+            }
+            log.close().await.unwrap();
+        });
+    };
+    let bars_of = |pair: &str| home.bars().iter().filter(|bar| bar.contains(pair)).count() as u64;
+    append(0..TICKS / 2);
+    home.run_well();
+    append(TICKS / 2..TICKS);
+    let path = home.path(".tidemill/p/0/tasks/0-1/identity.json");
+    let ours = fs::read_to_string(&path).unwrap();
+    fs::write(&path, ours.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    let ended = home
+        .run()
+        .expect(6, &["the state of task 0-1 failed", "has format 2"]);
+    assert!(
+        ended.err.matches("has format 2").count() <= 2,
+        "a log line and the end: {}",
+        ended.err
+    );
+    assert_eq!((bars_of("AAA"), bars_of("BBB")), (TICKS / 10, TICKS / 20));
+    fs::write(&path, ours).unwrap();
+    home.run_well();
+    assert_eq!((bars_of("AAA"), bars_of("BBB")), (TICKS / 10, TICKS / 10));
+}

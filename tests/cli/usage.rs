@@ -1,0 +1,63 @@
+//! Wrong usage: what is wrong, what to do, and that nothing is left behind.
+
+use std::fs;
+
+use crate::support::Home;
+
+#[test]
+fn wrong_usage_is_told_and_leaves_nothing_behind() {
+    let home = Home::empty();
+    home.write("bad.toml", "[pipeline]\nformat = 1\nnmae = \"x\"\n");
+    let before = listing(&home);
+    let cases: [(&[&str], i32, &[&str]); 11] = [
+        (&[], 2, &["Usage: tidemill <COMMAND>"]),
+        (&["rnu"], 2, &["unrecognized subcommand 'rnu'"]),
+        (&["run"], 2, &["<FILE>", "--help"]),
+        (&["run", "p.toml", "--threads", "0"], 2, &["--threads"]),
+        (
+            &["run", "missing.toml"],
+            1,
+            &["missing.toml:1:1: E0100", "cannot be read"],
+        ),
+        (
+            &["run", "bad.toml"],
+            1,
+            &["bad.toml:3:1: E0103 pipeline.nmae: unknown key"],
+        ),
+        (&["import", "x.csv"], 2, &["--broker"]),
+        (
+            &["import", "missing.csv", "--broker", "file://new"],
+            3,
+            &["cannot read missing.csv"],
+        ),
+        (
+            &["import", "p.toml", "--broker", "kafka://b"],
+            2,
+            &["`kafka://` is not built in yet"],
+        ),
+        (
+            &["import", "p.toml", "--broker", "mem://"],
+            2,
+            &["help: import into `file://"],
+        ),
+        (
+            &["read", "bars", "--broker", "file://new"],
+            3,
+            &["there is no directory `new`", "help:"],
+        ),
+    ];
+    for (args, code, said) in cases {
+        let ended = home.tidemill(args).expect(code, said);
+        assert!(ended.out.is_empty(), "{args:?}: {}", ended.out);
+        assert_eq!(listing(&home), before, "{args:?}");
+    }
+}
+
+fn listing(home: &Home) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(home.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
