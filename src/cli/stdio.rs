@@ -58,7 +58,7 @@ impl Pumps {
         if let Some(source) = source {
             let broker = brokers[source.topic.broker].clone();
             let topic = source.topic.topic.clone();
-            // Which lines were committed can be told only if there is nothing else to count.
+            // How many lines were taken can be told only if there is nothing else to count.
             let throttle = (plan.sources.len() == 1).then(|| Throttle::new(progress));
             let kept = throttle.as_ref().map(|_| KEPT_BYTES);
             create(&*broker, &topic, kept).await?;
@@ -126,7 +126,7 @@ async fn create(broker: &dyn Broker, topic: &Topic, bytes: Option<u64>) -> Resul
     }
 }
 
-/// Keeps what was read and not yet committed bounded.
+/// Keeps what was read and not yet taken by the pipeline bounded.
 struct Throttle {
     progress: Arc<Progress>,
     sent: u64,
@@ -137,7 +137,7 @@ struct Throttle {
 }
 
 impl Throttle {
-    /// Bytes between two marks: several epochs, so that waiting for one is rare.
+    /// Bytes between two marks: enough that waiting is rare.
     const BYTES: usize = 16 << 20;
 
     fn new(progress: Arc<Progress>) -> Self {
@@ -149,15 +149,15 @@ impl Throttle {
         }
     }
 
-    /// Takes note of a line, and waits until all lines before the last mark but one are committed.
+    /// Takes note of a line, and waits until all lines before the last mark but one are taken.
     async fn sent(&mut self, bytes: usize) {
         self.sent += 1;
         self.bytes += bytes;
         if self.bytes >= Self::BYTES {
             self.bytes = 0;
             self.marks = [self.marks[1], self.sent];
-            while self.progress.counts().committed < self.marks[0] {
-                // Commits are milliseconds apart.
+            while self.progress.counts().taken < self.marks[0] {
+                // The task is busy with what it has: sixteen megabytes take tens of milliseconds.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }

@@ -146,6 +146,7 @@ fn a_key_too_long_for_state_is_set_aside() {
 }
 
 /// What `VmHWM` says of a process, in bytes.
+#[cfg(target_os = "linux")]
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
@@ -157,6 +158,7 @@ fn peak_memory(pid: u32) -> u64 {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_line_of_100_mb_on_standard_input_is_set_aside_in_bounded_memory() {
     let home = Home::empty();
     home.write("p.toml", crate::stdio::PIPELINE);
@@ -187,6 +189,7 @@ fn a_line_of_100_mb_on_standard_input_is_set_aside_in_bounded_memory() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_line_of_100_mb_in_an_import_is_refused_with_its_place_in_bounded_memory() {
     let home = Home::empty();
     let mut content = tick(0).into_bytes();

@@ -6,10 +6,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidemill_broker::{
-    Broker as _, BrokerExt as _, Headers, RecordSet, Start, Topic, TopicPartition, TopicSpec,
+    Broker as _, BrokerExt as _, ConsumerOptions, Delivery, Headers, RecordSet, Start, Topic,
+    TopicPartition, TopicSpec,
 };
 use tidemill_broker_file::{FileBroker, FileOptions};
 
@@ -54,6 +56,9 @@ trades = "count()"
 from = "bar"
 topic = "bars"
 "#;
+
+/// How long another process may take for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Ticks of a test: ten a second of two pairs.
 pub(crate) const TICKS: u64 = 2_000;
@@ -193,6 +198,35 @@ impl Home {
             let log = self.log().await;
             append_ticks(&log, numbers).await;
             log.close().await.unwrap();
+        });
+    }
+
+    /// Makes a topic of one partition.
+    pub(crate) fn make_topic(&self, name: &str) {
+        block_on(async {
+            let log = self.log().await;
+            let spec = TopicSpec::new(Topic::new(name).unwrap(), 1.try_into().unwrap());
+            log.create_topic(&spec).await.unwrap();
+            log.close().await.unwrap();
+        });
+    }
+
+    /// Waits until another process has written this many records to partition 0 of a topic.
+    pub(crate) fn wait_for_records(&self, topic: &str, count: u64) {
+        block_on(async {
+            let log = FileBroker::open_reader(self.path("data"), FileOptions::default())
+                .await
+                .unwrap();
+            let at = TopicPartition::new(Topic::new(topic).unwrap(), 0);
+            let options = ConsumerOptions::partitions(vec![(at, Start::Earliest)]);
+            let mut consumer = log.consumer(options).await.unwrap();
+            let mut found = 0;
+            while found < count {
+                let delivery = tokio::time::timeout(PATIENCE, consumer.next()).await;
+                if let Delivery::Records(batch) = delivery.expect("nothing more comes").unwrap() {
+                    found += batch.len() as u64;
+                }
+            }
         });
     }
 
