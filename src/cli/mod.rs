@@ -110,6 +110,10 @@ pub async fn run(
     };
     let errors_colour = colour(console.terminals.errors);
     let ended = dispatch(cli.verb, console, &world, signals).await;
+    if let Ok(Exit::Interrupted) = ended {
+        // At once: whoever does not read our output may be why it took a second interrupt.
+        return Exit::Interrupted;
+    }
     let flushed = console.output.flush().map_err(Failure::from);
     match ended.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,

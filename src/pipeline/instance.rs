@@ -20,7 +20,15 @@ const INSTANCES_MAX: u32 = 1024;
 pub struct Instance {
     name: String,
     dir: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // Closing the file would do, but not while a process that is just being started by another
+        // thread still holds a copy of it. If it cannot be said, closing says it.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Instance {
@@ -120,11 +128,7 @@ impl Instance {
         }
         std::fs::write(&path, std::process::id().to_string())
             .map_err(|source| failed("write", &path, source))?;
-        Ok(Self {
-            name,
-            dir,
-            _lock: lock,
-        })
+        Ok(Self { name, dir, lock })
     }
 
     /// Its name: part of transactional ids and markers.

@@ -12,7 +12,15 @@ use crate::{Error, Result};
 /// The lock of a directory, released when it is dropped or its process ends, however that ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do, but not while a process that is just being started by another
+        // thread still holds a copy of it. If it cannot be said, closing says it.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -50,7 +58,7 @@ impl Lock {
         }
         file.set_len(0).map_err(Error::io("write", &path))?;
         writeln!(file, "{owner}, pid {}", std::process::id()).map_err(Error::io("write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

@@ -18,7 +18,15 @@ pub struct RealDisk;
 struct RealFile(File);
 
 #[derive(Debug)]
-struct RealGuard(#[allow(dead_code, reason = "held for its lock, never read")] File);
+struct RealGuard(File);
+
+impl Drop for RealGuard {
+    fn drop(&mut self) {
+        // Closing the file would do, but not while a process that is just being started by another
+        // thread still holds a copy of it. If it cannot be said, closing says it.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Guard for RealGuard {}
 
