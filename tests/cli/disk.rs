@@ -1,6 +1,7 @@
 //! Full disks and disks that cannot be written: nothing half written, and with room again all goes on.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -20,7 +21,8 @@ impl Small {
         let args = ["-t", "tmpfs", "-o", &size, "tidemill-test"];
         let mounted = Command::new("mount").args(args).arg(&at).output();
         if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-            eprintln!("skipped: mounting a small disk takes root");
+            let skipped = "skipped: mounting a small disk takes root";
+            writeln!(std::io::stderr(), "{skipped}").unwrap();
             return None;
         }
         Some(Self { at })
