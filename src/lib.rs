@@ -2,7 +2,7 @@
 //!
 //! A *pipeline file* says what is read, what becomes of it and what is written. [`config`] checks it,
 //! [`pipeline`] runs it over any [`broker`]: in this process ([`memory`]), on a log in a directory
-//! ([`file`]). What was committed is never lost and never doubled, whenever the process is killed.
+//! ([`file`](mod@file)). What was committed is never lost and never doubled, whenever the process is killed.
 //!
 //! ```
 //! use std::{num::NonZeroU32, sync::Arc};
@@ -71,7 +71,7 @@
 //! | Module | What is in it |
 //! | --- | --- |
 //! | [`broker`] | the contract: topics, records, transactions as values, consumer groups |
-//! | [`memory`], [`file`] | the brokers that keep it: in this process, with faults on request; on disk |
+//! | [`memory`], [`file`](mod@file) | the brokers that keep it: in this process, with faults on request; on disk |
 //! | [`config`] | pipeline files: as written, then as checked, all problems at once |
 //! | [`pipeline`] | from a checked plan to a running program; the commit protocol |
 //! | [`operators`] | what one step does, on any stream or from a file |

@@ -169,10 +169,10 @@ pub trait Consumer: Send + std::fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) when the position is no longer kept or
+    /// [`Error::OutOfRange`] when the position is no longer kept or
     /// beyond the end: named once, then that partition is silent until a seek.
-    /// [`Error::UnknownTopic`](crate::Error::UnknownTopic) when a topic is gone;
-    /// [`Error::NoCommittedOffset`](crate::Error::NoCommittedOffset) with [`Start::Committed`].
+    /// [`Error::UnknownTopic`] when a topic is gone;
+    /// [`Error::NoCommittedOffset`] with [`Start::Committed`].
     /// After a transient error call again.
     ///
     /// # Cancel safety
@@ -184,7 +184,7 @@ pub trait Consumer: Send + std::fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::StaleGeneration`](crate::Error::StaleGeneration), of class fenced, if `generation`
+    /// [`Error::StaleGeneration`], of class fenced, if `generation`
     /// is not the current one or a partition is not assigned under it; then nothing of the call is committed. With hand-assigned partitions
     /// `generation` is `None`, which is fenced while the group has members.
     ///
