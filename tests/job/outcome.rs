@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Reads it from the log, as another program would.
+    /// Reads it from the log, as its next owner would: what a reader beside it sees may be less.
     pub(crate) fn read(job: &Job) -> Result<Self, String> {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -93,7 +93,7 @@ impl Outcome {
 }
 
 async fn read(log: &Path) -> tidemill::broker::Result<Outcome> {
-    let broker = FileBroker::open_reader(log, FileOptions::default()).await?;
+    let broker = FileBroker::open(log, FileOptions::default()).await?;
     let mut outcome = Outcome::default();
     for topic in broker.list_topics().await? {
         let partitions = broker.describe_topic(&topic).await?.partitions;
