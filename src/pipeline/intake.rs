@@ -214,24 +214,31 @@ impl Intake {
                 .send(Command::Restamp(generation.clone()))
                 .await;
         }
-        self.start_missing();
+        self.start_missing().await;
     }
 
     /// Starts each task whose partitions are all ours and that does not run.
-    fn start_missing(&mut self) {
+    async fn start_missing(&mut self) {
         let wanted: BTreeSet<TaskId> = self
             .assigned
             .iter()
             .filter_map(|at| self.task_of.get(at))
             .copied()
             .collect();
+        let mut missing = Vec::new();
         for id in wanted {
             let partitions = self.partitions_of(id);
             let ours = partitions.iter().all(|at| self.assigned.contains(at));
             let leaving = self.leaving.iter().any(|(tasks, _)| tasks.contains(&id));
             if ours && !leaving && !self.tasks.contains_key(&id) && !self.done.contains(&id) {
-                self.start(id, partitions);
+                // All are announced before any runs: in lockstep the first epoch of one waits for
+                // that of every other. A committer that is gone is found out by the tasks.
+                let _ = self.committer.send(ToCommitter::Begin(id)).await;
+                missing.push((id, partitions));
             }
+        }
+        for (id, partitions) in missing {
+            self.start(id, partitions);
         }
     }
 
@@ -266,13 +273,17 @@ impl Intake {
         info!(task = %id, "starting a task");
         self.running.spawn(crash_point::inherit(async move {
             let end = async {
-                let task = match open_task(&shared, id, generation, committer).await {
-                    Err(Error::Dropped) => {
+                let task = match open_task(&shared, id, generation, committer.clone()).await {
+                    Ok(task) => task,
+                    Err(error) => {
+                        let _ = committer.send(ToCommitter::End(id)).await;
+                        if !matches!(error, Error::Dropped) {
+                            return Err(error);
+                        }
                         // The news that say so are on their way.
                         tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
                         return Ok(TaskEnd::Dropped);
                     }
-                    opened => opened?,
                 };
                 let positions = positions(&task, &shared.topologies[id.sub_topology]);
                 let ready = FromTask::Ready { id, run, positions };
@@ -439,7 +450,7 @@ impl Intake {
                 self.first_error.get_or_insert(error);
             }
         }
-        self.start_missing();
+        self.start_missing().await;
         Ok(())
     }
 

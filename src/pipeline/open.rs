@@ -194,10 +194,6 @@ pub(crate) async fn open_task(
             }
         }
     }
-    let sent = committer.send(ToCommitter::Begin(id)).await;
-    sent.map_err(|_| Error::Gone {
-        part: "the committer",
-    })?;
     Ok(Task {
         settings: TaskSettings {
             id,

@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod draw;
 mod event;
+mod lockstep;
 mod model;
 mod planted;
 mod reader;

@@ -1,0 +1,177 @@
+//! Replays: one recording, any number of threads, any broker, run again: the same bytes.
+
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill::config::plan::Guarantee;
+use tidemill::pipeline::{Cut, Pipeline, RunOptions};
+use tidemill_broker::{
+    Broker, BrokerExt, Headers, ManualClock, RecordSet, Start, Timestamp, Topic, TopicPartition,
+    TopicSpec, partition,
+};
+use tidemill_broker_file::{FileBroker, FileOptions};
+use tidemill_broker_memory::MemoryBroker;
+use tokio::sync::watch;
+
+use crate::draw::Draw;
+use crate::event::{EPOCH, Move};
+use crate::shape::Shape;
+use crate::world::{Disks, World};
+
+const PARTITIONS: u32 = 3;
+
+/// Everything that is decided before a replay.
+fn draw(shape: Shape) -> Draw {
+    Draw {
+        shape,
+        guarantee: Guarantee::ExactlyOnce,
+        partitions: PARTITIONS,
+        output_partitions: 2,
+        processes: 1,
+        commit_records: 50,
+        memory: 1 << 20,
+        groups: true,
+        ..Draw::new(7)
+    }
+}
+
+/// The recording: the same for every run.
+async fn record(broker: &dyn Broker, draw: &Draw) {
+    let count = std::num::NonZeroU32::new(PARTITIONS).unwrap();
+    let mut rng = SmallRng::seed_from_u64(11);
+    for input in draw.shape.inputs() {
+        let topic = Topic::new(input).unwrap();
+        let spec = TopicSpec::new(topic.clone(), count);
+        broker.create_topic(&spec).await.unwrap();
+        let mut sets: Vec<RecordSet> = (0..PARTITIONS)
+            .map(|partition| RecordSet::new(TopicPartition::new(topic.clone(), partition)))
+            .collect();
+        for id in 0..3_000_i64 {
+            let amount = rng.random_range(-100..100);
+            let back = rng.random_range(0..=draw.out_of_order.as_micros() as i64);
+            let one = Move {
+                id: id - id % 10,
+                account: format!("a{}", rng.random_range(0..9)),
+                other: format!("a{}", rng.random_range(0..9)),
+                side: ["buy", "sell", "none"][rng.random_range(0..3)].to_owned(),
+                amount,
+                contra: -amount,
+                at: EPOCH + 3_600_000_000 + id * 20_000 - back,
+            };
+            let at = partition::for_key(one.account.as_bytes(), PARTITIONS) as usize;
+            let value = match id % 97 {
+                0 => "poison".to_owned(),
+                _ => one.json("Move"),
+            };
+            let key = one.account.as_bytes();
+            let time = Some(Timestamp(one.at));
+            sets[at].push(time, Some(key), Some(value.as_bytes()), &Headers::new());
+        }
+        for acks in broker.produce(sets).await.unwrap() {
+            acks.into_result().unwrap();
+        }
+    }
+}
+
+/// Replays the recording on a runtime with so many workers, and returns all that came out.
+fn replay(shape: Shape, threads: usize, directory: Option<&std::path::Path>) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let draw = draw(shape);
+        let clock = Arc::new(ManualClock::starting_at(Timestamp(EPOCH)));
+        let file = match directory {
+            Some(directory) => {
+                let options = FileOptions {
+                    clock: clock.clone(),
+                    ..FileOptions::default()
+                };
+                Some(FileBroker::open(directory, options).await.unwrap())
+            }
+            None => None,
+        };
+        let broker: Arc<dyn Broker> = match &file {
+            Some(broker) => Arc::new(broker.clone()),
+            None => Arc::new(MemoryBroker::with_clock(clock)),
+        };
+        record(&*broker, &draw).await;
+        let world = World::new(&draw);
+        let stores = Arc::new(Disks { world, process: 0 });
+        let pipeline = Pipeline::new(shape.plan(&draw), vec![broker.clone()], stores);
+        let options = RunOptions {
+            cut: Cut::Lockstep,
+            until_end: watch::channel(true).1,
+            ..RunOptions::new("0", 1)
+        };
+        let (_stop, stopped) = watch::channel(false);
+        // On a worker, as the shipped program runs it.
+        let running = tokio::spawn(async move { pipeline.run(options, stopped).await });
+        running.await.unwrap().unwrap();
+        let out = read(&*broker, shape).await;
+        drop(broker);
+        if let Some(file) = file {
+            file.close().await.unwrap();
+        }
+        out
+    })
+}
+
+async fn read(broker: &dyn Broker, shape: Shape) -> Vec<String> {
+    let mut out = Vec::new();
+    for topic in shape.outputs().iter().chain(&["sim.dead-letter"]) {
+        let topic = Topic::new(topic).unwrap();
+        let count = broker.describe_topic(&topic).await.unwrap().partitions;
+        for partition in 0..count {
+            let at = TopicPartition::new(topic.clone(), partition);
+            for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
+                out.extend(batch.iter().map(|record| format!("{at} {record:?}")));
+            }
+        }
+    }
+    out
+}
+
+fn is_equal(shape: Shape) {
+    let first = replay(shape, 1, None);
+    assert!(first.len() > 100, "only {} records came out", first.len());
+    for threads in [1, 2, 2] {
+        compare(&first, &replay(shape, threads, None), shape, "memory");
+    }
+    for threads in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let out = replay(shape, threads, Some(directory.path()));
+        compare(&first, &out, shape, "file");
+    }
+}
+
+fn compare(first: &[String], other: &[String], shape: Shape, broker: &str) {
+    let place = (0..first.len().max(other.len())).find(|at| first.get(*at) != other.get(*at));
+    if let Some(place) = place {
+        panic!(
+            "{shape:?} on {broker}: record {place} of {} and {} differs:\n{:?}\n{:?}",
+            first.len(),
+            other.len(),
+            first.get(place),
+            other.get(place)
+        );
+    }
+}
+
+#[test]
+fn one_recording_gives_the_same_bars_byte_for_byte_on_one_and_two_threads() {
+    is_equal(Shape::Bars);
+}
+
+#[test]
+fn one_recording_without_its_repeats_is_the_same_byte_for_byte_on_one_and_two_threads() {
+    is_equal(Shape::Deduped);
+}
+
+#[test]
+fn one_recording_routed_and_merged_is_the_same_byte_for_byte_on_one_and_two_threads() {
+    is_equal(Shape::Routed);
+}
