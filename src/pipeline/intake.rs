@@ -36,6 +36,8 @@ struct Handle {
     stalled: Vec<Input>,
     /// Which start of the task this is: an answer from an earlier one is stale.
     run: u64,
+    /// Whether it was told to end: it takes nothing more.
+    is_leaving: bool,
 }
 
 type Room = BoxFuture<'static, (TaskId, u64, Option<mpsc::OwnedPermit<Input>>)>;
@@ -178,7 +180,7 @@ impl Intake {
             Ok(Delivery::Lost { partitions }) => {
                 warn!(?partitions, "lost partitions without being asked");
                 for id in self.tasks_of(&partitions) {
-                    self.command(id, Command::Abandon).await;
+                    self.end(id, Command::Abandon).await;
                 }
                 self.forget(&partitions);
             }
@@ -195,7 +197,7 @@ impl Intake {
                 // The task looks at the log again when it is opened, and says what to do.
                 warn!(%at, %asked, %low, %high, "the position is out of the log's range");
                 for id in self.tasks_of(std::slice::from_ref(&at)) {
-                    self.command(id, Command::Abandon).await;
+                    self.end(id, Command::Abandon).await;
                 }
             }
             Err(error) => return Err(error).doing(|| "cannot read the inputs".into()),
@@ -208,6 +210,10 @@ impl Intake {
         self.assigned = partitions.into_iter().collect();
         metrics::gauge!("tidemill_partitions_assigned").set(self.assigned.len() as f64);
         for handle in self.tasks.values() {
+            if handle.is_leaving {
+                // Ours again before the task has gone: they wait until it is started anew.
+                self.consumer.pause(&handle.partitions);
+            }
             // A task that has just ended takes no commands, and needs none.
             let _ = handle
                 .commands
@@ -266,6 +272,7 @@ impl Intake {
                 partitions,
                 stalled: Vec::new(),
                 run,
+                is_leaving: false,
             },
         );
         let (shared, generation) = (self.shared.clone(), self.generation.clone());
@@ -323,8 +330,13 @@ impl Intake {
         let Some(handle) = self.tasks.get_mut(&id) else {
             return;
         };
+        if handle.is_leaving {
+            return;
+        }
         if !handle.stalled.is_empty() {
             handle.stalled.push(input);
+            // Its partitions are paused: what was under way comes, and an end of each.
+            debug_assert!(handle.stalled.len() <= 1 + 2 * handle.partitions.len());
             return;
         }
         match handle.inbox.try_send(input) {
@@ -392,7 +404,7 @@ impl Intake {
         });
         let tasks = self.tasks_of(partitions);
         for &id in &tasks {
-            self.command(id, Command::Stop).await;
+            self.end(id, Command::Stop).await;
         }
         self.forget(partitions);
         if !tasks.is_empty() {
@@ -401,8 +413,11 @@ impl Intake {
         }
     }
 
-    async fn command(&mut self, id: TaskId, command: Command) {
-        if let Some(handle) = self.tasks.get(&id) {
+    /// Tells a task to end.
+    async fn end(&mut self, id: TaskId, command: Command) {
+        if let Some(handle) = self.tasks.get_mut(&id) {
+            handle.is_leaving = true;
+            handle.stalled.clear();
             let _ = handle.commands.send(command).await;
         }
     }

@@ -141,6 +141,8 @@ pub(crate) struct InFlight {
     // Input records in it.
     taken: u64,
     settled: oneshot::Receiver<Settled>,
+    // Whether outputs are part of it.
+    holds_outputs: bool,
     // Outputs that are sent after the commit, with at_most_once.
     after: Vec<Written>,
 }
@@ -323,13 +325,18 @@ impl Task {
             return Ok(());
         }
         let source = input.source;
+        if std::mem::take(&mut input.is_idle) {
+            // It holds back again from where it was, before its rows go anywhere: what else comes
+            // of this batch must not find that it is late.
+            self.advance(source).await?;
+        }
+        let input = &mut self.inputs[index];
         let mut poisoned = Vec::new();
         let mut rows = input.decode.decode(batch, &mut |record, poison| {
             poisoned.push((record, poison));
         });
         input.next = batch.next();
         input.last_taken = Instant::now();
-        input.is_idle = false;
         input.has_ended = false;
         // Other partitions of a source that is read whole hold event time back.
         let others = self
@@ -440,7 +447,10 @@ impl Task {
     /// With at_least_once: sends what arose, unless the clock decided it; that waits for its
     /// control record.
     async fn send_early(&mut self) -> Result<()> {
-        if self.settings.guarantee != Guarantee::AtLeastOnce || self.open.steps.has_decision() {
+        let is_held = self.open.steps.has_decision()
+            // What the epoch in flight still holds comes first.
+            || self.in_flight.as_ref().is_some_and(|epoch| epoch.holds_outputs);
+        if self.settings.guarantee != Guarantee::AtLeastOnce || is_held {
             return Ok(());
         }
         let records = self.take_written();
@@ -602,6 +612,7 @@ impl Task {
             }
         };
         let open = std::mem::take(&mut self.open);
+        let holds_outputs = !inside.is_empty();
         let (answer, settled) = oneshot::channel();
         let closed = ClosedEpoch {
             task,
@@ -628,6 +639,7 @@ impl Task {
             epoch,
             taken: open.taken,
             settled,
+            holds_outputs,
             after,
         });
         Ok(())
@@ -688,8 +700,11 @@ impl Task {
                 .map(|input| input.decode.watermark())
                 .min();
             for index in 0..self.inputs.len() {
-                let decode = &mut self.inputs[index].decode;
-                decode.restore(decode.watermark().max(horizon));
+                let input = &mut self.inputs[index];
+                // Known to be at its end, which is more than silent.
+                input.is_idle = false;
+                let watermark = input.decode.watermark().max(horizon);
+                input.decode.restore(watermark);
             }
             self.open.since.get_or_insert_with(Instant::now);
             self.open.steps.decided(Step::Ended {
