@@ -52,6 +52,11 @@ pub(crate) struct Draw {
     pub(crate) reference: bool,
     /// Whether it is run a second time, to see that it comes out equal.
     pub(crate) twice: bool,
+    /// How long a source may be silent before it holds nobody back.
+    pub(crate) idle: Option<Duration>,
+    /// How often somebody starts a process again that still runs, on another machine. Without a
+    /// group: within one, two of a name shut each other out for as long as both run.
+    pub(crate) twins: u32,
 }
 
 impl Draw {
@@ -133,6 +138,16 @@ impl Draw {
             keys: [1, 3, 20][rng.random_range(0..3)],
             reference: rng.random_bool(0.15),
             twice: rng.random_bool(0.05),
+            idle: [None, None, Some(50), Some(1_000)][rng.random_range(0..4)]
+                .map(Duration::from_millis)
+                // Where inputs meet, results depend on who was silent when.
+                .filter(|_| shape != Shape::Joined),
+            // Asked for by SIM_TWINS: known to double outputs, see `failed_seeds.txt`.
+            twins: if std::env::var_os("SIM_TWINS").is_some() && rng.random_bool(0.5) && !groups {
+                rng.random_range(1..3)
+            } else {
+                0
+            },
         }
     }
 

@@ -100,7 +100,7 @@ fn replay(shape: Shape, threads: usize, directory: Option<&std::path::Path>) -> 
         };
         record(&*broker, &draw).await;
         let world = World::new(&draw);
-        let stores = Arc::new(Disks { world, process: 0 });
+        let stores = Arc::new(Disks { world, machine: 0 });
         let pipeline = Pipeline::new(shape.plan(&draw), vec![broker.clone()], stores);
         let options = RunOptions {
             cut: Cut::Lockstep,

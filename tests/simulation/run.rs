@@ -70,6 +70,7 @@ async fn simulate(world: &Arc<World>) -> Outcome {
         .map(|_| watch::channel(false).0)
         .collect();
     let restarts: Arc<Vec<Notify>> = Arc::new((0..draw.processes).map(|_| Notify::new()).collect());
+    let twins: Arc<Vec<Notify>> = Arc::new((0..draw.processes).map(|_| Notify::new()).collect());
     let processes: Vec<JoinHandle<()>> = (0..draw.processes)
         .map(|process| {
             tokio::spawn(supervise(
@@ -77,11 +78,12 @@ async fn simulate(world: &Arc<World>) -> Outcome {
                 process,
                 stops[process].subscribe(),
                 restarts.clone(),
+                twins.clone(),
             ))
         })
         .collect();
 
-    busy(world, &restarts).await;
+    busy(world, &restarts, &twins).await;
     quiet(world, &restarts).await;
     for stop in &stops {
         let _ = stop.send(true);
@@ -138,8 +140,9 @@ async fn supervise(
     process: usize,
     mut stopped: watch::Receiver<bool>,
     restarts: Arc<Vec<Notify>>,
+    twins: Arc<Vec<Notify>>,
 ) {
-    while !*stopped.borrow() {
+    'runs: while !*stopped.borrow() {
         let (scope, number) = world.started(process);
         let (stop, stopping) = watch::channel(false);
         let mut running = start(&world, process, scope, number, stopping, false);
@@ -149,6 +152,12 @@ async fn supervise(
                 biased;
                 () = world.killed[process].notified() => break None,
                 ended = &mut running => break Some(ended),
+                () = twins[process].notified(), if !told => {
+                    world.say(format!("process {process} is started a second time"));
+                    tokio::spawn(outlive(world.clone(), process, running, stop));
+                    world.move_to_another_machine(process);
+                    continue 'runs;
+                }
                 () = restarts[process].notified(), if !told => {
                     told = true;
                     let _ = stop.send(true);
@@ -164,7 +173,7 @@ async fn supervise(
             None => {
                 if world.draw_with(|rng| rng.random_bool(0.1)) {
                     world.say(format!("process {process} comes back without its disks"));
-                    world.lose_disks(process);
+                    world.lose_disks(world.machine(process));
                 }
             }
             Some(Ok(())) if told => world.say(format!("process {process} has stopped")),
@@ -175,6 +184,26 @@ async fn supervise(
         let pause = world.draw_with(|rng| rng.random_range(0..3_000));
         let pause = Duration::from_millis(pause);
         let _ = tokio::time::timeout(pause, stopped.wait_for(|stopped| *stopped)).await;
+    }
+}
+
+/// The elder of two that run under one name is to notice that it was shut out, and to leave.
+async fn outlive(
+    world: Arc<World>,
+    process: usize,
+    running: crash_point::Scoped<tidemill::pipeline::Result<()>>,
+    // Nobody tells it to stop.
+    _stop: watch::Sender<bool>,
+) {
+    match tokio::time::timeout(RECOVERY_MAX, running).await {
+        Ok(Err(Error::Fenced { .. })) => world.say(format!("the elder process {process} leaves")),
+        Ok(Err(error)) if error.kind() == Kind::Fenced => {
+            world.say(format!("the elder process {process} leaves"));
+        }
+        Ok(Err(error)) => note_error(&world, process, &error),
+        Ok(Ok(())) => world.wrong(format!("the elder process {process} ended well")),
+        // Frozen meanwhile.
+        Err(_) => {}
     }
 }
 
@@ -194,7 +223,7 @@ fn start(
     });
     let disks = Arc::new(Disks {
         world: world.clone(),
-        process,
+        machine: world.machine(process),
     });
     let pipeline = Pipeline::new(world.plan.clone(), vec![client], disks);
     let mut options = RunOptions::new(format!("p{process}"), number);
@@ -209,7 +238,10 @@ fn note_error(world: &World, process: usize, error: &Error) {
         text += &format!(": {error}");
         cause = error.source();
     }
-    if world.draw.halts() && error.kind() == Kind::Io {
+    if world.draw.twins > 0 && error.kind() == Kind::Fenced {
+        // Of two under one name the last to join shuts the other out.
+        world.say(format!("process {process} was shut out: {text}"));
+    } else if world.draw.halts() && error.kind() == Kind::Io {
         world.say(format!("process {process} halted: {text}"));
     } else {
         world.wrong(format!("process {process} failed: {text}"));
@@ -233,6 +265,7 @@ enum Action {
     Faults,
     FailDisk(usize),
     EndSessions,
+    Twin(usize),
 }
 
 fn schedule(world: &World) -> Vec<(Duration, Action)> {
@@ -323,6 +356,9 @@ fn schedule(world: &World) -> Vec<(Duration, Action)> {
             actions.push((when(rng), Action::FailDisk(process(rng))));
         }
         actions.push((when(rng), Action::Faults));
+        for _ in 0..draw.twins {
+            actions.push((when(rng), Action::Twin(process(rng))));
+        }
         for second in 0..busy.as_secs() {
             actions.push((Duration::from_secs(second), Action::EndSessions));
         }
@@ -332,7 +368,7 @@ fn schedule(world: &World) -> Vec<(Duration, Action)> {
 }
 
 /// Records come, and faults.
-async fn busy(world: &Arc<World>, restarts: &[Notify]) {
+async fn busy(world: &Arc<World>, restarts: &[Notify], twins: &[Notify]) {
     let began = Instant::now();
     let group = &world.plan.group;
     let faults = world.broker.faults();
@@ -377,6 +413,7 @@ async fn busy(world: &Arc<World>, restarts: &[Notify]) {
                 faults.plan(plan);
             }
             Action::FailDisk(process) => world.fail_disk(process),
+            Action::Twin(process) => twins[process].notify_one(),
             Action::EndSessions => world.end_sessions(false),
         }
     }

@@ -150,6 +150,9 @@ time = "at"
                 "[topics.{input}]\nbroker = \"main\"\nevent = \"Move\"\nkey = \"account\"\nout_of_order = \"{}ms\"\n",
                 draw.out_of_order.as_millis()
             );
+            if let Some(idle) = draw.idle {
+                file += &format!("idle = \"{}ms\"\n", idle.as_millis());
+            }
         }
         file += &self.stages(draw);
         match Pipeline::parse("sim.toml", &file, &|_| None) {

@@ -40,6 +40,8 @@ struct Inner {
     disks: BTreeMap<(usize, String), MemoryDisk>,
     /// The scope in which each process runs at present.
     scopes: Vec<Option<u64>>,
+    /// The machine that each process runs on: whose disks are its own.
+    machines: Vec<usize>,
     runs: u64,
     armed: Option<Armed>,
     graves: Vec<Grave>,
@@ -93,6 +95,7 @@ impl World {
                 rng: SmallRng::seed_from_u64(draw.seed ^ 0x5eed),
                 disks: BTreeMap::new(),
                 scopes: vec![None; draw.processes],
+                machines: (0..draw.processes).collect(),
                 runs: 0,
                 armed: None,
                 graves: Vec::new(),
@@ -150,6 +153,17 @@ impl World {
         self.inner().scopes[process] = None;
     }
 
+    pub(crate) fn machine(&self, process: usize) -> usize {
+        self.inner().machines[process]
+    }
+
+    /// Moves a process to a machine of its own, which nobody has used.
+    pub(crate) fn move_to_another_machine(&self, process: usize) {
+        let mut inner = self.inner();
+        let newest = inner.machines.iter().max().copied().unwrap_or_default();
+        inner.machines[process] = newest + 1;
+    }
+
     pub(crate) fn scope_of(&self, process: usize) -> Option<u64> {
         self.inner().scopes[process]
     }
@@ -201,8 +215,9 @@ impl World {
             if loses { ", its disks lose power" } else { "" }
         ));
         let mut inner = self.inner();
+        let machine = inner.machines[process];
         let Inner { rng, disks, .. } = &mut *inner;
-        for (_, disk) in disks.range((process, String::new())..(process + 1, String::new())) {
+        for (_, disk) in disks.range((machine, String::new())..(machine + 1, String::new())) {
             let survivors = match rng.random_range(0..3) {
                 _ if !loses => Survivors::All,
                 0 => Survivors::None,
@@ -242,8 +257,9 @@ impl World {
     /// Makes a later call of one of a process's stores fail.
     pub(crate) fn fail_disk(&self, process: usize) {
         let mut inner = self.inner();
+        let machine = inner.machines[process];
         let Inner { rng, disks, .. } = &mut *inner;
-        let disks: Vec<_> = disks.iter().filter(|((of, _), _)| *of == process).collect();
+        let disks: Vec<_> = disks.iter().filter(|((of, _), _)| *of == machine).collect();
         if disks.is_empty() {
             return;
         }
@@ -257,12 +273,12 @@ impl World {
         self.say(line);
     }
 
-    pub(crate) fn disk(&self, process: usize, task: &str) -> MemoryDisk {
+    pub(crate) fn disk(&self, machine: usize, task: &str) -> MemoryDisk {
         let latency = self.draw.disk_latency;
         let mut inner = self.inner();
         let disk = inner
             .disks
-            .entry((process, task.to_owned()))
+            .entry((machine, task.to_owned()))
             .or_insert_with(|| {
                 let disk = MemoryDisk::new();
                 disk.set_latency(latency);
@@ -278,17 +294,17 @@ impl World {
         }
     }
 
-    /// Takes all disks of a process away: it starts on another machine.
-    pub(crate) fn lose_disks(&self, process: usize) {
-        self.inner().disks.retain(|(of, _), _| *of != process);
+    /// Takes all disks of a machine away.
+    pub(crate) fn lose_disks(&self, machine: usize) {
+        self.inner().disks.retain(|(of, _), _| *of != machine);
     }
 }
 
-/// The stores of one process.
+/// The stores of one machine.
 #[derive(Debug)]
 pub(crate) struct Disks {
     pub(crate) world: Arc<World>,
-    pub(crate) process: usize,
+    pub(crate) machine: usize,
 }
 
 #[async_trait]
@@ -302,7 +318,7 @@ impl Stores for Disks {
             pipeline: pipeline.into(),
             task: task.into(),
         };
-        let disk = self.world.disk(self.process, task);
+        let disk = self.world.disk(self.machine, task);
         Ok(Arc::new(MemoryStore::open(&disk, &identity)?))
     }
 
@@ -310,7 +326,7 @@ impl Stores for Disks {
         // No disk of the simulation damages what it keeps.
         self.world
             .wrong(format!("the store of task {task} was set aside: {why}"));
-        self.world.lose_disks(self.process);
+        self.world.lose_disks(self.machine);
         Ok(())
     }
 }
