@@ -1,141 +1,105 @@
 //! The engine over the memory broker.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_broker::{
-    Broker, BrokerExt, Cleanup, Group, NewRecord, Start, Timestamp, Topic, TopicPartition,
-    TopicSpec,
+    Broker, BrokerExt, NewRecord, Start, Timestamp, Topic, TopicPartition, TopicSpec,
 };
 use tidemill_broker_memory::MemoryBroker;
 use tokio::sync::watch;
 
 use super::*;
 use crate::config::Plan;
-use crate::config::plan::*;
-use crate::events::{Field, Schema, Type};
 
-fn schema(name: &str, fields: &[(&str, Type)], time: usize) -> Arc<Schema> {
-    let field = |(name, ty): &(&str, Type)| Field {
-        name: (*name).into(),
-        ty: *ty,
-        required: true,
-    };
-    Arc::new(Schema {
-        name: name.into(),
-        fields: fields.iter().map(field).collect(),
-        time: Some(time),
-    })
+/// A pipeline file over `mem://` with the topic `ticks` of two partitions, and what else it says.
+fn plan(pipeline: &str, rest: &str) -> Plan {
+    let file = format!(
+        r#"
+        [pipeline]
+        format = 1
+        name = "bars"
+        {pipeline}
+
+        [brokers.main]
+        url = "mem://"
+
+        [topics.market-data-updates]
+        broker = "main"
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        {rest}
+        "#
+    );
+    let parsed = crate::config::Pipeline::parse("bars.toml", &file, &|_| None);
+    parsed.unwrap_or_else(|problems| panic!("{problems}")).plan
 }
 
+const BARS: &str = r#"
+    [topics.bars-1s]
+    broker = "main"
+
+    [stages.second]
+    from = "market-data-updates"
+    op = "tumbling_window"
+    size = "1s"
+    event = "Bar"
+
+    [stages.second.aggregate]
+    open = "first(currentPrice)"
+    high = "max(currentPrice)"
+    low = "min(currentPrice)"
+    close = "last(currentPrice)"
+    volume = "sum(quantity)"
+    vwap = "vwap(currentPrice, quantity)"
+    trades = "count()"
+
+    [sinks.bars]
+    from = "second"
+    topic = "bars-1s"
+"#;
+
 pub(crate) fn bars_plan() -> Plan {
-    let tick = schema(
-        "MarketDataUpdate",
-        &[
-            ("pair", Type::Text),
-            ("currentPrice", Type::Decimal(8)),
-            ("quantity", Type::Decimal(8)),
-            ("timestamp", Type::Time),
-        ],
-        3,
-    );
-    let bar = schema(
-        "Bar",
-        &[
-            ("pair", Type::Text),
-            ("windowStart", Type::Time),
-            ("windowEnd", Type::Time),
-            ("open", Type::Decimal(8)),
-            ("high", Type::Decimal(8)),
-            ("low", Type::Decimal(8)),
-            ("close", Type::Decimal(8)),
-            ("volume", Type::Decimal(8)),
-            ("vwap", Type::Decimal(8)),
-            ("trades", Type::Int),
-        ],
-        2,
-    );
-    let topic = |name: &str| TopicPlan {
-        broker: 0,
-        topic: Topic::new(name).unwrap(),
-        partitions: None,
-        cleanup: Cleanup::default(),
-    };
-    let aggregate = |output, function| Aggregate { output, function };
-    Plan {
-        name: Topic::new("bars").unwrap(),
-        version: 1,
-        config_hash: 1,
-        guarantee: Guarantee::ExactlyOnce,
-        commit: CommitPolicy {
-            interval: Duration::from_millis(100),
-            records: 10_000,
-            bytes: 1 << 24,
-        },
-        state_dir: None,
-        threads: NonZeroUsize::MIN,
-        memory: 1 << 27,
-        group: Group::new("bars").unwrap(),
-        brokers: vec![BrokerPlan {
-            name: "main".into(),
-            url: BrokerUrl::Memory,
-        }],
-        sources: vec![SourcePlan {
-            name: "ticks".into(),
-            topic: topic("market-data-updates"),
-            schema: tick,
-            needed: 0b1111,
-            key: vec![0],
-            start: StartAt::Earliest,
-            on_gap: OnGap::Halt,
-            out_of_order: Duration::ZERO,
-            idle: None,
-            broadcast: false,
-        }],
-        stages: vec![StagePlan {
-            name: "bars_1s".into(),
-            inputs: vec![Input::Source(0)],
-            op: OpPlan::TumblingWindow {
-                key: vec![0],
-                size: Duration::from_secs(1),
-                lateness: Duration::ZERO,
-                late: Late::DeadLetter,
-                aggregates: vec![
-                    aggregate(3, AggregateFunction::First(1)),
-                    aggregate(4, AggregateFunction::Max(1)),
-                    aggregate(5, AggregateFunction::Min(1)),
-                    aggregate(6, AggregateFunction::Last(1)),
-                    aggregate(7, AggregateFunction::Sum(2)),
-                    aggregate(
-                        8,
-                        AggregateFunction::Vwap {
-                            price: 1,
-                            quantity: 2,
-                        },
-                    ),
-                    aggregate(9, AggregateFunction::Count),
-                ],
-                state: 0,
-            },
-            ports: vec![("".into(), bar.clone())],
-        }],
-        sinks: vec![SinkPlan {
-            name: "bars".into(),
-            inputs: vec![Input::Stage { stage: 0, port: 0 }],
-            topic: topic("bars-1s"),
-            schema: bar,
-            key: vec![],
-        }],
-        states: vec![StatePlan {
-            name: "bars_1s".into(),
-            ttl: None,
-        }],
-        dead_letter: topic("bars.dead-letter"),
+    plan("", BARS)
+}
+
+async fn broker_with(partitions: u32) -> MemoryBroker {
+    let broker = MemoryBroker::default();
+    let topic = Topic::new("market-data-updates").unwrap();
+    let spec = TopicSpec::new(topic, NonZeroU32::new(partitions).unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    broker
+}
+
+fn pipeline(plan: Plan, broker: &MemoryBroker) -> Pipeline {
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
+    Pipeline::new(plan, brokers, Arc::new(MemoryStores::default()))
+}
+
+fn until_end() -> RunOptions {
+    RunOptions {
+        until_end: watch::channel(true).1,
+        ..RunOptions::new("0", 1)
     }
 }
 
-pub(crate) fn tick(pair: &str, millis: i64, price: &str, quantity: &str) -> NewRecord {
+async fn run(pipeline: &Pipeline) -> Result<()> {
+    pipeline.run(until_end(), watch::channel(false).1).await
+}
+
+async fn read_all(broker: &dyn Broker, topic: &str) -> Vec<String> {
+    let name = Topic::new(topic).unwrap();
+    let partitions = broker.describe_topic(&name).await.unwrap().partitions;
+    let mut all = Vec::new();
+    for partition in 0..partitions {
+        all.extend(read(broker, topic, partition).await);
+    }
+    all
+}
+
+fn tick(pair: &str, millis: i64, price: &str, quantity: &str) -> NewRecord {
     let mut time = Vec::new();
     crate::events::write_time(millis * 1000, &mut time).unwrap();
     let time = String::from_utf8(time).unwrap();
@@ -292,4 +256,234 @@ async fn what_comes_out_does_not_depend_on_how_batches_are_cut() {
             "{records} at a time"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_output_is_refused_halts_and_the_others_go_on() {
+    let broker = broker_with(2).await;
+    // Two pairs in different partitions, so in different tasks.
+    let pairs = ["BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD"];
+    let home = |pair: &str| tidemill_broker::partition::for_key(pair.as_bytes(), 2);
+    let (bad, good) = (
+        pairs[0],
+        *pairs
+            .iter()
+            .find(|pair| home(pair) != home(pairs[0]))
+            .unwrap(),
+    );
+    for millis in [0, 500, 1000, 1500] {
+        broker.send(tick(bad, millis, "10", "1")).await.unwrap();
+        broker.send(tick(good, millis, "20", "1")).await.unwrap();
+    }
+    broker
+        .faults()
+        .reject_key(&Topic::new("bars-1s").unwrap(), bad);
+    let error = run(&pipeline(bars_plan(), &broker)).await.unwrap_err();
+    assert!(error.to_string().contains("was refused"), "{error}");
+    let bars = read_all(&broker, "bars-1s").await;
+    assert_eq!(bars.len(), 2);
+    assert!(bars.iter().all(|bar| bar.contains(good)), "{bars:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_task_reads_a_broadcast_topic_whole_and_writes_down_the_order() {
+    let broker = broker_with(2).await;
+    let notices = Topic::new("notices").unwrap();
+    broker
+        .create_topic(&TopicSpec::new(notices.clone(), NonZeroU32::MIN))
+        .await
+        .unwrap();
+    let mut notice = tick("BTC-USD", 700, "1", "1");
+    notice.topic = notices;
+    broker.send(notice).await.unwrap();
+    for (pair, millis) in [
+        ("BTC-USD", 0),
+        ("ETH-USD", 500),
+        ("SOL-USD", 1000),
+        ("XRP-USD", 1500),
+    ] {
+        broker.send(tick(pair, millis, "10", "1")).await.unwrap();
+    }
+    let plan = plan(
+        "",
+        r#"
+        [topics.notices]
+        broker = "main"
+        event = "MarketDataUpdate"
+        broadcast = true
+        start = "earliest"
+
+        [topics.all]
+        broker = "main"
+
+        [stages.both]
+        from = ["market-data-updates", "notices"]
+        op = "merge"
+
+        [sinks.all]
+        from = "both"
+        topic = "all"
+        "#,
+    );
+    run(&pipeline(plan, &broker)).await.unwrap();
+    let all = read_all(&broker, "all").await;
+    let notices = all
+        .iter()
+        .filter(|record| record.contains("\"currentPrice\":1,"));
+    assert_eq!((all.len(), notices.count()), (6, 2), "{all:?}");
+
+    let control = Topic::new("bars.control").unwrap();
+    let mut steps = Vec::new();
+    for partition in 0..2 {
+        let at = TopicPartition::new(control.clone(), partition);
+        for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
+            for record in batch.iter() {
+                steps.extend(Control::decode(record.value.unwrap()).unwrap().steps);
+            }
+        }
+    }
+    let taken = |of: u32| {
+        steps
+            .iter()
+            .filter(move |step| matches!(step, Step::Taken { input, .. } if *input == of))
+    };
+    assert_eq!(
+        taken(1).count(),
+        2,
+        "each task took the broadcast input once: {steps:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_input_holds_a_merge_back_until_it_is_idle_and_the_clock_is_written_down() {
+    let broker = broker_with(1).await;
+    let other = Topic::new("other").unwrap();
+    broker
+        .create_topic(&TopicSpec::new(other, NonZeroU32::MIN))
+        .await
+        .unwrap();
+    let plan = plan(
+        "",
+        r#"
+        [topics.other]
+        broker = "main"
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        idle = "30s"
+
+        [topics.all]
+        broker = "main"
+
+        [stages.both]
+        from = ["market-data-updates", "other"]
+        op = "merge"
+
+        [sinks.all]
+        from = "both"
+        topic = "all"
+        "#,
+    );
+    for millis in [0, 1000] {
+        broker
+            .send(tick("BTC-USD", millis, "10", "1"))
+            .await
+            .unwrap();
+    }
+    let pipeline = pipeline(plan, &broker);
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(
+        read_all(&broker, "all").await.is_empty(),
+        "the other input may still speak"
+    );
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(
+        read_all(&broker, "all").await.len(),
+        1,
+        "up to the watermark of the first"
+    );
+    let at = TopicPartition::new(Topic::new("bars.control").unwrap(), 0);
+    let control = broker.read_to_end(&at, Start::Earliest).await.unwrap();
+    let records = control.iter().flat_map(|batch| batch.iter());
+    let steps: Vec<Step> = records
+        .flat_map(|record| Control::decode(record.value.unwrap()).unwrap().steps)
+        .collect();
+    assert!(steps.contains(&Step::Idle { input: 1 }), "{steps:?}");
+    stop.send(true).unwrap();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_the_topics_is_refused_once_the_topic_has_two_partitions() {
+    let by_venue = r#"
+        [topics.bars-1s]
+        broker = "main"
+
+        [stages.by-venue]
+        from = "market-data-updates"
+        op = "tumbling_window"
+        size = "1s"
+        event = "Bar"
+        key = "pair"
+        aggregate = { trades = "count()" }
+
+        [sinks.bars]
+        from = "by-venue"
+        topic = "bars-1s"
+    "#;
+    let mut plan = plan("", by_venue);
+    // As if the file had not declared the topic's key.
+    plan.sources[0].key.clear();
+    run(&pipeline(plan.clone(), &broker_with(1).await))
+        .await
+        .unwrap();
+    let error = run(&pipeline(plan, &broker_with(2).await))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.to_string().contains("2 partitions"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_pipeline_is_refused_until_the_new_version_is_accepted() {
+    let broker = broker_with(1).await;
+    broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();
+    let mut first = pipeline(bars_plan(), &broker);
+    run(&first).await.unwrap();
+    let longer = BARS.replace("size = \"1s\"", "size = \"2s\"");
+    first = pipeline(plan("", &longer), &broker);
+    let error = run(&first).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity);
+    assert!(
+        error.to_string().contains("--accept-new-version"),
+        "{error}"
+    );
+    let options = RunOptions {
+        accept_new_version: true,
+        ..until_end()
+    };
+    first.run(options, watch::channel(false).1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_was_deleted_and_created_again_is_not_taken_for_the_old_one() {
+    let broker = broker_with(1).await;
+    broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();
+    let pipeline = pipeline(bars_plan(), &broker);
+    run(&pipeline).await.unwrap();
+    let topic = Topic::new("market-data-updates").unwrap();
+    broker.delete_topic(&topic).await.unwrap();
+    broker
+        .create_topic(&TopicSpec::new(topic, NonZeroU32::MIN))
+        .await
+        .unwrap();
+    let error = run(&pipeline).await.unwrap_err();
+    assert!(
+        error.to_string().contains("deleted and created again"),
+        "{error}"
+    );
+    assert_eq!(error.kind(), Kind::Integrity);
 }
