@@ -184,7 +184,9 @@ mod tests {
             key: Some(pair),
             record: 0,
         };
-        rows.push_made(1, head, &[pair.to_slot(), 250_000_000, 0, 0]);
+        let mut slots = vec![0; rows.schema().width()];
+        slots[..2].copy_from_slice(&[pair.to_slot(), 250_000_000]);
+        rows.push_made(1, head, &slots);
         let mut value = Vec::new();
         Postcard(crate::events::HeldRow::hold(&rows, 0)).encode(&mut value);
         let mut key = vec![0x80, 0, 0, 0, 0, 0, 0, 7, 0, 1];
