@@ -263,6 +263,24 @@ async fn settle_unknown(broker: &dyn Broker, submissions: &mut Vec<Submission>) 
         last.push(marker);
     }
     if !happened {
+        // Where no generation guards an epoch, a later run under the same id may have gone on
+        // meanwhile: opening the id again took it back from that run, which is the one to stay.
+        let superseded = submissions.iter().zip(&last).any(|(one, last)| {
+            let epoch = &one.epoch;
+            let guarded = epoch
+                .offsets
+                .as_ref()
+                .is_some_and(|offsets| offsets.generation.is_some());
+            last.as_ref().is_some_and(|(marker, _)| {
+                !guarded
+                    && marker.attempt.run != epoch.marker.attempt.run
+                    && marker.epoch >= epoch.marker.epoch
+            })
+        });
+        if superseded {
+            let what = "a later run of this pipeline has gone on from here".to_owned();
+            return Err(Error::Fenced { what });
+        }
         return Ok(false);
     }
     for (one, last) in std::mem::take(submissions).into_iter().zip(last) {

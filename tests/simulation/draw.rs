@@ -142,8 +142,8 @@ impl Draw {
                 .map(Duration::from_millis)
                 // Where inputs meet, results depend on who was silent when.
                 .filter(|_| shape != Shape::Joined),
-            // Asked for by SIM_TWINS: known to double outputs, see `failed_seeds.txt`.
-            twins: if std::env::var_os("SIM_TWINS").is_some() && rng.random_bool(0.5) && !groups {
+            // Two processes of one name: the later one must shut the earlier one out.
+            twins: if rng.random_bool(0.5) && !groups {
                 rng.random_range(1..3)
             } else {
                 0
