@@ -3,31 +3,30 @@
 //! One logical thread: it owns its state, its offsets and its order. It takes batches, runs its
 //! operators inline, fills its open epoch, and hands closed epochs to the committer.
 
+mod close;
+mod output;
+mod pass;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use tidemill_broker::{
-    Batch, Broker, Class, Consumer, Delivery, Generation, RecordSet, TopicPartition,
-};
-use tidemill_state::{Epoch, Postcard, State, Stateful, Table, crash_point, planted};
+use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
+use tidemill_state::{Epoch, Postcard, State, Table, crash_point};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
+use self::pass::Pass;
 use super::committer::{Cut, ToCommitter};
 use super::control::{Step, Steps};
 use super::dead_letter::DeadLetters;
-use super::epoch::{ClosedEpoch, EpochOffsets, Settled, Submission};
+use super::epoch::Settled;
 use super::error::Doing;
-use super::graph::{EventTime, Graph, Output, SinkRows, least};
+use super::graph::{EventTime, Graph, Output, least};
 use super::input::InputPartition;
 use super::recovery::retrying;
 use super::sink::SinkWriter;
 use super::{Error, Marker, Progress, Result, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
-use crate::events::Poison;
-use crate::operators::Dead;
 
 /// What the intake tells a task.
 #[derive(Debug)]
@@ -69,19 +68,6 @@ pub(crate) struct TaskSettings {
     pub(crate) control: TopicPartition,
     /// State that may wait to be written behind.
     pub(crate) dirty_bytes_max: usize,
-}
-
-/// How often committed state is written behind.
-const WRITE_BEHIND_EVERY: Duration = Duration::from_secs(1);
-
-/// A pass beside the work. It does not outlive its task: another may then own the store.
-#[derive(Debug)]
-pub(crate) struct Pass(JoinHandle<tidemill_state::Result<tidemill_state::Pass>>);
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Records for a partition, and the broker it is on.
@@ -389,88 +375,6 @@ impl Task {
         Ok(())
     }
 
-    fn write_out(&mut self, output: Output) {
-        for (index, sink) in self.sinks.iter_mut().enumerate() {
-            let rows: Vec<&SinkRows> = output
-                .rows
-                .iter()
-                .filter(|rows| rows.sink == index)
-                .collect();
-            if !rows.is_empty() {
-                self.progress.wrote(sink.write(&rows));
-            }
-        }
-        self.progress.set_aside(output.dead.len() as u64);
-        if output.dropped > 0 {
-            metrics::counter!("tidemill_records_dropped_total").increment(output.dropped);
-        }
-    }
-
-    /// Sets aside what could not be decoded and what the stages could not take of a batch: in the
-    /// order of its records, so that it does not depend on how batches were cut.
-    fn set_aside(
-        &mut self,
-        dead: &[(Arc<str>, Dead)],
-        batch: &Batch,
-        poisoned: &[(usize, Poison)],
-    ) {
-        self.progress.set_aside(poisoned.len() as u64);
-        let mut order: Vec<&(Arc<str>, Dead)> = dead.iter().collect();
-        let record_of = |dead: &Dead| dead.rows.head(dead.row).record as usize;
-        order.sort_by_key(|(_, dead)| record_of(dead));
-        let mut poisoned = poisoned.iter().peekable();
-        for (stage, dead) in order {
-            while let Some((record, poison)) =
-                poisoned.next_if(|(record, _)| *record <= record_of(dead))
-            {
-                self.dead.poison(batch, *record, poison);
-            }
-            self.dead.row(stage, dead);
-        }
-        for (record, poison) in poisoned {
-            self.dead.poison(batch, *record, poison);
-        }
-    }
-
-    fn take_written(&mut self) -> Vec<Written> {
-        let mut records = Vec::new();
-        for sink in &mut self.sinks {
-            sink.take(&mut records);
-        }
-        let dead = self.dead.take();
-        if !dead.is_empty() {
-            records.push((self.dead_letter_broker, dead));
-        }
-        records
-    }
-
-    /// With at_least_once: sends what arose, unless the clock decided it; that waits for its
-    /// control record.
-    async fn send_early(&mut self) -> Result<()> {
-        let is_held = self.open.steps.has_decision()
-            // What the epoch in flight still holds comes first.
-            || self.in_flight.as_ref().is_some_and(|epoch| epoch.holds_outputs);
-        if self.settings.guarantee != Guarantee::AtLeastOnce || is_held {
-            return Ok(());
-        }
-        let records = self.take_written();
-        self.produce(records).await
-    }
-
-    async fn produce(&mut self, mut records: Vec<Written>) -> Result<()> {
-        while let Some((broker, _)) = records.first() {
-            let broker = *broker;
-            let (now, later) = records.into_iter().partition(|(of, _)| *of == broker);
-            let now: Vec<Written> = now;
-            let sets = now.into_iter().map(|(_, set)| set).collect();
-            // What may have been written is written again, except where nothing may double.
-            let may_repeat = self.settings.guarantee != Guarantee::AtMostOnce;
-            produce(&*self.brokers[broker], sets, may_repeat).await?;
-            records = later;
-        }
-        Ok(())
-    }
-
     /// Whether everything that is committed in every input has been taken, by the logs' own word:
     /// what told an end may have been overtaken.
     async fn has_ended(&mut self) -> Result<bool> {
@@ -532,288 +436,6 @@ impl Task {
             }
         }
         Ok(())
-    }
-
-    /// Closes the open epoch and hands it to the committer.
-    async fn close(&mut self) -> Result<()> {
-        if self.open.since.is_none() && self.settings.cut == Cut::Live {
-            return Ok(());
-        }
-        let task = self.settings.id;
-        let failed = |source| Error::State { task, source };
-        for input in &self.inputs {
-            let time = Postcard((input.decode.watermark().0, input.is_idle));
-            let key = input.time_key();
-            if self.times.get(&key).map_err(|error| failed(error.into()))? != Some(&time) {
-                self.times
-                    .insert(&key, time)
-                    .map_err(|error| failed(error.into()))?;
-            }
-        }
-        let epoch = self.marker.epoch.next();
-        let mut tables: Vec<&mut dyn Stateful> = vec![&mut self.times];
-        tables.extend(
-            self.graph
-                .nodes
-                .iter_mut()
-                .flat_map(|node| node.operator.tables()),
-        );
-        let delta = self.state.close_epoch(epoch, &mut tables).map_err(failed)?;
-        crash_point!("task.closed");
-
-        let sequences = self.sinks.iter().flat_map(|sink| {
-            let count = |(partition, count): (usize, &u64)| {
-                (sink.name.to_string(), partition as u32, *count)
-            };
-            sink.sequences
-                .iter()
-                .enumerate()
-                .map(count)
-                .collect::<Vec<_>>()
-        });
-        self.marker.epoch = epoch;
-        self.marker.inputs = self.inputs.iter().map(InputPartition::position).collect();
-        self.marker.sequences = sequences.collect();
-        self.marker.digest = delta.digest();
-
-        let control = self.open.steps.take(
-            epoch,
-            &self.settings.control,
-            &self.marker.task,
-            self.inputs.len(),
-        );
-        let offsets = self.settings.group.clone().map(|group| EpochOffsets {
-            group,
-            generation: self.generation.clone(),
-            next: self
-                .inputs
-                .iter()
-                .filter(|input| input.in_group)
-                .map(|input| (input.at.clone(), input.next))
-                .collect(),
-        });
-        let records = self.take_written();
-        // Into the transaction goes what can: the rest is sent before it, or after.
-        let (inside, outside): (Vec<Written>, Vec<Written>) = match self.settings.guarantee {
-            Guarantee::ExactlyOnce => records
-                .into_iter()
-                .partition(|(broker, _)| *broker == self.home),
-            // What the clock decided goes with its control record.
-            Guarantee::AtLeastOnce if control.is_some() => records
-                .into_iter()
-                .partition(|(broker, _)| *broker == self.home),
-            Guarantee::AtLeastOnce | Guarantee::AtMostOnce => (Vec::new(), records),
-        };
-        let after = match self.settings.guarantee {
-            Guarantee::AtMostOnce => outside,
-            Guarantee::ExactlyOnce | Guarantee::AtLeastOnce => {
-                self.produce(outside).await?;
-                Vec::new()
-            }
-        };
-        let open = std::mem::take(&mut self.open);
-        let holds_outputs = !inside.is_empty();
-        let (answer, settled) = oneshot::channel();
-        let closed = ClosedEpoch {
-            task,
-            records: inside.into_iter().map(|(_, set)| set).collect(),
-            delta,
-            control,
-            marker: self.marker.clone(),
-            changelog: self.settings.changelog.clone(),
-            offsets,
-            opened: open.since.unwrap_or_else(Instant::now),
-        };
-        let submission = Box::new(Submission {
-            epoch: closed,
-            settled: answer,
-        });
-        let sent = self.committer.send(ToCommitter::Closed(submission)).await;
-        sent.map_err(|_| Error::Gone {
-            part: "the committer",
-        })?;
-        planted!(P7, {
-            self.state.committed(epoch, 0).map_err(failed)?;
-        });
-        self.in_flight = Some(InFlight {
-            epoch,
-            taken: open.taken,
-            settled,
-            holds_outputs,
-            after,
-        });
-        Ok(())
-    }
-
-    /// Takes note of what became of the epoch in flight. An end if the task cannot go on.
-    async fn settle(&mut self, settled: Settled) -> Result<Option<TaskEnd>> {
-        let Some(in_flight) = self.in_flight.take() else {
-            return Ok(None);
-        };
-        match settled {
-            Settled::Committed { changelog_next } => {
-                let task = self.settings.id;
-                planted!(P7, {} else {
-                    self.state
-                        .committed(in_flight.epoch, changelog_next)
-                        .map_err(|source| Error::State { task, source })?;
-                });
-                self.progress.committed(in_flight.taken);
-                crash_point!("task.committed");
-                self.produce(in_flight.after).await?;
-                Ok(None)
-            }
-            Settled::Dropped => Ok(Some(TaskEnd::Dropped)),
-            Settled::Refused(error) => {
-                Err(error).doing(|| format!("an epoch of task {} was refused", self.settings.id))
-            }
-        }
-    }
-
-    /// Waits until nothing is in flight.
-    async fn settle_in_flight(&mut self) -> Result<()> {
-        if self.in_flight.is_some() {
-            let settled = settled(&mut self.in_flight).await;
-            if let Some(TaskEnd::Dropped) = self.settle(settled).await? {
-                return Err(Error::Dropped);
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits what is open and ends.
-    async fn stop(&mut self) -> Result<TaskEnd> {
-        self.settle_in_flight().await?;
-        if self.settings.cut == Cut::Live || !self.open.steps.is_empty() {
-            self.close().await?;
-        }
-        self.settle_in_flight().await?;
-        Ok(TaskEnd::Committed)
-    }
-
-    /// Every input has ended: fires what is open, commits and ends.
-    async fn finish(&mut self) -> Result<TaskEnd> {
-        while let Some(horizon) = self.graph.horizon() {
-            let before = self
-                .inputs
-                .iter()
-                .map(|input| input.decode.watermark())
-                .min();
-            for index in 0..self.inputs.len() {
-                let input = &mut self.inputs[index];
-                // Known to be at its end, which is more than silent.
-                input.is_idle = false;
-                let watermark = input.decode.watermark().max(horizon);
-                input.decode.restore(watermark);
-            }
-            self.open.since.get_or_insert_with(Instant::now);
-            self.open.steps.decided(Step::Ended {
-                watermark: horizon.0,
-            });
-            for source in 0..self.graph.sources.len() {
-                self.advance(source).await?;
-            }
-            if before.is_some_and(|before| before >= horizon) {
-                break;
-            }
-        }
-        info!(task = %self.settings.id, "reached the end of every input");
-        self.stop().await
-    }
-
-    fn begin_pass(&mut self) {
-        self.next_pass = Instant::now() + WRITE_BEHIND_EVERY;
-        let write_behind = self.state.write_behind();
-        let broker = self.brokers[self.home].clone();
-        let verify = std::mem::take(&mut self.verify);
-        let pass = async move {
-            let durable = |_| async move { retrying(|| broker.sync()).await };
-            let pass = write_behind.pass(durable).await?;
-            if verify && pass.epoch > Epoch::NONE {
-                write_behind.verify().await?;
-            }
-            Ok(pass)
-        };
-        self.pass = Some(Pass(tokio::spawn(crash_point::inherit(pass))));
-    }
-
-    fn end_pass(
-        &mut self,
-        done: std::result::Result<
-            tidemill_state::Result<tidemill_state::Pass>,
-            tokio::task::JoinError,
-        >,
-    ) -> Result<()> {
-        self.pass = None;
-        match done {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(source)) => Err(Error::State {
-                task: self.settings.id,
-                source,
-            }),
-            Err(_) => Err(Error::Gone {
-                part: "writing behind",
-            }),
-        }
-    }
-
-    /// Writes behind once more, so that a restart has nothing to redo.
-    async fn write_behind_now(&mut self) -> Result<()> {
-        let broker = self.brokers[self.home].clone();
-        let pass = self
-            .state
-            .write_behind()
-            .pass(|_| async move { retrying(|| broker.sync()).await })
-            .await;
-        pass.map(|_| ()).map_err(|source| Error::State {
-            task: self.settings.id,
-            source,
-        })
-    }
-}
-
-/// Produces records and waits for each to be acknowledged; transient failures are tried again, and
-/// if they `may_repeat` unknown outcomes too, which may append twice.
-async fn produce(broker: &dyn Broker, records: Vec<RecordSet>, may_repeat: bool) -> Result<()> {
-    let mut tries = 0;
-    let mut left = records;
-    loop {
-        match broker.produce(left.clone()).await {
-            Ok(acks) => {
-                let mut again = Vec::new();
-                for (set, acks) in left.into_iter().zip(acks) {
-                    let mut rest = RecordSet::new(set.at.clone());
-                    for (index, record) in set.iter().enumerate() {
-                        match acks.get(index) {
-                            Ok(_) => {}
-                            Err(error) if error.is_transient() => rest.push_ref(record),
-                            Err(error) if error.class() == Class::UnknownOutcome => {
-                                if may_repeat {
-                                    rest.push_ref(record);
-                                }
-                            }
-                            Err(_) => {
-                                return acks
-                                    .into_result()
-                                    .map(|_| ())
-                                    .doing(|| format!("cannot write to {}", set.at));
-                            }
-                        }
-                    }
-                    if !rest.is_empty() {
-                        again.push(rest);
-                    }
-                }
-                if again.is_empty() {
-                    return Ok(());
-                }
-                left = again;
-            }
-            Err(error) if error.is_transient() => {}
-            Err(error) => return Err(error).doing(|| "cannot write outputs".into()),
-        }
-        tokio::time::sleep(super::epoch::pause_before_retry(tries)).await;
-        tries += 1;
     }
 }
 

@@ -1,0 +1,204 @@
+//! Closing an epoch, settling it, and ending.
+
+use tidemill_state::{Postcard, Stateful, crash_point, planted};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{InFlight, Task, TaskEnd, Written, settled};
+use crate::config::plan::Guarantee;
+use crate::pipeline::committer::{Cut, ToCommitter};
+use crate::pipeline::control::Step;
+use crate::pipeline::epoch::{ClosedEpoch, EpochOffsets, Settled, Submission};
+use crate::pipeline::error::Doing;
+use crate::pipeline::input::InputPartition;
+use crate::pipeline::{Error, Result};
+
+impl Task {
+    /// Closes the open epoch and hands it to the committer.
+    pub(super) async fn close(&mut self) -> Result<()> {
+        if self.open.since.is_none() && self.settings.cut == Cut::Live {
+            return Ok(());
+        }
+        let task = self.settings.id;
+        let failed = |source| Error::State { task, source };
+        for input in &self.inputs {
+            let time = Postcard((input.decode.watermark().0, input.is_idle));
+            let key = input.time_key();
+            if self.times.get(&key).map_err(|error| failed(error.into()))? != Some(&time) {
+                self.times
+                    .insert(&key, time)
+                    .map_err(|error| failed(error.into()))?;
+            }
+        }
+        let epoch = self.marker.epoch.next();
+        let mut tables: Vec<&mut dyn Stateful> = vec![&mut self.times];
+        tables.extend(
+            self.graph
+                .nodes
+                .iter_mut()
+                .flat_map(|node| node.operator.tables()),
+        );
+        let delta = self.state.close_epoch(epoch, &mut tables).map_err(failed)?;
+        crash_point!("task.closed");
+
+        let sequences = self.sinks.iter().flat_map(|sink| {
+            let count = |(partition, count): (usize, &u64)| {
+                (sink.name.to_string(), partition as u32, *count)
+            };
+            sink.sequences
+                .iter()
+                .enumerate()
+                .map(count)
+                .collect::<Vec<_>>()
+        });
+        self.marker.epoch = epoch;
+        self.marker.inputs = self.inputs.iter().map(InputPartition::position).collect();
+        self.marker.sequences = sequences.collect();
+        self.marker.digest = delta.digest();
+
+        let control = self.open.steps.take(
+            epoch,
+            &self.settings.control,
+            &self.marker.task,
+            self.inputs.len(),
+        );
+        let offsets = self.settings.group.clone().map(|group| EpochOffsets {
+            group,
+            generation: self.generation.clone(),
+            next: self
+                .inputs
+                .iter()
+                .filter(|input| input.in_group)
+                .map(|input| (input.at.clone(), input.next))
+                .collect(),
+        });
+        let records = self.take_written();
+        // Into the transaction goes what can: the rest is sent before it, or after.
+        let (inside, outside): (Vec<Written>, Vec<Written>) = match self.settings.guarantee {
+            Guarantee::ExactlyOnce => records
+                .into_iter()
+                .partition(|(broker, _)| *broker == self.home),
+            // What the clock decided goes with its control record.
+            Guarantee::AtLeastOnce if control.is_some() => records
+                .into_iter()
+                .partition(|(broker, _)| *broker == self.home),
+            Guarantee::AtLeastOnce | Guarantee::AtMostOnce => (Vec::new(), records),
+        };
+        let after = match self.settings.guarantee {
+            Guarantee::AtMostOnce => outside,
+            Guarantee::ExactlyOnce | Guarantee::AtLeastOnce => {
+                self.produce(outside).await?;
+                Vec::new()
+            }
+        };
+        let open = std::mem::take(&mut self.open);
+        let holds_outputs = !inside.is_empty();
+        let (answer, settled) = oneshot::channel();
+        let closed = ClosedEpoch {
+            task,
+            records: inside.into_iter().map(|(_, set)| set).collect(),
+            delta,
+            control,
+            marker: self.marker.clone(),
+            changelog: self.settings.changelog.clone(),
+            offsets,
+            opened: open.since.unwrap_or_else(Instant::now),
+        };
+        let submission = Box::new(Submission {
+            epoch: closed,
+            settled: answer,
+        });
+        let sent = self.committer.send(ToCommitter::Closed(submission)).await;
+        sent.map_err(|_| Error::Gone {
+            part: "the committer",
+        })?;
+        planted!(P7, {
+            self.state.committed(epoch, 0).map_err(failed)?;
+        });
+        self.in_flight = Some(InFlight {
+            epoch,
+            taken: open.taken,
+            settled,
+            holds_outputs,
+            after,
+        });
+        Ok(())
+    }
+
+    /// Takes note of what became of the epoch in flight. An end if the task cannot go on.
+    pub(super) async fn settle(&mut self, settled: Settled) -> Result<Option<TaskEnd>> {
+        let Some(in_flight) = self.in_flight.take() else {
+            return Ok(None);
+        };
+        match settled {
+            Settled::Committed { changelog_next } => {
+                let task = self.settings.id;
+                planted!(P7, {} else {
+                    self.state
+                        .committed(in_flight.epoch, changelog_next)
+                        .map_err(|source| Error::State { task, source })?;
+                });
+                self.progress.committed(in_flight.taken);
+                crash_point!("task.committed");
+                self.produce(in_flight.after).await?;
+                Ok(None)
+            }
+            Settled::Dropped => Ok(Some(TaskEnd::Dropped)),
+            Settled::Refused(error) => {
+                Err(error).doing(|| format!("an epoch of task {} was refused", self.settings.id))
+            }
+        }
+    }
+
+    /// Waits until nothing is in flight.
+    pub(super) async fn settle_in_flight(&mut self) -> Result<()> {
+        if self.in_flight.is_some() {
+            let settled = settled(&mut self.in_flight).await;
+            if let Some(TaskEnd::Dropped) = self.settle(settled).await? {
+                return Err(Error::Dropped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what is open and ends.
+    pub(super) async fn stop(&mut self) -> Result<TaskEnd> {
+        self.settle_in_flight().await?;
+        if self.settings.cut == Cut::Live || !self.open.steps.is_empty() {
+            self.close().await?;
+        }
+        self.settle_in_flight().await?;
+        Ok(TaskEnd::Committed)
+    }
+
+    /// Every input has ended: fires what is open, commits and ends.
+    pub(super) async fn finish(&mut self) -> Result<TaskEnd> {
+        while let Some(horizon) = self.graph.horizon() {
+            let before = self
+                .inputs
+                .iter()
+                .map(|input| input.decode.watermark())
+                .min();
+            for index in 0..self.inputs.len() {
+                let input = &mut self.inputs[index];
+                // Known to be at its end, which is more than silent.
+                input.is_idle = false;
+                let watermark = input.decode.watermark().max(horizon);
+                input.decode.restore(watermark);
+            }
+            self.open.since.get_or_insert_with(Instant::now);
+            self.open.steps.decided(Step::Ended {
+                watermark: horizon.0,
+            });
+            for source in 0..self.graph.sources.len() {
+                self.advance(source).await?;
+            }
+            if before.is_some_and(|before| before >= horizon) {
+                break;
+            }
+        }
+        info!(task = %self.settings.id, "reached the end of every input");
+        self.stop().await
+    }
+}

@@ -1,0 +1,143 @@
+//! What a task writes: outputs and dead letters, on their way to their brokers.
+
+use std::sync::Arc;
+
+use tidemill_broker::{Batch, Broker, Class, RecordSet};
+
+use super::{Task, Written};
+use crate::config::plan::Guarantee;
+use crate::events::Poison;
+use crate::operators::Dead;
+use crate::pipeline::Result;
+use crate::pipeline::epoch::pause_before_retry;
+use crate::pipeline::error::Doing;
+use crate::pipeline::graph::{Output, SinkRows};
+
+impl Task {
+    pub(super) fn write_out(&mut self, output: Output) {
+        for (index, sink) in self.sinks.iter_mut().enumerate() {
+            let rows: Vec<&SinkRows> = output
+                .rows
+                .iter()
+                .filter(|rows| rows.sink == index)
+                .collect();
+            if !rows.is_empty() {
+                self.progress.wrote(sink.write(&rows));
+            }
+        }
+        self.progress.set_aside(output.dead.len() as u64);
+        if output.dropped > 0 {
+            metrics::counter!("tidemill_records_dropped_total").increment(output.dropped);
+        }
+    }
+
+    /// Sets aside what could not be decoded and what the stages could not take of a batch: in the
+    /// order of its records, so that it does not depend on how batches were cut.
+    pub(super) fn set_aside(
+        &mut self,
+        dead: &[(Arc<str>, Dead)],
+        batch: &Batch,
+        poisoned: &[(usize, Poison)],
+    ) {
+        self.progress.set_aside(poisoned.len() as u64);
+        let mut order: Vec<&(Arc<str>, Dead)> = dead.iter().collect();
+        let record_of = |dead: &Dead| dead.rows.head(dead.row).record as usize;
+        order.sort_by_key(|(_, dead)| record_of(dead));
+        let mut poisoned = poisoned.iter().peekable();
+        for (stage, dead) in order {
+            while let Some((record, poison)) =
+                poisoned.next_if(|(record, _)| *record <= record_of(dead))
+            {
+                self.dead.poison(batch, *record, poison);
+            }
+            self.dead.row(stage, dead);
+        }
+        for (record, poison) in poisoned {
+            self.dead.poison(batch, *record, poison);
+        }
+    }
+
+    pub(super) fn take_written(&mut self) -> Vec<Written> {
+        let mut records = Vec::new();
+        for sink in &mut self.sinks {
+            sink.take(&mut records);
+        }
+        let dead = self.dead.take();
+        if !dead.is_empty() {
+            records.push((self.dead_letter_broker, dead));
+        }
+        records
+    }
+
+    /// With at_least_once: sends what arose, unless the clock decided it; that waits for its
+    /// control record.
+    pub(super) async fn send_early(&mut self) -> Result<()> {
+        let is_held = self.open.steps.has_decision()
+            // What the epoch in flight still holds comes first.
+            || self.in_flight.as_ref().is_some_and(|epoch| epoch.holds_outputs);
+        if self.settings.guarantee != Guarantee::AtLeastOnce || is_held {
+            return Ok(());
+        }
+        let records = self.take_written();
+        self.produce(records).await
+    }
+
+    pub(super) async fn produce(&mut self, mut records: Vec<Written>) -> Result<()> {
+        while let Some((broker, _)) = records.first() {
+            let broker = *broker;
+            let (now, later) = records.into_iter().partition(|(of, _)| *of == broker);
+            let now: Vec<Written> = now;
+            let sets = now.into_iter().map(|(_, set)| set).collect();
+            // What may have been written is written again, except where nothing may double.
+            let may_repeat = self.settings.guarantee != Guarantee::AtMostOnce;
+            produce(&*self.brokers[broker], sets, may_repeat).await?;
+            records = later;
+        }
+        Ok(())
+    }
+}
+
+/// Produces records and waits for each to be acknowledged; transient failures are tried again, and
+/// if they `may_repeat` unknown outcomes too, which may append twice.
+async fn produce(broker: &dyn Broker, records: Vec<RecordSet>, may_repeat: bool) -> Result<()> {
+    let mut tries = 0;
+    let mut left = records;
+    loop {
+        match broker.produce(left.clone()).await {
+            Ok(acks) => {
+                let mut again = Vec::new();
+                for (set, acks) in left.into_iter().zip(acks) {
+                    let mut rest = RecordSet::new(set.at.clone());
+                    for (index, record) in set.iter().enumerate() {
+                        match acks.get(index) {
+                            Ok(_) => {}
+                            Err(error) if error.is_transient() => rest.push_ref(record),
+                            Err(error) if error.class() == Class::UnknownOutcome => {
+                                if may_repeat {
+                                    rest.push_ref(record);
+                                }
+                            }
+                            Err(_) => {
+                                return acks
+                                    .into_result()
+                                    .map(|_| ())
+                                    .doing(|| format!("cannot write to {}", set.at));
+                            }
+                        }
+                    }
+                    if !rest.is_empty() {
+                        again.push(rest);
+                    }
+                }
+                if again.is_empty() {
+                    return Ok(());
+                }
+                left = again;
+            }
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error).doing(|| "cannot write outputs".into()),
+        }
+        tokio::time::sleep(pause_before_retry(tries)).await;
+        tries += 1;
+    }
+}
