@@ -97,18 +97,7 @@ impl Graph {
         }
         send(&self.sources[source], rows, &mut self.pending, output);
         for index in 0..self.nodes.len() {
-            for (input, rows) in std::mem::take(&mut self.pending[index]) {
-                let node = &mut self.nodes[index];
-                let limit = others(&node.inputs, input);
-                let watermark = match rows.heads().last() {
-                    Some(head) => Timestamp(head.watermark.min(limit.0)),
-                    None => continue,
-                };
-                load(node, Some((input, &rows)), watermark, state).await?;
-                let mut context = Context::limited(limit);
-                node.operator.process(input, rows, &mut context);
-                self.deliver(index, context, output);
-            }
+            self.run_pending(index, state, output).await?;
         }
         Ok(())
     }
@@ -124,18 +113,7 @@ impl Graph {
         set(&self.sources[source], time, &mut self.nodes);
         for index in 0..self.nodes.len() {
             // Rows made by an earlier stage's advance come before its watermark.
-            for (input, rows) in std::mem::take(&mut self.pending[index]) {
-                let node = &mut self.nodes[index];
-                let limit = others(&node.inputs, input);
-                let Some(head) = rows.heads().last() else {
-                    continue;
-                };
-                let watermark = Timestamp(head.watermark.min(limit.0));
-                load(node, Some((input, &rows)), watermark, state).await?;
-                let mut context = Context::limited(limit);
-                node.operator.process(input, rows, &mut context);
-                self.deliver(index, context, output);
-            }
+            self.run_pending(index, state, output).await?;
             let node = &mut self.nodes[index];
             let time = least(node.inputs.iter().copied());
             if let EventTime::At(watermark) = time {
@@ -146,6 +124,28 @@ impl Graph {
             }
             let targets: Vec<Target> = self.nodes[index].ports.iter().flatten().copied().collect();
             set(&targets, time, &mut self.nodes);
+        }
+        Ok(())
+    }
+
+    /// Runs what waits to go into a node through it.
+    async fn run_pending(
+        &mut self,
+        index: usize,
+        state: &mut State,
+        output: &mut Output,
+    ) -> tidemill_state::Result<()> {
+        for (input, rows) in std::mem::take(&mut self.pending[index]) {
+            let node = &mut self.nodes[index];
+            let limit = others(&node.inputs, input);
+            let Some(head) = rows.heads().last() else {
+                continue;
+            };
+            let watermark = Timestamp(head.watermark.min(limit.0));
+            load(node, Some((input, &rows)), watermark, state).await?;
+            let mut context = Context::limited(limit);
+            node.operator.process(input, rows, &mut context);
+            self.deliver(index, context, output);
         }
         Ok(())
     }
