@@ -20,6 +20,8 @@ mod key;
 mod key_by;
 mod merge;
 mod operator;
+#[cfg(test)]
+mod properties;
 mod route;
 mod stream;
 mod tumbling_window;

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use super::epoch::{ClosedEpoch, Settled, Submission, pause_before_retry};
 use super::error::Doing;
 use super::recovery::last_marker;
-use super::{Attempt, Error, MARKER_KEY, Progress, Result, TaskId};
+use super::{Attempt, Error, MARKER_KEY, Marker, Progress, Result, TaskId};
 
 /// How transactions are cut from epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,26 @@ pub(crate) struct Committer {
     inbox: mpsc::Receiver<ToCommitter>,
     tasks: BTreeSet<TaskId>,
     waiting: BTreeMap<TaskId, Submission>,
+    // How often the id was opened: each time takes it back from whoever had it in between.
+    openings: u64,
+    known: BTreeMap<TaskId, Known>,
+}
+
+/// What is known of a task's changelog.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    // At or before its last marker.
+    from: Offset,
+    // With this opening of the id it was seen that nobody else had gone on from there.
+    opening: u64,
+}
+
+impl Known {
+    /// Of a task that has committed nothing in this process.
+    const START: Self = Self {
+        from: Offset::START,
+        opening: 1,
+    };
 }
 
 impl Committer {
@@ -81,6 +101,8 @@ impl Committer {
             inbox,
             tasks: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            openings: 1,
+            known: BTreeMap::new(),
         })
     }
 
@@ -148,6 +170,7 @@ impl Committer {
         while !submissions.is_empty() {
             #[allow(unused_mut)]
             let (mut transaction, owners) = compose(submissions.iter().map(|one| &one.epoch));
+            self.still_ours(&submissions).await?;
             crash_point!("commit.composed");
             planted!(P1, {
                 let offsets = Transaction {
@@ -179,15 +202,16 @@ impl Committer {
             match outcome {
                 Outcome::Committed(appended) => {
                     self.progress.transaction();
-                    finish(submissions, &appended);
+                    self.finish(submissions, &appended);
                     return Ok(());
                 }
                 Outcome::Unknown(error) => {
                     warn!(%error, "the outcome of a commit is unknown: reading the markers");
                     metrics::counter!("tidemill_commits_unknown_total").increment(1);
                     self.transactor = open_transactor(&*self.broker, &self.id).await?;
+                    self.openings += 1;
                     crash_point!("commit.reopened");
-                    if settle_unknown(&*self.broker, &mut submissions).await? {
+                    if self.settle_unknown(&mut submissions).await? {
                         return Ok(());
                     }
                     debug!("the unknown commit did not happen: sending it again");
@@ -248,61 +272,94 @@ impl Committer {
         }
         Ok(())
     }
-}
 
-/// Looks for the markers of a transaction whose outcome was unknown: with this very attempt they
-/// are there, or it did not happen. Settles the epochs if it did.
-async fn settle_unknown(broker: &dyn Broker, submissions: &mut Vec<Submission>) -> Result<bool> {
-    let mut last = Vec::with_capacity(submissions.len());
-    let mut happened = false;
-    for one in &*submissions {
-        let marker = last_marker(broker, &one.epoch.changelog).await?;
-        happened |= marker
-            .as_ref()
-            .is_some_and(|(marker, _)| marker.attempt == one.epoch.marker.attempt);
-        last.push(marker);
+    /// Looks for the markers of a transaction whose outcome was unknown: with this very attempt they
+    /// are there, or it did not happen. Settles the epochs if it did.
+    async fn settle_unknown(&mut self, submissions: &mut Vec<Submission>) -> Result<bool> {
+        let mut last = Vec::with_capacity(submissions.len());
+        let mut happened = false;
+        for one in &*submissions {
+            let marker = self.last_marker(&one.epoch).await?;
+            happened |= marker
+                .as_ref()
+                .is_some_and(|(marker, _)| marker.attempt == one.epoch.marker.attempt);
+            last.push(marker);
+        }
+        if !happened {
+            return Ok(false);
+        }
+        for (one, last) in std::mem::take(submissions).into_iter().zip(last) {
+            let attempt = &one.epoch.marker.attempt;
+            match last {
+                Some((marker, offset)) if marker.attempt == *attempt => {
+                    self.settle_committed(one, offset);
+                }
+                // It happened as a whole, so a later owner has gone on from there: no longer ours.
+                Some((marker, _)) if marker.epoch > one.epoch.marker.epoch => {
+                    settle(one, Settled::Dropped);
+                }
+                _ => {
+                    return Err(Error::Contradiction {
+                        task: one.epoch.task,
+                        what: "a transaction has happened in part".to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(true)
     }
-    if !happened {
-        // Where no generation guards an epoch, a later run under the same id may have gone on
-        // meanwhile: opening the id again took it back from that run, which is the one to stay.
-        let superseded = submissions.iter().zip(&last).any(|(one, last)| {
-            let epoch = &one.epoch;
-            let guarded = epoch
+
+    /// Where no generation guards an epoch, a later run under the same id may have gone on from any
+    /// task's last marker before the id was opened again, which took it back from that run: the one
+    /// to stay. Looked up once for each task and opening, as nobody else commits from then on; the
+    /// first opening comes before any task reads its marker.
+    async fn still_ours(&mut self, submissions: &[Submission]) -> Result<()> {
+        for Submission { epoch, .. } in submissions {
+            let is_guarded = epoch
                 .offsets
                 .as_ref()
                 .is_some_and(|offsets| offsets.generation.is_some());
-            last.as_ref().is_some_and(|(marker, _)| {
-                !guarded
-                    && marker.attempt.run != epoch.marker.attempt.run
-                    && marker.epoch >= epoch.marker.epoch
-            })
-        });
-        if superseded {
-            let what = "a later run of this pipeline has gone on from here".to_owned();
-            return Err(Error::Fenced { what });
+            let opening = self.known.get(&epoch.task).map_or(1, |known| known.opening);
+            if is_guarded || opening == self.openings {
+                continue;
+            }
+            let last = self.last_marker(epoch).await?;
+            if last.is_some_and(|(marker, _)| marker.epoch >= epoch.marker.epoch) {
+                let what = "a later run of this pipeline has gone on from here".to_owned();
+                return Err(Error::Fenced { what });
+            }
+            self.known.entry(epoch.task).or_insert(Known::START).opening = self.openings;
         }
-        return Ok(false);
+        Ok(())
     }
-    for (one, last) in std::mem::take(submissions).into_iter().zip(last) {
-        let attempt = &one.epoch.marker.attempt;
-        match last {
-            Some((marker, offset)) if marker.attempt == *attempt => {
-                let changelog_next = offset.0;
-                settle(one, Settled::Committed { changelog_next });
-            }
-            // It happened as a whole, so a later owner has gone on from there: no longer ours.
-            Some((marker, _)) if marker.epoch > one.epoch.marker.epoch => {
-                settle(one, Settled::Dropped);
-            }
-            _ => {
-                return Err(Error::Contradiction {
-                    task: one.epoch.task,
-                    what: "a transaction has happened in part".to_owned(),
-                });
-            }
+
+    async fn last_marker(&mut self, epoch: &ClosedEpoch) -> Result<Option<(Marker, Offset)>> {
+        let known = self.known.get(&epoch.task).unwrap_or(&Known::START);
+        last_marker(&*self.broker, &epoch.changelog, known.from).await
+    }
+
+    fn finish(&mut self, submissions: Vec<Submission>, appended: &[Appended]) {
+        for one in submissions {
+            metrics::histogram!("tidemill_epoch_seconds")
+                .record(one.epoch.opened.elapsed().as_secs_f64());
+            // Where the first record of this epoch went: redoing from there repeats at most this
+            // epoch, which is harmless. Unknown after a settled doubt: redo from the start.
+            let first = appended
+                .iter()
+                .find(|to| to.at == one.epoch.changelog)
+                .map(|to| to.first);
+            self.settle_committed(one, first.unwrap_or(Offset::START));
         }
     }
-    Ok(true)
+
+    fn settle_committed(&mut self, one: Submission, from: Offset) {
+        self.known
+            .entry(one.epoch.task)
+            .or_insert(Known::START)
+            .from = from;
+        let changelog_next = from.0;
+        settle(one, Settled::Committed { changelog_next });
+    }
 }
 
 async fn open_transactor(broker: &dyn Broker, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
@@ -376,23 +433,11 @@ fn changelog_records(epoch: &ClosedEpoch) -> RecordSet {
     set
 }
 
-fn finish(submissions: Vec<Submission>, appended: &[Appended]) {
-    for one in submissions {
-        metrics::histogram!("tidemill_epoch_seconds")
-            .record(one.epoch.opened.elapsed().as_secs_f64());
-        // Where the first record of this epoch went: redoing from there repeats at most this
-        // epoch, which is harmless. Unknown after a settled doubt: redo from the start.
-        let first = appended
-            .iter()
-            .find(|to| to.at == one.epoch.changelog)
-            .map(|to| to.first);
-        let changelog_next = first.unwrap_or(Offset::START).0;
-        settle(one, Settled::Committed { changelog_next });
-    }
-}
-
 fn settle(submission: Submission, settled: Settled) {
     if submission.settled.send(settled).is_err() {
         debug!(task = %submission.epoch.task, "a task went before its epoch was settled");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,8 @@ use crate::config::plan::{OnGap, StartAt};
 /// Offsets of a changelog that are redone without looking for its last marker first.
 const REDO_IN_MEMORY: u64 = 100_000;
 
-/// The last marker in a changelog partition, and its offset.
+/// The last marker in a changelog partition, and its offset; looked for from `from` on, which is at
+/// or before it.
 ///
 /// # Errors
 ///
@@ -24,9 +25,12 @@ const REDO_IN_MEMORY: u64 = 100_000;
 pub(crate) async fn last_marker(
     broker: &dyn Broker,
     at: &TopicPartition,
+    from: Offset,
 ) -> Result<Option<(Marker, Offset)>> {
     let mut last = None;
-    let mut changelog = Changelog::open(broker, at, Start::Earliest).await?;
+    let ends = retrying(|| broker.watermarks(at)).await;
+    let low = ends.doing(|| format!("cannot look at {at}"))?.low;
+    let mut changelog = Changelog::open(broker, at, Start::Offset(from.max(low))).await?;
     while let Some(batch) = changelog.next().await? {
         for record in batch.iter().filter(|record| record.key == Some(MARKER_KEY)) {
             last = record
@@ -194,7 +198,7 @@ pub(crate) async fn redo(
             .sync()
             .await
             .doing(|| format!("cannot make {at} durable"))?;
-        last_marker(broker, at)
+        last_marker(broker, at, from)
             .await?
             .map(|(marker, _)| marker.epoch)
     } else {

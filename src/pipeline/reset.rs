@@ -275,7 +275,8 @@ impl Resetting {
             return Ok(false);
         };
         let at = TopicPartition::new(topics.changelog.clone(), topics.ordinal(first.task));
-        let last = super::recovery::last_marker(&*self.brokers[self.plan.home()], &at).await?;
+        let outputs = &*self.brokers[self.plan.home()];
+        let last = super::recovery::last_marker(outputs, &at, Offset::START).await?;
         // All of a transaction is there, or nothing.
         Ok(last.is_some_and(|(marker, _)| marker.attempt == *attempt))
     }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidemill_broker::{Broker, TopicPartition};
+use tidemill_broker::{Broker, Offset, TopicPartition};
 use tidemill_state::{
     Epoch, Identity, Savepoint, State, StateOptions, check_savepoint, restore, set_aside,
 };
@@ -208,7 +208,7 @@ pub async fn restorable(
         task: log.task,
         what: format!("the savepoint {} {what}", path.display()),
     };
-    let last = last_marker(outputs, &log.at).await?;
+    let last = last_marker(outputs, &log.at, Offset::START).await?;
     let last = last.map_or(Epoch::NONE, |(marker, _)| marker.epoch);
     let ends = retrying(|| outputs.watermarks(&log.at)).await;
     let ends = ends.doing(|| format!("cannot look at {}", log.at))?;

@@ -1,0 +1,170 @@
+//! The committer against the memory broker and what may go wrong with it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tidemill_broker::{BrokerExt, Start, Topic, TopicPartition, TopicSpec};
+use tidemill_broker_memory::MemoryBroker;
+use tidemill_state::{Digest, Epoch, Identity, MemoryDisk, MemoryStore, State, StateOptions};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::*;
+
+const TASKS: [TaskId; 2] = [
+    TaskId {
+        sub_topology: 0,
+        partition: 0,
+    },
+    TaskId {
+        sub_topology: 0,
+        partition: 1,
+    },
+];
+
+fn changelog(task: TaskId) -> TopicPartition {
+    TopicPartition::new(Topic::new("p.changelog").unwrap(), task.partition)
+}
+
+/// A process under the one transactional id, as far as commits go.
+struct Process {
+    inbox: mpsc::Sender<ToCommitter>,
+    running: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Process {
+    async fn start(broker: &MemoryBroker, run: u64) -> Self {
+        let (inbox, orders) = mpsc::channel(8);
+        let committer = Committer::open(
+            Arc::new(broker.clone()),
+            Arc::default(),
+            TransactionalId::new("p.0").unwrap(),
+            Cut::Live,
+            "0".into(),
+            run,
+            orders,
+        );
+        let running = tokio::spawn(committer.await.unwrap().run());
+        Self { inbox, running }
+    }
+
+    /// Hands over a task's epoch, in which it read up to offset `next`.
+    async fn close(&self, task: TaskId, epoch: u64, next: u64) -> oneshot::Receiver<Settled> {
+        let epoch = Epoch(epoch);
+        let identity = Identity {
+            pipeline: "p".into(),
+            task: task.to_string(),
+        };
+        let store = MemoryStore::open(&MemoryDisk::default(), &identity).unwrap();
+        let (state, _) = State::open(Arc::new(store), StateOptions::default())
+            .await
+            .unwrap();
+        state
+            .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
+            .await
+            .unwrap();
+        let (answer, settled) = oneshot::channel();
+        let submission = Submission {
+            epoch: ClosedEpoch {
+                task,
+                records: Vec::new(),
+                delta: state.close_epoch(epoch, &mut []).unwrap(),
+                control: None,
+                marker: Marker {
+                    epoch,
+                    attempt: Attempt {
+                        instance: String::new(),
+                        run: 0,
+                        transaction: 0,
+                    },
+                    task: task.to_string(),
+                    partitions: 2,
+                    version: 1,
+                    config_hash: 0,
+                    inputs: vec![super::super::InputPosition {
+                        source: "in".into(),
+                        topic: "in".into(),
+                        partition: task.partition,
+                        identity: None,
+                        next,
+                    }],
+                    sequences: Vec::new(),
+                    digest: Digest::EMPTY,
+                },
+                changelog: changelog(task),
+                offsets: None,
+                opened: Instant::now(),
+            },
+            settled: answer,
+        };
+        let closed = ToCommitter::Closed(Box::new(submission));
+        self.inbox.send(closed).await.unwrap();
+        settled
+    }
+}
+
+async fn broker() -> MemoryBroker {
+    let broker = MemoryBroker::default();
+    let topic = changelog(TASKS[0]).topic;
+    let spec = TopicSpec::new(topic, NonZeroU32::new(2).unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    broker
+}
+
+/// What each marker of a task says: its run, and how far it read.
+async fn markers(broker: &MemoryBroker, task: TaskId) -> Vec<(u64, u64)> {
+    let batches = broker.read_to_end(&changelog(task), Start::Earliest).await;
+    let batches = batches.unwrap();
+    let records = batches.iter().flat_map(|batch| batch.iter());
+    let markers = records.map(|record| Marker::decode(record.value.unwrap()).unwrap());
+    markers
+        .map(|marker| (marker.attempt.run, marker.inputs[0].next))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_commit_that_happened_is_not_sent_again() {
+    let broker = broker().await;
+    let process = Process::start(&broker, 1).await;
+    broker.faults().lose_commit_reply();
+    let settled = process.close(TASKS[0], 1, 10).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_commit_that_did_not_happen_is_sent_again() {
+    let broker = broker().await;
+    let process = Process::start(&broker, 1).await;
+    broker.faults().forget_commit();
+    let settled = process.close(TASKS[0], 1, 10).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
+}
+
+/// The elder takes the id back after an unknown outcome, while the younger has gone on with a task
+/// that the unknown commit was not about.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_took_its_id_back_commits_nothing_over_a_later_run() {
+    let broker = broker().await;
+    let elder = Process::start(&broker, 1).await;
+    let faults = broker.faults();
+    faults.forget_commit();
+    // Nothing holds the commit up; what settles it waits.
+    faults.delay(Duration::ZERO);
+    faults.delay(Duration::from_secs(10));
+    let first = elder.close(TASKS[0], 1, 10).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let younger = Process::start(&broker, 2).await;
+    let settled = younger.close(TASKS[1], 1, 30).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+    assert!(matches!(first.await, Ok(Settled::Committed { .. })));
+
+    let refused = elder.close(TASKS[1], 1, 20).await;
+    let end = elder.running.await.unwrap();
+    assert!(matches!(end, Err(Error::Fenced { .. })), "{end:?}");
+    assert!(refused.await.is_err());
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
+    assert_eq!(markers(&broker, TASKS[1]).await, [(2, 30)]);
+}
