@@ -161,10 +161,10 @@ async fn a_process_that_took_its_id_back_commits_nothing_over_a_later_run() {
     assert!(matches!(settled, Ok(Settled::Committed { .. })));
     assert!(matches!(first.await, Ok(Settled::Committed { .. })));
 
-    let refused = elder.close(TASKS[1], 1, 20).await;
+    let refused = elder.close(TASKS[1], 1, 20).await.await;
+    assert!(refused.is_err(), "{refused:?}");
     let end = elder.running.await.unwrap();
     assert!(matches!(end, Err(Error::Fenced { .. })), "{end:?}");
-    assert!(refused.await.is_err());
     assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
     assert_eq!(markers(&broker, TASKS[1]).await, [(2, 30)]);
 }
