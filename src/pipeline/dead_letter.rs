@@ -1,5 +1,6 @@
 //! Dead letters: records set aside with their reason, in the same epoch as everything else.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPartition};
@@ -25,6 +26,13 @@ pub(crate) struct DeadLetters {
     // What the broker takes at most; a larger dead letter goes without payload, with its hash.
     record_bytes_max: usize,
     set: RecordSet,
+    // How many of each class are in the set.
+    classes: Vec<(&'static str, u64)>,
+    // The stage of the one before, and its part in the ids: mostly the same again.
+    stage: (String, u128),
+    // Buffers that outlive one dead letter: under a flood of poison each costs little.
+    headers: Headers,
+    text: String,
 }
 
 impl DeadLetters {
@@ -34,6 +42,10 @@ impl DeadLetters {
             at,
             pipeline,
             record_bytes_max,
+            classes: Vec::new(),
+            stage: (String::new(), stage_id("")),
+            headers: Headers::new(),
+            text: String::new(),
         }
     }
 
@@ -86,20 +98,28 @@ impl DeadLetters {
         self.put(&source, "source", "source.gap", "operator", &message);
     }
 
-    fn put(&mut self, source: &Source<'_>, stage: &str, class: &str, disposition: &str, why: &str) {
+    fn put(
+        &mut self,
+        source: &Source<'_>,
+        stage: &str,
+        class: &'static str,
+        disposition: &str,
+        why: &str,
+    ) {
         let (time, key, value) = match source {
             Source::Record(_, record) => (record.timestamp, record.key, record.value),
             Source::Made {
                 time, key, value, ..
             } => (*time, key.as_deref(), Some(&value[..])),
         };
-        let mut headers = Headers::new();
+        let (headers, text) = (&mut self.headers, &mut self.text);
+        headers.clear();
         let mut dead_id = None;
         if let Source::Record(_, record) = source {
             for (name, value) in record.headers() {
                 match name {
                     // Attempts and ids of an earlier death are replaced.
-                    "dl-id" => dead_id = Some(value.to_vec()),
+                    "dl-id" => dead_id = Some(value),
                     name if name.starts_with("dl-") => {}
                     name => {
                         headers.push(name, value);
@@ -108,15 +128,19 @@ impl DeadLetters {
             }
         }
         let own = headers.encoded().len();
-        let id = identity::derived(
-            0,
-            Identity::of(stage).number(0).finish() ^ source.identity(),
-        );
-        let id = dead_id.unwrap_or_else(|| format!("{id:032x}").into_bytes());
+        if self.stage.0 != stage {
+            self.stage = (stage.to_owned(), stage_id(stage));
+        }
         headers.push("dl-v", b"1");
-        headers.push("dl-id", &id);
-        headers.push("dl-src", source.place().as_bytes());
-        headers.push("dl-src-ts", time.0.to_string().as_bytes());
+        match dead_id {
+            Some(id) => headers.push("dl-id", id),
+            None => {
+                let id = identity::derived(0, self.stage.1 ^ source.identity());
+                headers.push("dl-id", written(text, format_args!("{id:032x}")))
+            }
+        };
+        headers.push("dl-src", source.place(text));
+        headers.push("dl-src-ts", written(text, format_args!("{}", time.0)));
         headers.push("dl-pipeline", self.pipeline.as_bytes());
         headers.push("dl-stage", cut(stage, 256).as_bytes());
         headers.push("dl-class", class.as_bytes());
@@ -129,21 +153,27 @@ impl DeadLetters {
             // A dead letter may never fail for its size.
             let value = value.unwrap_or_default();
             let hash = Identity::of("payload").bytes(value).finish();
-            let payload = format!("truncated {} {hash:032x}", value.len());
-            headers.push("dl-payload", payload.as_bytes());
+            let payload = format_args!("truncated {} {hash:032x}", value.len());
+            headers.push("dl-payload", written(text, payload));
             let room = self.record_bytes_max / 2;
             let kept = &value[..value.len().min(room)];
             let key = key.map(|key| &key[..key.len().min(1024)]);
-            self.set.push(Some(time), key, Some(kept), &headers);
+            self.set.push(Some(time), key, Some(kept), headers);
         } else {
             headers.push("dl-payload", b"full");
-            self.set.push(Some(time), key, value, &headers);
+            self.set.push(Some(time), key, value, headers);
         }
-        metrics::counter!("tidemill_dead_letters_total", "class" => class.to_owned()).increment(1);
+        match self.classes.iter_mut().find(|(of, _)| *of == class) {
+            Some((_, count)) => *count += 1,
+            None => self.classes.push((class, 1)),
+        }
     }
 
     /// Takes what was written since the last call.
     pub(crate) fn take(&mut self) -> RecordSet {
+        for (class, count) in self.classes.drain(..) {
+            metrics::counter!("tidemill_dead_letters_total", "class" => class).increment(count);
+        }
         std::mem::replace(&mut self.set, RecordSet::new(self.at.clone()))
     }
 
@@ -176,19 +206,28 @@ impl Source<'_> {
         }
     }
 
-    fn place(&self) -> String {
+    fn place<'a>(&self, text: &'a mut String) -> &'a [u8] {
         match self {
             Self::Record(batch, record) => {
-                format!(
-                    "{}/{}@{}",
-                    batch.at().topic,
-                    batch.at().partition,
-                    record.offset
-                )
+                let (at, offset) = (batch.at(), record.offset);
+                written(text, format_args!("{}/{}@{offset}", at.topic, at.partition))
             }
-            Self::Made { id, .. } => format!("made {id:032x}"),
+            Self::Made { id, .. } => written(text, format_args!("made {id:032x}")),
         }
     }
+}
+
+/// What a stage gives to the ids of its dead letters.
+fn stage_id(stage: &str) -> u128 {
+    Identity::of(stage).number(0).finish()
+}
+
+/// The bytes of `what`, in a buffer that is used again.
+fn written<'a>(buffer: &'a mut String, what: std::fmt::Arguments<'_>) -> &'a [u8] {
+    buffer.clear();
+    // Writing to a string cannot fail.
+    let _ = buffer.write_fmt(what);
+    buffer.as_bytes()
 }
 
 /// The beginning of `text`, at most `bytes` long, ending at a character.

@@ -1,6 +1,6 @@
 //! Headers of a record: names and bytes, in order, names may repeat.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 /// The headers of a record, encoded once.
 ///
@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// and of its value (4 bytes each, little endian), then the name (UTF-8), then the value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headers {
-    encoded: BytesMut,
+    encoded: Vec<u8>,
 }
 
 impl Headers {
@@ -52,11 +52,13 @@ impl Headers {
 }
 
 /// Appends one header's encoding to `target`.
-fn encode_into(target: &mut impl BufMut, name: &str, value: &[u8]) {
-    target.put_u32_le(u32::try_from(name.len()).unwrap_or(u32::MAX));
-    target.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
-    target.put_slice(name.as_bytes());
-    target.put_slice(value);
+fn encode_into(target: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+    target.reserve(8 + name.len() + value.len());
+    target.extend_from_slice(&len(name.as_bytes()));
+    target.extend_from_slice(&len(value));
+    target.extend_from_slice(name.as_bytes());
+    target.extend_from_slice(value);
 }
 
 /// Iterates over encoded headers; stops at the first byte that is not an encoding.

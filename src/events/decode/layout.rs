@@ -114,7 +114,7 @@ impl Layout {
         loop {
             let name = after(b'"', payload, at)?;
             let end = name + memchr::memchr2(b'"', b'\\', &payload[name..])?;
-            let target = spec.target(std::str::from_utf8(&payload[name..end]).ok()?);
+            let target = spec.target(std::str::from_utf8(&payload[name..end]).ok()?, 0);
             at = skip_space(payload, after(b':', payload, after(b'"', payload, end)?)?);
             let first = *payload.get(at)?;
             let form = spec.form(target, first)?;

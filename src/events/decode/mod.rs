@@ -67,8 +67,12 @@ struct Spec {
 }
 
 impl Spec {
-    /// What a member of this name is.
-    fn target(&self, name: &str) -> Target {
+    /// What a member of this name is; `likely` is the slot of the field that it most likely is.
+    fn target(&self, name: &str, likely: usize) -> Target {
+        let fields = &self.schema.fields;
+        if fields.get(likely).is_some_and(|field| *field.name == *name) {
+            return Target::Field(likely);
+        }
         match self.schema.slot(name) {
             Some(slot) => Target::Field(slot),
             None if self.system && name == "eventType" => Target::EventType,

@@ -193,7 +193,12 @@ impl<'de> Visitor<'de> for &mut Strict<'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let start = self.text.as_ptr() as usize;
-        while let Some(name) = map.next_key_seed(Name(self.spec))? {
+        // Fields mostly come in the order in which they are declared.
+        let mut likely = 0;
+        while let Some(name) = map.next_key_seed(Name(self.spec, likely))? {
+            if let Some(Target::Field(slot)) = name {
+                likely = slot + 1;
+            }
             let raw = map.next_value::<&'de RawValue>()?.get();
             let at = raw.as_ptr() as usize - start;
             let member = match name {
@@ -209,8 +214,9 @@ impl<'de> Visitor<'de> for &mut Strict<'de> {
     }
 }
 
-/// Reads a member's name; `None` if it is above the limit.
-struct Name<'a>(&'a Spec);
+/// Reads a member's name, most likely that of the field in this slot; `None` if it is above the
+/// limit.
+struct Name<'a>(&'a Spec, usize);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
     type Value = Option<Target>;
@@ -228,7 +234,7 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok((name.len() <= self.0.limits.string).then(|| self.0.target(name)))
+        Ok((name.len() <= self.0.limits.string).then(|| self.0.target(name, self.1)))
     }
 }
 
@@ -381,8 +387,15 @@ fn malformed(text: &str, error: &serde_json::Error) -> Poison {
         return Poison::new(class::NOT_FINITE, message);
     }
     let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or_default();
+    let what = without_place(&text).unwrap_or(&text);
     Poison::new(class::SYNTAX, format!("byte {at}: {what}"))
+}
+
+/// A message of serde_json without its ` at line 1 column 2`.
+fn without_place(message: &str) -> Option<&str> {
+    let digits = |text: char| text.is_ascii_digit();
+    let line = message.trim_end_matches(digits).strip_suffix(" column ")?;
+    line.trim_end_matches(digits).strip_suffix(" at line ")
 }
 
 /// The byte that an error of serde_json points at.
