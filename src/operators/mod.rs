@@ -18,6 +18,7 @@ mod dedupe;
 mod encode;
 mod key;
 mod key_by;
+mod key_list;
 mod merge;
 mod operator;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tidemill_broker::Timestamp;
 use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
 
 use super::aggregate::{self, Accumulator};
+use super::key_list::KeyList;
 use super::{Context, Operator, key};
 use crate::config::plan::{Aggregate, Late};
 use crate::events::{Identity, RowHead, Rows, Schema};
@@ -81,9 +82,9 @@ pub struct TumblingWindow {
     // By end and key: the key in the table is the end, then the key's fields.
     windows: Table<Window>,
     // Ends of windows that have not fired, with their keys.
-    open: BTreeMap<i64, Vec<Box<[u8]>>>,
+    open: BTreeMap<i64, KeyList>,
     // Ends of windows that have fired and still take late events, with their keys.
-    fired: BTreeMap<i64, Vec<Box<[u8]>>>,
+    fired: BTreeMap<i64, KeyList>,
     watermark: i64,
     // The least end in `open`: what the watermark is compared with on each row.
     next_end: i64,
@@ -224,9 +225,7 @@ impl TumblingWindow {
             } else {
                 &mut self.open
             };
-            due.entry(end)
-                .or_default()
-                .push(self.scratch.as_slice().into());
+            due.entry(end).or_default().push(&self.scratch);
             self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
         }
         if end <= self.watermark {
@@ -243,22 +242,21 @@ impl TumblingWindow {
         }
         self.watermark = watermark;
         while self.next_end <= watermark {
-            let Some((end, mut keys)) = self.open.pop_first() else {
+            let Some((end, keys)) = self.open.pop_first() else {
                 break;
             };
             self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
-            keys.sort_unstable();
-            for key in &keys {
+            for key in keys.sorted() {
                 self.fire(key, end, end, record, made);
             }
-            self.fired.entry(end).or_default().append(&mut keys);
+            self.fired.entry(end).or_default().append(keys);
         }
         while let Some(entry) = self.fired.first_entry()
             && entry.key().saturating_add(self.lateness) <= watermark
         {
-            for key in entry.remove() {
+            for key in entry.remove().iter() {
                 // A key of `fired` was loaded to fire, or named by `missing`.
-                if let Err(error) = self.windows.remove(&key) {
+                if let Err(error) = self.windows.remove(key) {
                     tracing::error!(%error, stage = %self.options.name, "a window was not loaded");
                 }
             }
@@ -370,9 +368,9 @@ impl Operator for TumblingWindow {
             .open
             .range(..=watermark.0)
             .chain(self.fired.range(..=watermark.0));
-        for key in due.flat_map(|(_, keys)| keys) {
+        for key in due.flat_map(|(_, keys)| keys.iter()) {
             if !self.windows.knows(key) {
-                wanted.push((0, key.clone()));
+                wanted.push((0, key.into()));
             }
         }
     }
@@ -400,7 +398,7 @@ impl Operator for TumblingWindow {
         } else {
             &mut self.open
         };
-        due.entry(end).or_default().push(key.into());
+        due.entry(end).or_default().push(key);
         self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
         Ok(())
     }
