@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use tidemill_state::{
-    Digest, Epoch, Kind, SledStore, State, StateOptions, StateStore, Stateful, Table,
+    Change, Digest, Epoch, Kind, MemoryDisk, MemoryStore, SledStore, State, StateOptions,
+    StateStore, Stateful, Table,
 };
 
-use crate::model::spec;
+use crate::model::{identity, spec};
 use crate::sled::options;
 
 /// Megabytes of memory this process holds.
@@ -57,4 +58,84 @@ async fn three_hundred_passes_of_ten_thousand_keys_leave_little_behind() {
     let disk = store.size().await.unwrap() >> 20;
     assert!(disk <= 40, "{disk} MB on disk");
     state.close().await.unwrap();
+}
+
+/// A state over an empty store in memory, that may leave so much unwritten.
+async fn empty(dirty_bytes_max: usize) -> State {
+    let store = MemoryStore::open(&MemoryDisk::new(), &identity()).unwrap();
+    let options = StateOptions {
+        dirty_bytes_max,
+        ..StateOptions::default()
+    };
+    State::open(Arc::new(store), options).await.unwrap().0
+}
+
+/// Twenty epochs of a thousand new keys with values of a hundred bytes, in a table bounded at
+/// `bytes_max`: what they changed, and the digest at the end. `look` sees the table after each.
+async fn twenty_epochs(bytes_max: usize, mut look: impl FnMut(&Table<Vec<u8>>)) -> (Vec<Change>, Digest) {
+    let state = empty(usize::MAX).await;
+    state
+        .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
+        .await
+        .unwrap();
+    let ids = state.declare(&[spec("values", Kind::Value)]).unwrap();
+    let mut table = Table::<Vec<u8>>::new(ids[0], bytes_max);
+    state.load_all(&mut table).await.unwrap();
+    let (mut log, mut digest) = (Vec::new(), Digest::EMPTY);
+    for epoch in 1..=20_u64 {
+        let keys: Vec<_> = (0..1000).map(|key| (epoch * 1000 + key).to_be_bytes()).collect();
+        state.load(&mut table, &keys).await.unwrap();
+        for key in &keys {
+            table.insert(key, vec![7; 100]).unwrap();
+        }
+        let delta = state.close_epoch(Epoch(epoch), &mut [&mut table]).unwrap();
+        log.extend(delta.changes().iter().cloned());
+        digest = delta.digest();
+        state.committed(Epoch(epoch), epoch).unwrap();
+        look(&table);
+    }
+    (log, digest)
+}
+
+#[tokio::test]
+async fn a_table_keeps_to_its_bound_once_its_changes_are_handed_over() {
+    let bound = 256 << 10;
+    let mut most = 0;
+    twenty_epochs(bound, |table| {
+        most = most.max(table.bytes());
+        // Each entry counts with more than its key and value alone.
+        assert!(table.sorted().len() * 108 < table.bytes());
+    })
+    .await;
+    assert!((bound / 2..=bound).contains(&most), "{most} bytes of {bound}");
+}
+
+/// Redoing a changelog of a million keys once held all of it in memory: 724 MiB.
+#[tokio::test]
+async fn a_changelog_is_redone_within_the_bound_on_what_is_unwritten() {
+    let (log, digest) = twenty_epochs(usize::MAX, |_| {}).await;
+    let bound = 128 << 10;
+    let state = empty(bound).await;
+    let (mut most, mut batch_bytes) = (0, 0);
+    for batch in log.chunks(256) {
+        let before = state.dirty_bytes();
+        for Change { key, value } in batch {
+            state.redo(key.clone(), value.clone());
+        }
+        most = most.max(state.dirty_bytes());
+        batch_bytes = batch_bytes.max(state.dirty_bytes() - before);
+        state.write_behind().spill(Epoch(20)).await.unwrap();
+        assert!(state.dirty_bytes() <= bound);
+    }
+    assert!(most <= bound + batch_bytes, "{most} bytes of {bound}");
+    // What is kept beside keys and values counts too.
+    assert!(batch_bytes > 256 * 150, "{batch_bytes} bytes of 256 changes");
+    state.finish_redo(Epoch(20), 20, digest).await.unwrap();
+    state
+        .write_behind()
+        .pass(async |_| Ok::<_, Infallible>(()))
+        .await
+        .unwrap();
+    // The list of tables is an element too.
+    assert_eq!(state.write_behind().verify().await.unwrap(), 20_001);
 }
