@@ -23,7 +23,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use market::{median, seconds};
+use market::{median, per_second, row, seconds};
 use tidemill::broker::{
     Broker, ConsumerOptions, Delivery, RecordSet, Start, Timestamp, Topic, TopicPartition,
     TopicSpec,
@@ -107,13 +107,15 @@ fn main() {
         rounds[2].push(took);
         std::fs::remove_dir_all(&dir).expect("removed");
     }
-    println!("{RECORDS} records of {BYTES} bytes, medians of {ROUNDS} rounds");
-    let medians: Vec<f64> = rounds.into_iter().map(median).collect();
-    for (name, took) in ["plain", "write", "read"].into_iter().zip(&medians) {
-        println!(
-            "{name:8} {:6.2} M records/s  {:4.2} x plain",
-            RECORDS as f64 / took / 1e6,
-            medians[0] / took
-        );
-    }
+    let [plain, write, read] = [0, 1, 2].map(|at| median(std::mem::take(&mut rounds[at])));
+    row(
+        &format!("writes of {BYTES} B records in batches of {PER_BATCH}, fsync each 100 ms"),
+        per_second(RECORDS, write, "records"),
+        format!("{:.2} x a plain loop that writes and syncs", plain / write),
+    );
+    row(
+        "reads, checksums verified",
+        per_second(RECORDS, read, "records"),
+        format!("{:.2} x the plain loop", plain / read),
+    );
 }

@@ -1,9 +1,14 @@
-//! Restart with a large state: from the start of a run to its first record.
+//! Restart with a large state: from the start of a run to its first record; and what is resident.
 //!
-//! `cargo bench --bench restart` builds the state of a window over a day with a million keys on a
-//! log on disk, ends the run, adds one record, and prints how long the next run takes to take it,
-//! with the state's store as it was left (warm) and without it (cold, from the changelog); and the
-//! resident memory, the state's map bounded at 128 MiB.
+//! `cargo bench --bench restart` builds the state of a window over a day with a million keys on a log
+//! on disk, ends the run, adds one record, and prints how long the next run takes to take it. Each run
+//! is a process of its own, so that its peak of resident memory is its own; the state's map is
+//! bounded at 128 MiB:
+//!
+//! * **build**: a million records, each of another key;
+//! * **warm**: with the state's store as it was left;
+//! * **cold**: without it, from the changelog;
+//! * **update**: two million records more, of any of the keys.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,14 +18,17 @@
     reason = "a benchmark reads the clock and prints"
 )]
 
+mod market;
+
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidemill::broker::{
-    BrokerExt, NewRecord, RecordSet, SystemClock, Timestamp, Topic, TopicPartition, TopicSpec,
-};
+use market::{in_own_process, resident_mib, row};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill::broker::{NewRecord, RecordSet, SystemClock, Topic, TopicPartition, TopicSpec};
 use tidemill::config;
 use tidemill::events::write_time;
 use tidemill::pipeline::{OpenBroker, Pipeline, RunOptions, SledStores};
@@ -82,34 +90,40 @@ fn payload(key: usize, time: i64) -> String {
     )
 }
 
+fn record(key: usize, time: i64) -> NewRecord {
+    NewRecord::new(Topic::new("updates").expect("a name"), payload(key, time))
+        .key(format!("KEY-{key:07}"))
+}
+
 /// Runs until `records` are committed; returns when the first was taken.
-async fn run(dir: &Path, records: u64, more: Option<NewRecord>) -> Duration {
+async fn run(dir: &Path, records: u64, mut more: impl Iterator<Item = NewRecord>) -> Duration {
     let pipeline = config::Pipeline::parse("restart.toml", &file(dir), &|_| None);
     let plan = pipeline.expect("a plan").plan;
     let open = OpenBroker::open(&plan.brokers[0].url, Arc::new(SystemClock))
         .await
         .expect("a log");
     let broker = open.broker();
-    if let Some(record) = more {
-        broker.send(record).await.expect("sent");
-    } else {
-        let topic = Topic::new("updates").expect("a name");
-        broker
-            .create_topic(&TopicSpec::new(topic.clone(), NonZeroU32::MIN))
-            .await
-            .expect("a topic");
-        let at = TopicPartition::new(topic, 0);
-        for chunk in (0..KEYS).collect::<Vec<_>>().chunks(1000) {
-            let mut set = RecordSet::new(at.clone());
-            for &key in chunk {
-                let time = START + key as i64;
-                let name = format!("KEY-{key:07}");
-                set.push_with(Timestamp(time), Some(name.as_bytes()), &[], |slab| {
-                    slab.extend_from_slice(payload(key, time).as_bytes());
-                });
-            }
-            broker.produce(vec![set]).await.expect("written");
+    let topic = Topic::new("updates").expect("a name");
+    if broker.describe_topic(&topic).await.is_err() {
+        let spec = TopicSpec::new(topic.clone(), NonZeroU32::MIN);
+        broker.create_topic(&spec).await.expect("a topic");
+    }
+    let at = TopicPartition::new(topic, 0);
+    loop {
+        let mut set = RecordSet::new(at.clone());
+        for record in more.by_ref().take(1000) {
+            let time = record.timestamp;
+            set.push(
+                time,
+                record.key.as_deref(),
+                record.value.as_deref(),
+                &record.headers,
+            );
         }
+        if set.is_empty() {
+            break;
+        }
+        broker.produce(vec![set]).await.expect("written");
     }
     let stores = Arc::new(SledStores::new(dir.join("state"), 1));
     let begun = Instant::now();
@@ -138,38 +152,56 @@ async fn run(dir: &Path, records: u64, more: Option<NewRecord>) -> Duration {
     first
 }
 
-fn resident_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
-    kib.unwrap_or_default() / 1024
-}
-
-fn main() {
-    let root = tempfile::tempdir_in(".").expect("a directory");
+/// One run, and what it took.
+fn phase(name: &str, dir: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    let built = Instant::now();
-    runtime.block_on(run(root.path(), KEYS as u64, None));
-    println!(
-        "{KEYS} keys: built in {:.1} s, peak resident {} MiB",
-        built.elapsed().as_secs_f64(),
-        resident_mib()
-    );
-    let one = |key: usize| {
-        let time = START + KEYS as i64 + key as i64;
-        NewRecord::new(Topic::new("updates").expect("a name"), payload(key, time))
-            .key(format!("KEY-{key:07}"))
+    let begun = Instant::now();
+    let after = |records: usize| START + (KEYS + records) as i64;
+    let took = match name {
+        "build" => {
+            let records = (0..KEYS).map(|key| record(key, START + key as i64));
+            runtime.block_on(run(dir, KEYS as u64, records));
+            begun.elapsed()
+        }
+        "update" => {
+            let mut random = SmallRng::seed_from_u64(42);
+            let any = |at| record(random.random_range(0..KEYS), after(2 + at));
+            let records = (0..2 * KEYS).map(any);
+            runtime.block_on(run(dir, 2 * KEYS as u64, records));
+            begun.elapsed()
+        }
+        _ => runtime.block_on(run(dir, 1, std::iter::once(record(7, after(1))))),
     };
-    let warm = runtime.block_on(run(root.path(), 1, Some(one(7))));
-    println!("warm     {:.2} s to the first record", warm.as_secs_f64());
-    std::fs::remove_dir_all(root.path().join("state")).expect("removed");
-    let cold = runtime.block_on(run(root.path(), 1, Some(one(8))));
-    println!(
-        "cold     {:.2} s to the first record, peak resident {} MiB",
-        cold.as_secs_f64(),
-        resident_mib()
+    let what = match name {
+        "build" => "a state of a million keys, built from as many records",
+        "warm" => "restart with it, to the first record",
+        "cold" => "the same without its store, from the changelog alone",
+        _ => "two million changes more, of any of the keys",
+    };
+    row(
+        what,
+        format!("{:.1} s", took.as_secs_f64()),
+        format!(
+            "{} MiB resident at most, the state's map bounded at 128 MiB",
+            resident_mib().1
+        ),
     );
+}
+
+fn main() {
+    let mut arguments = std::env::args_os().skip_while(|argument| argument != "phase");
+    if let (Some(_), Some(name), Some(dir)) = (arguments.next(), arguments.next(), arguments.next())
+    {
+        return phase(&name.to_string_lossy(), Path::new(&dir));
+    }
+    let root = tempfile::tempdir_in(".").expect("a directory");
+    for name in ["build", "warm", "cold", "update"] {
+        if name == "cold" {
+            std::fs::remove_dir_all(root.path().join("state")).expect("removed");
+        }
+        in_own_process(&["phase".as_ref(), name.as_ref(), root.path().as_ref()]);
+    }
 }

@@ -1,12 +1,15 @@
-//! What several benchmarks share: the same market, and a stopwatch.
+//! What the benchmarks share: the same market, a stopwatch, and the table they print.
 
-#![allow(dead_code, reason = "each benchmark uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each benchmark uses its part")]
 
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::process::Command;
 use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tidemill::broker::{Batch, RecordSet, Timestamp, Topic, TopicPartition};
+use tidemill::broker::{RecordSet, Timestamp, Topic, TopicPartition};
 use tidemill::events::write_time;
 use tidemill::market::decimal::to_text;
 
@@ -15,13 +18,15 @@ pub const PAIRS: [&str; 6] = [
     "BTC-USD", "ETH-USD", "SOL-USD", "DOGE-USD", "XRP-EUR", "LTC-USDT",
 ];
 
-/// Market data updates of about 240 bytes, as a market data service writes them: event time, pair,
-/// payload. Every `poison`th is cut short.
-pub fn updates(count: usize, poison: Option<usize>) -> Vec<(i64, &'static str, Vec<u8>)> {
+/// Event time, pair, payload.
+pub type Update = (i64, &'static str, Vec<u8>);
+
+/// Market data updates of about 240 bytes, as a market data service writes them, without end.
+pub fn market() -> impl Iterator<Item = Update> {
     let mut random = SmallRng::seed_from_u64(42);
     let mut time = START;
     let mut price = 943_215_500_i64;
-    let update = |at: usize| {
+    let update = move |at: usize| {
         time += random.random_range(0..20_000);
         price += random.random_range(-500..=500);
         let mut stamp = Vec::new();
@@ -35,38 +40,90 @@ pub fn updates(count: usize, poison: Option<usize>) -> Vec<(i64, &'static str, V
             to_text(price + 50, 4),
         );
         let side = if random.random() { "buy" } else { "sell" };
-        let mut payload = format!(
+        let payload = format!(
             r#"{{"eventType":"MarketDataUpdate","timestamp":"{stamp}","pair":"{pair}","currentPrice":{current},"quantity":{quantity},"side":"{side}","bid":{bid},"ask":{ask},"venue":"paper","sequence":{},"tradeId":"{}"}}"#,
             at + 1_000_000,
             at + 77_000,
         )
         .into_bytes();
-        if poison.is_some_and(|every| at % every == every / 2) {
-            payload.pop();
-        }
         (time, pair, payload)
     };
-    (0..count).map(update).collect()
+    (0..).map(update)
 }
 
-/// The updates as records for one partition, in sets of `per_set`.
-pub fn sets(topic: &str, updates: &[(i64, &str, Vec<u8>)], per_set: usize) -> Vec<RecordSet> {
+/// The first so many.
+pub fn updates(count: usize) -> Vec<Update> {
+    market().take(count).collect()
+}
+
+/// A way in which a payload is broken.
+pub type Poison = (&'static str, fn(&mut Vec<u8>));
+
+/// From what is found out at its last byte to what is found out at its first.
+pub const POISONS: [Poison; 4] = [
+    ("cut short", |payload| payload.truncate(payload.len() - 1)),
+    ("without price", |payload| replace_price(payload, b"")),
+    ("of a wrong type", |payload| {
+        replace_price(payload, br#""currentPrice":true,"#);
+    }),
+    ("no JSON at all", |payload| payload[0] = b'<'),
+];
+
+fn replace_price(payload: &mut Vec<u8>, with: &[u8]) {
+    let at = memchr::memmem::find(payload, br#""currentPrice":"#).expect("a price");
+    let len = memchr::memchr(b',', &payload[at..]).expect("its end") + 1;
+    payload.splice(at..at + len, with.iter().copied());
+}
+
+/// The same updates, one in a hundred broken.
+pub fn poisoned(updates: &[Update], (_, break_one): Poison) -> Vec<Update> {
+    let mut updates = updates.to_vec();
+    for (_, _, payload) in updates.iter_mut().skip(50).step_by(100) {
+        break_one(payload);
+    }
+    updates
+}
+
+/// The updates as records for one partition.
+pub fn set(topic: &str, updates: &[Update]) -> RecordSet {
     let at = TopicPartition::new(Topic::new(topic).expect("a name"), 0);
-    let set = |updates: &[(i64, &str, Vec<u8>)]| {
-        let mut set = RecordSet::new(at.clone());
-        for (time, pair, payload) in updates {
-            set.push_with(Timestamp(*time), Some(pair.as_bytes()), &[], |slab| {
-                slab.extend_from_slice(payload);
-            });
-        }
-        set
-    };
-    updates.chunks(per_set).map(set).collect()
+    let mut set = RecordSet::new(at);
+    for (time, pair, payload) in updates {
+        set.push_with(Timestamp(*time), Some(pair.as_bytes()), &[], |slab| {
+            slab.extend_from_slice(payload);
+        });
+    }
+    set
 }
 
-/// Records in batches.
-pub fn count(batches: &[Batch]) -> usize {
-    batches.iter().map(Batch::len).sum()
+/// Resident memory of this process in MiB: now, and at its peak; zeros where the kernel does not say.
+pub fn resident_mib() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        kib.unwrap_or_default() / 1024
+    };
+    (mib("VmRSS:"), mib("VmHWM:"))
+}
+
+/// Runs this bench again as a process of its own, so that its peak of memory is its own too.
+pub fn in_own_process(arguments: &[&OsStr]) {
+    let program = std::env::current_exe().expect("a path");
+    let status = Command::new(program).args(arguments).status();
+    assert!(status.expect("started").success(), "{arguments:?} failed");
+}
+
+/// Prints a row of the table in the README, whose columns `.ci/bench` names.
+pub fn row(what: &str, figure: impl Display, against: impl Display) {
+    println!("| `{}` | {what} | {figure} | {against} |", env!("CARGO_CRATE_NAME"));
+}
+
+/// A speed: `items` in so many seconds.
+pub fn per_second(items: usize, seconds: f64, name: &str) -> String {
+    let millions = items as f64 / seconds / 1e6;
+    let digits = if millions < 10.0 { 1 } else { 0 };
+    format!("{millions:.digits$} M {name}/s")
 }
 
 /// Seconds that `run` takes.
