@@ -300,7 +300,10 @@ fn main() {
     let [nested, strict, l1, l2, encoder] = [6, 7, 8, 9, 10].map(|at| medians[at]);
     let speed = |nanos: f64, name| per_second(1, nanos / 1e9, name);
     row(
-        &format!("JSON of {} bytes to rows, 4 fields of 11 needed", bytes / RECORDS),
+        &format!(
+            "JSON of {} bytes to rows, 4 fields of 11 needed",
+            bytes / RECORDS
+        ),
         speed(four, "records"),
         format!(
             "{:.1} x serde_json, borrowed; {:.2} x a scanner written by hand for this one layout",

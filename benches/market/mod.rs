@@ -116,7 +116,10 @@ pub fn in_own_process(arguments: &[&OsStr]) {
 
 /// Prints a row of the table in the README, whose columns `.ci/bench` names.
 pub fn row(what: &str, figure: impl Display, against: impl Display) {
-    println!("| `{}` | {what} | {figure} | {against} |", env!("CARGO_CRATE_NAME"));
+    println!(
+        "| `{}` | {what} | {figure} | {against} |",
+        env!("CARGO_CRATE_NAME")
+    );
 }
 
 /// A speed: `items` in so many seconds.

@@ -54,7 +54,10 @@ mod tests {
         let mut keys = list(&[]);
         keys.append(list(&["b", "", "abc"]));
         keys.append(list(&["ab"]));
-        assert_eq!(keys.iter().collect::<Vec<_>>(), [&b"b"[..], b"", b"abc", b"ab"]);
+        assert_eq!(
+            keys.iter().collect::<Vec<_>>(),
+            [&b"b"[..], b"", b"abc", b"ab"]
+        );
         assert_eq!(keys.sorted(), [&b""[..], b"ab", b"abc", b"b"]);
     }
 }

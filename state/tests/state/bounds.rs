@@ -72,7 +72,10 @@ async fn empty(dirty_bytes_max: usize) -> State {
 
 /// Twenty epochs of a thousand new keys with values of a hundred bytes, in a table bounded at
 /// `bytes_max`: what they changed, and the digest at the end. `look` sees the table after each.
-async fn twenty_epochs(bytes_max: usize, mut look: impl FnMut(&Table<Vec<u8>>)) -> (Vec<Change>, Digest) {
+async fn twenty_epochs(
+    bytes_max: usize,
+    mut look: impl FnMut(&Table<Vec<u8>>),
+) -> (Vec<Change>, Digest) {
     let state = empty(usize::MAX).await;
     state
         .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
@@ -83,7 +86,9 @@ async fn twenty_epochs(bytes_max: usize, mut look: impl FnMut(&Table<Vec<u8>>)) 
     state.load_all(&mut table).await.unwrap();
     let (mut log, mut digest) = (Vec::new(), Digest::EMPTY);
     for epoch in 1..=20_u64 {
-        let keys: Vec<_> = (0..1000).map(|key| (epoch * 1000 + key).to_be_bytes()).collect();
+        let keys: Vec<_> = (0..1000)
+            .map(|key| (epoch * 1000 + key).to_be_bytes())
+            .collect();
         state.load(&mut table, &keys).await.unwrap();
         for key in &keys {
             table.insert(key, vec![7; 100]).unwrap();
@@ -107,7 +112,10 @@ async fn a_table_keeps_to_its_bound_once_its_changes_are_handed_over() {
         assert!(table.sorted().len() * 108 < table.bytes());
     })
     .await;
-    assert!((bound / 2..=bound).contains(&most), "{most} bytes of {bound}");
+    assert!(
+        (bound / 2..=bound).contains(&most),
+        "{most} bytes of {bound}"
+    );
 }
 
 /// Redoing a changelog of a million keys once held all of it in memory: 724 MiB.
@@ -129,7 +137,10 @@ async fn a_changelog_is_redone_within_the_bound_on_what_is_unwritten() {
     }
     assert!(most <= bound + batch_bytes, "{most} bytes of {bound}");
     // What is kept beside keys and values counts too.
-    assert!(batch_bytes > 256 * 150, "{batch_bytes} bytes of 256 changes");
+    assert!(
+        batch_bytes > 256 * 150,
+        "{batch_bytes} bytes of 256 changes"
+    );
     state.finish_redo(Epoch(20), 20, digest).await.unwrap();
     state
         .write_behind()
