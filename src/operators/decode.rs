@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidemill_broker::{Batch, Timestamp};
 
-use crate::events::{JsonDecoder, Poison, Rows};
+use super::key;
+use crate::events::{JsonDecoder, Poison, Rows, Text};
 
 /// Decodes the records of one partition and keeps their watermark: the greatest event time seen,
 /// less how far event time may run backwards.
@@ -14,6 +15,7 @@ use crate::events::{JsonDecoder, Poison, Rows};
 #[derive(Debug)]
 pub struct Decode {
     decoder: JsonDecoder,
+    key: Vec<usize>,
     out_of_order: i64,
     watermark: i64,
 }
@@ -24,9 +26,17 @@ impl Decode {
         let out_of_order = i64::try_from(out_of_order.as_micros()).unwrap_or(i64::MAX);
         Self {
             decoder,
+            key: Vec::new(),
             out_of_order,
             watermark: i64::MIN,
         }
+    }
+
+    /// Keys each row by the text of these required text fields, joined by `|`, whether or not its
+    /// record has a key; with no fields the record's own key stays.
+    pub fn keyed_by(mut self, key: Vec<usize>) -> Self {
+        self.key = key;
+        self
     }
 
     /// The watermark after what was decoded so far.
@@ -42,6 +52,21 @@ impl Decode {
     /// Decodes a batch. Records that are poison are handed to `poison` with their index.
     pub fn decode(&mut self, batch: &Batch, poison: &mut dyn FnMut(usize, Poison)) -> Rows {
         let mut rows = self.decoder.decode(batch, poison);
+        match self.key[..] {
+            [] => {}
+            // The text is there already.
+            [slot] => {
+                for row in 0..rows.len() {
+                    let text = rows.number(row, slot).map(Text::from_slot);
+                    rows.heads_mut()[row].key = text;
+                }
+            }
+            _ => {
+                for row in 0..rows.len() {
+                    key::put_text(&mut rows, row, &self.key);
+                }
+            }
+        }
         let mut watermark = self.watermark;
         for head in rows.heads_mut() {
             watermark = watermark.max(head.time.saturating_sub(self.out_of_order));

@@ -388,7 +388,7 @@ async fn open_input(
         in_group,
         identity,
         next: found.next,
-        decode: Decode::new(decoder, source_plan.out_of_order),
+        decode: Decode::new(decoder, source_plan.out_of_order).keyed_by(source_plan.key.clone()),
         idle_after: source_plan.idle,
         last_taken: Instant::now(),
         is_idle: false,

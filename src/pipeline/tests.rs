@@ -448,6 +448,38 @@ async fn a_key_that_is_not_the_topics_is_refused_once_the_topic_has_two_partitio
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_of_records_without_a_key_are_keyed_as_their_topic_declares() {
+    let once = r#"
+        [topics.once]
+        broker = "main"
+
+        [stages.first]
+        from = "market-data-updates"
+        op = "dedupe"
+        id = ["currentPrice"]
+        window = "1h"
+
+        [sinks.once]
+        from = "first"
+        topic = "once"
+    "#;
+    let broker = broker_with(1).await;
+    for pair in ["BTC-USD", "ETH-USD", "BTC-USD"] {
+        let mut tick = tick(pair, 0, "10", "1");
+        tick.key = None;
+        broker.send(tick).await.unwrap();
+    }
+    run(&pipeline(plan("", once), &broker)).await.unwrap();
+    let at = TopicPartition::new(Topic::new("once").unwrap(), 0);
+    let batches = broker.read_to_end(&at, Start::Earliest).await.unwrap();
+    let records = batches.iter().flat_map(|batch| batch.iter());
+    let keys: Vec<_> = records
+        .map(|record| String::from_utf8_lossy(record.key.unwrap()).into_owned())
+        .collect();
+    assert_eq!(keys, ["BTC-USD", "ETH-USD"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_changed_pipeline_is_refused_until_the_new_version_is_accepted() {
     let broker = broker_with(1).await;
     broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();
