@@ -18,7 +18,7 @@ type ByTime = BTreeSet<(i64, Box<[u8]>)>;
 
 /// Lets the first event of each id through and drops the rest, within a window of event time.
 ///
-/// An id is some fields of the event, within the key of its record. It is remembered until the
+/// An id is some fields of the event, within its key. It is remembered until the
 /// watermark has passed its event time by the window, and at most `count_max` ids per key, the
 /// oldest forgotten first. An event older than that cannot be told from a repeat: it goes to the
 /// dead letters as `dedupe.late`, never silently either way.
