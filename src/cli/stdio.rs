@@ -13,11 +13,12 @@ use tidemill_broker::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::{Exit, Failure};
 use crate::config::Plan;
 use crate::config::plan::BrokerUrl;
-use crate::pipeline::Progress;
+use crate::pipeline::{Progress, WHOLE_BYTES};
 
 /// The longest line taken from standard input, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -189,9 +190,13 @@ async fn read_lines(
         if !line.is_empty() {
             let mut record = NewRecord::new(topic.clone(), line.clone()).partition(0);
             if bytes > line.len() {
-                // Goes with it to the dead letters.
+                warn!(
+                    bytes,
+                    kept = line.len(),
+                    "a line of standard input is too long: only its beginning goes to the dead letters"
+                );
                 let bytes = bytes.to_string();
-                record = record.headers(Headers::new().with("line-bytes", bytes));
+                record = record.headers(Headers::new().with(WHOLE_BYTES, bytes));
             }
             broker.send(record).await?;
             if let Some(throttle) = &mut throttle {

@@ -15,6 +15,9 @@ const ERROR_BYTES_MAX: usize = 1024;
 /// Most bytes of headers a dead letter gets beside the record's own.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
+/// Header of a record that is only the beginning of what came in: the length of the whole, in bytes.
+pub(crate) const WHOLE_BYTES: &str = "line-bytes";
+
 /// Writes dead letters for one task.
 ///
 /// Payload, key, timestamp and headers of the record stay as they were, byte for byte; headers that
@@ -114,9 +117,12 @@ impl DeadLetters {
         };
         let (headers, text) = (&mut self.headers, &mut self.text);
         headers.clear();
-        let mut dead_id = None;
+        let (mut dead_id, mut whole) = (None, None);
         if let Source::Record(_, record) = source {
             for (name, value) in record.headers() {
+                if name == WHOLE_BYTES {
+                    whole = Some(value);
+                }
                 match name {
                     // Attempts and ids of an earlier death are replaced.
                     "dl-id" => dead_id = Some(value),
@@ -160,7 +166,14 @@ impl DeadLetters {
             let key = key.map(|key| &key[..key.len().min(1024)]);
             self.set.push(Some(time), key, Some(kept), headers);
         } else {
-            headers.push("dl-payload", b"full");
+            match whole.map(String::from_utf8_lossy) {
+                // Of the rest nobody knows a hash.
+                Some(bytes) => headers.push(
+                    "dl-payload",
+                    written(text, format_args!("truncated {bytes}")),
+                ),
+                None => headers.push("dl-payload", b"full"),
+            };
             self.set.push(Some(time), key, value, headers);
         }
         match self.classes.iter_mut().find(|(of, _)| *of == class) {

@@ -33,6 +33,7 @@ mod topology;
 pub use build::OpenBroker;
 pub use committer::Cut;
 pub use control::{Control, Step};
+pub(crate) use dead_letter::WHOLE_BYTES;
 pub use error::{Error, Kind, Result};
 pub use instance::{Instance, MemoryStores, SledStores};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};

@@ -116,6 +116,11 @@ pub(crate) async fn open_task(
 
     let specs = build::table_specs(plan, topology);
     let tables = state.declare(&specs).map_err(failed)?;
+    for (_, table) in state.tables() {
+        if specs.iter().all(|spec| spec.name != table.name) {
+            warn!(task = %id, table = table.name, "this state belongs to no stage of the file any more: it stays as it is, unused; `tidemill offsets reset --drop-state` makes the pipeline start anew");
+        }
+    }
     let table_bytes = plan.memory / specs.len().max(1);
     // One entry for each input, always in memory: however little the stages may keep there.
     let mut times = Table::<Postcard<(i64, bool)>>::new(tables[0], usize::MAX);

@@ -173,6 +173,21 @@ fn a_file_that_changed_since_its_state_was_written_is_refused_unless_accepted() 
 }
 
 #[test]
+fn state_that_a_changed_file_leaves_behind_is_named() {
+    let home = Home::new();
+    home.run_well();
+    home.change_pipeline(&[
+        ("[stages.once]", "[stages.first]"),
+        ("\"once\"", "\"first\""),
+    ]);
+    let accepted = ["run", "p.toml", "--until-end", "--accept-new-version"];
+    home.tidemill(&accepted).expect(
+        0,
+        &["belongs to no stage", "table=\"once\"", "--drop-state"],
+    );
+}
+
+#[test]
 fn time_that_goes_backwards_gives_dead_letters_and_no_second_bar() {
     let home = Home::new();
     home.run_well();

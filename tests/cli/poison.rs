@@ -185,7 +185,11 @@ fn a_line_of_100_mb_on_standard_input_is_set_aside_in_bounded_memory() {
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].header("dl-class"), "decode.too_large");
     assert_eq!(dead[0].header("line-bytes"), (100 << 20).to_string());
+    let payload = format!("truncated {}", 100 << 20);
+    assert_eq!(dead[0].header("dl-payload"), payload);
+    assert!(dead[0].value.len() > 15 << 20);
     assert!(dead[0].value.iter().all(|byte| *byte == b'x'));
+    assert!(ended.err.contains("too long"), "{}", ended.err);
 }
 
 #[test]
