@@ -8,14 +8,16 @@
 //! `DIRECTORY/data` and what the pipeline remembers in `DIRECTORY/.tidemill`; DIRECTORY is `.` unless
 //! given. A run that was broken off goes on where it stopped; one that finished finds nothing to do.
 //!
-//! With `TIDEMILL_DATA` naming a directory of real market data in the layout of QuantConnect LEAN,
-//! that is taken instead of the bundled market, and DIRECTORY is `real` unless given.
+//! With `TIDEMILL_DATA` naming a directory that holds `lean/equity/usa/tick` and
+//! `lean/crypto/coinbase/second/btcusd`, in the layout of QuantConnect LEAN, the trades in there are
+//! taken instead of the bundled market, and DIRECTORY is `real` unless given.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use futures::StreamExt as _;
@@ -30,17 +32,43 @@ const BARS_SHOWN: usize = 2;
 const REAL: [&str; 2] = ["lean/equity/usa/tick", "lean/crypto/coinbase/second/btcusd"];
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let data = std::env::var_os("TIDEMILL_DATA").filter(|data| !data.is_empty());
     let directory = std::env::args_os().nth(1);
+    if let Some(option) = directory.as_ref().and_then(|text| text.to_str())
+        && option.starts_with('-')
+    {
+        let usage = "usage: cargo run --release --example first_bars [DIRECTORY]\n\nimports a market into a log in DIRECTORY (`.` unless given), makes bars of it and prints them";
+        return match option {
+            "-h" | "--help" => {
+                writeln!(io::stdout(), "{usage}")?;
+                Ok(ExitCode::SUCCESS)
+            }
+            _ => {
+                writeln!(io::stderr(), "there is no option `{option}`\n{usage}")?;
+                Ok(ExitCode::from(2))
+            }
+        };
+    }
     let job = Job::new(directory.map(PathBuf::from), data.map(PathBuf::from));
     let terminals = Terminals {
         input: false,
         output: io::stdout().is_terminal(),
         errors: io::stderr().is_terminal(),
     };
-    job.run(&mut io::stdout(), &mut io::stderr(), terminals)
-        .await
+    let ended = job
+        .run(&mut io::stdout(), &mut io::stderr(), terminals)
+        .await;
+    match ended {
+        // Whoever read it has seen enough.
+        Err(error) if is_broken_pipe(&*error) => Ok(ExitCode::SUCCESS),
+        ended => ended.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Where everything is.
