@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tidemill_crash_point::crash_point;
 
 use crate::directory::{ENGINE, RESTORING, crc32c, create_dir, sync_dir};
 use crate::error::Source;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidemill_crash_point::crash_point;
 
 use crate::error::Source;
 use crate::state::{PAGE, Shared};

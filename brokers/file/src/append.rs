@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill_broker::{Error, Offset, RecordSet, Result, Timestamp, TopicPartition};
+use tidemill_crash_point::crash_point;
 
 use crate::bell::Ring;
 use crate::catalog::TopicId;
@@ -285,6 +286,7 @@ impl Shared {
             parts.push(&block.head);
             parts.push(&block.data);
         }
+        crash_point!("append.encoded");
         if let Err(error) = write_all(&*log.file, log.len, &parts) {
             let full = is_full(&error);
             let failure = failed("append to", &log.path)(error);
@@ -295,6 +297,7 @@ impl Shared {
             self.poison(&failure);
             return Err(Failure::Unknown(failure));
         }
+        crash_point!("append.written");
         let mut position = log.len + frame.len() as u64;
         log.len = position + body;
         let end = log.end_place();
@@ -340,6 +343,7 @@ impl Shared {
             ended.end = Some(end);
         }
         drop(live);
+        crash_point!("log.ended");
         appender.next_log = log.header.number + 1;
         appender.next_start = log.end_place();
         writing.splitter.ring(Ring::Work);
@@ -367,6 +371,7 @@ impl Shared {
             let full = is_full(&error) && self.disk().remove(&path).is_ok();
             return Err(refused(failed("write", &path)(error), full));
         }
+        crash_point!("log.begun");
         let log = LogFile {
             header,
             path,

@@ -10,6 +10,7 @@ use tidemill_broker::{
     Timestamp, Topic, TopicDescription, TopicIdentity, TopicPartition, TopicSpec, TransactionalId,
     Transactor, Watermarks,
 };
+use tidemill_crash_point::crash_point;
 
 use crate::append::{Failure, unknown};
 use crate::catalog::{TopicId, TopicInfo};
@@ -130,6 +131,7 @@ impl FileBroker {
             Some(_) => shared.clean(Effort::Split).await,
             None => Ok(()),
         };
+        crash_point!("close.split");
         self.handle.workers.stop();
         self.handle.workers.join().await;
         shared.shut();
@@ -241,6 +243,7 @@ impl Broker for FileBroker {
                 })
             })
             .map_err(Failure::into_error)?;
+        crash_point!("topic.created");
         shared.topic_created(&topic.name);
         shared.settle(end).await
     }
@@ -274,6 +277,7 @@ impl Broker for FileBroker {
                 Ok(Head::DeleteTopic { id })
             })
             .map_err(Failure::into_error)?;
+        crash_point!("topic.deleted");
         shared.topic_deleted(name);
         shared.settle(end).await
     }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use tidemill_broker::{Cleanup, Result, Timestamp};
+use tidemill_crash_point::crash_point;
 
 use crate::catalog::TopicId;
 use crate::disk::Mode;
 use crate::format::block::{Draft, DraftRecord, Entries, Entry, Header};
 use crate::format::index::Index;
 use crate::format::manifest::{PartitionMeta, SegmentMeta};
-use crate::layout::failed;
+use crate::layout::{failed, remove};
 use crate::segment::Segment;
 use crate::shared::{Shared, Writing, lock};
 use crate::split::SegmentWriter;
@@ -91,13 +92,15 @@ impl Shared {
         next.number += 1;
         self.install(&mut manifest, next)?;
         drop(manifest);
+        crash_point!("compact.installed");
         metrics::counter!("tidemill_file_compactions").increment(1);
         for segment in &old {
             for path in [
                 self.layout.segment(topic, partition, segment),
                 self.layout.index(topic, partition, segment),
             ] {
-                self.disk().remove(&path).map_err(failed("remove", &path))?;
+                remove(self.disk(), &path)?;
+                crash_point!("compact.removed");
             }
         }
         Ok(())
@@ -261,6 +264,7 @@ impl Output<'_> {
         sink.close_block()?;
         let (mut meta, index) = (sink.meta, sink.index);
         (meta.len, meta.crc) = sink.writer.finish()?;
+        crash_point!("compact.written");
         meta.index_crc = shared.write_index(self.topic, self.partition, &meta, &index)?;
         self.done.push(meta);
         Ok(())

@@ -100,18 +100,45 @@ pub(crate) fn damaged(path: &Path, at: u64, what: impl Into<String>) -> Error {
     }
 }
 
-/// Puts a whole file in the place of another, durably: a reader sees the old one or the new.
-pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("."));
+/// Takes a file away. Fine if it is gone: an index may be lost at any time.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    match disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("remove", path)),
+    }
+}
+
+/// A whole file, durable under another name, that is about to take the place of one.
+#[derive(Debug)]
+#[must_use = "it is not in its place yet"]
+pub(crate) struct Staged<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+}
+
+/// Writes what is to take the place of a file.
+pub(crate) fn stage<'a>(
+    disk: &dyn Disk,
+    path: &'a Path,
+    bytes: &[u8],
+) -> Result<Staged<'a>, Error> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
-    let temporary = parent.join(name);
+    let temporary = path.with_file_name(name);
     let file = disk
         .open(&temporary, Mode::Create)
         .map_err(failed("create", &temporary))?;
     write_all(&*file, 0, &[bytes]).map_err(failed("write", &temporary))?;
     file.sync_data().map_err(failed("sync", &temporary))?;
-    disk.rename(&temporary, path)
-        .map_err(failed("rename to", path))?;
-    disk.sync_dir(parent).map_err(failed("sync", parent))
+    Ok(Staged { path, temporary })
+}
+
+impl Staged<'_> {
+    /// Puts it there, durably: a reader sees the old file or the new.
+    pub(crate) fn put(self, disk: &dyn Disk) -> Result<(), Error> {
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        disk.rename(&self.temporary, self.path)
+            .map_err(failed("rename to", self.path))?;
+        disk.sync_dir(parent).map_err(failed("sync", parent))
+    }
 }

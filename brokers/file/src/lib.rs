@@ -38,6 +38,7 @@ mod segment;
 mod shared;
 mod split;
 mod transactor;
+mod unlisted;
 mod verify;
 mod window;
 mod worker;

@@ -4,19 +4,20 @@ use std::io;
 use std::sync::Arc;
 
 use tidemill_broker::{Error, Result};
+use tidemill_crash_point::crash_point;
 
 use crate::disk::{Disk, Locked, Mode, read_whole};
 use crate::format::identity::{self, Identity};
 use crate::format::log_header::{self, Durable, LogHeader};
 use crate::format::manifest::Manifest;
 use crate::format::{VERSION, crc32c};
-use crate::layout::{Layout, damaged, failed, is_missing, log_number, replace};
+use crate::layout::{Layout, damaged, failed, is_missing, log_number, stage};
 use crate::live::{Live, LogFile};
 use crate::options::FileOptions;
 use crate::scan::{Found, Scanner, Torn};
 use crate::segment::Segment;
 use crate::shared::{Appender, Shared, Writing};
-use crate::split::remove_unlisted;
+use crate::unlisted::remove_unlisted;
 
 /// Opens a directory to write, making it if need be.
 pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Option<Torn>)> {
@@ -45,6 +46,7 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
             });
         }
     };
+    crash_point!("open.locked");
     let uuid = match read_identity(disk, &layout)? {
         Some(uuid) => uuid,
         None => create(disk, &layout)?,
@@ -52,6 +54,7 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     let manifest = read_manifest(disk, &layout, uuid)?;
     check_segments(disk, &layout, &manifest)?;
     remove_unlisted(disk, &layout, &manifest)?;
+    crash_point!("open.unlisted");
     let (live, end, torn) = recover(disk, &layout, &manifest)?;
     let mut last = live.logs.last_key_value().map(|(_, log)| log.clone());
     // An ended log is not appended to.
@@ -78,6 +81,7 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     // What a killed process left in the page cache may not be durable yet: nobody is told that it
     // is before it is.
     shared.sync_now()?;
+    crash_point!("open.synced");
     shared.durable.send_replace(end);
     shared.publish_manifest()?;
     Ok((shared, torn))
@@ -142,8 +146,13 @@ fn create(disk: &dyn Disk, layout: &Layout) -> Result<[u8; 16]> {
         first_log: 1,
         ..Manifest::default()
     };
-    replace(disk, &layout.manifest(), &manifest.encode())?;
-    replace(disk, &layout.identity(), &identity::encode(uuid))?;
+    stage(disk, &layout.manifest(), &manifest.encode())?.put(disk)?;
+    crash_point!("create.manifest");
+    let path = layout.identity();
+    let staged = stage(disk, &path, &identity::encode(uuid))?;
+    crash_point!("create.staged");
+    staged.put(disk)?;
+    crash_point!("create.done");
     // The name of the directory itself. Where the parent may not be opened it is somebody else's.
     if let Some(parent) = layout.root.parent()
         && let Err(error) = disk.sync_dir(parent)
@@ -379,6 +388,7 @@ fn cut(
         let path = layout.logs();
         disk.sync_dir(&path).map_err(failed("sync", &path))?;
     }
+    crash_point!("open.cut");
     if at > 0 {
         let log = &logs[index];
         log.file

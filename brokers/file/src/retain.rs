@@ -1,8 +1,9 @@
 //! Retention: whole segments leave from the beginning, by age and size.
 
 use tidemill_broker::{Cleanup, Result};
+use tidemill_crash_point::crash_point;
 
-use crate::layout::failed;
+use crate::layout::remove;
 use crate::shared::{Shared, Writing, lock};
 
 impl Shared {
@@ -58,9 +59,11 @@ impl Shared {
         next.number += 1;
         self.install(&mut manifest, next)?;
         drop(manifest);
+        crash_point!("expire.installed");
         metrics::counter!("tidemill_file_segments_expired").increment(gone.len() as u64 / 2);
         for path in gone {
-            self.disk().remove(&path).map_err(failed("remove", &path))?;
+            remove(self.disk(), &path)?;
+            crash_point!("expire.removed");
         }
         Ok(())
     }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use tidemill_broker::{Error, Result};
+use tidemill_crash_point::crash_point;
 
 use crate::catalog::TopicId;
 use crate::disk::{Disk, DiskFile, Mode, read_whole};
 use crate::format::block::{HEADER_BYTES, Header};
 use crate::format::index::Index;
 use crate::format::manifest::SegmentMeta;
-use crate::layout::{Layout, damaged, failed, replace};
+use crate::layout::{Layout, damaged, failed, stage};
 use crate::window::Window;
 
 /// A segment as one manifest lists it.
@@ -80,7 +81,9 @@ impl Segment {
                 metrics::counter!("tidemill_file_indexes_rebuilt").increment(1);
                 let rebuilt = self.rebuild(disk, salt)?;
                 if repair {
-                    replace(disk, &self.index_path, &rebuilt.encode())?;
+                    let staged = stage(disk, &self.index_path, &rebuilt.encode())?;
+                    crash_point!("index.rebuilt");
+                    staged.put(disk)?;
                 }
                 rebuilt
             }

@@ -8,6 +8,7 @@ use std::sync::{
 };
 
 use tidemill_broker::{Error, Result, Timestamp, TransactionalId};
+use tidemill_crash_point::crash_point;
 use tokio::sync::{Notify, watch};
 
 use crate::bell::Bell;
@@ -244,11 +245,13 @@ impl Shared {
         if end <= durable {
             return Ok(());
         }
+        crash_point!("sync.begun");
         // In order: what is durable is always a beginning of the whole log.
         let result = logs
             .iter()
             .try_for_each(|log| log.file.sync_data().map_err(failed("sync", &log.path)))
             .and_then(|()| {
+                crash_point!("sync.file");
                 let newest = logs.last().map(|log| log.header.number);
                 if synced.named < newest {
                     let path = self.layout.logs();
@@ -258,6 +261,7 @@ impl Shared {
                 Ok(())
             })
             .and_then(|()| self.publish_durable(writing, end));
+        crash_point!("sync.published");
         drop(synced);
         if let Err(error) = &result {
             self.poison(error);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidemill_broker::{Cleanup, Error, Result, Retention};
+use tidemill_crash_point::crash_point;
 
 use crate::bell::Ring;
 use crate::catalog::TopicId;
@@ -12,7 +13,7 @@ use crate::disk::{DiskFile, Mode, write_all};
 use crate::format::index::Index;
 use crate::format::manifest::{Manifest, SegmentMeta};
 use crate::format::{Crc, block, crc32c, crc32c_joined};
-use crate::layout::{failed, replace};
+use crate::layout::{failed, stage};
 use crate::live::{LogFile, TailBlock};
 use crate::segment::{Segment, bad_block};
 use crate::shared::{Shared, Writing, is_full, lock};
@@ -213,6 +214,7 @@ impl Shared {
             let dir = self.layout.topics();
             self.disk().sync_dir(&dir).map_err(failed("sync", &dir))?;
         }
+        crash_point!("split.named");
         for (id, topic) in &next.catalog.topics {
             let count = topic.next.len() as u32;
             if count > 0 && !next.partitions.contains_key(id) {
@@ -222,11 +224,13 @@ impl Shared {
         }
         self.install(&mut manifest, next)?;
         drop(manifest);
+        crash_point!("split.installed");
         // The manifest no longer needs it. A crash before this is done leaves it for the next open.
         self.disk()
             .remove(&log.path)
             .map_err(failed("remove", &log.path))?;
-        self.remove_deleted()?;
+        crash_point!("split.removed");
+        self.remove_topics()?;
         metrics::counter!("tidemill_file_logs_split").increment(1);
         tracing::debug!(log = log.header.number, bytes = log.len, "split a log file");
         Ok(())
@@ -234,7 +238,11 @@ impl Shared {
 
     /// Replaces the manifest on disk, then what readers see.
     pub(crate) fn install(&self, manifest: &mut Manifest, next: Manifest) -> Result<()> {
-        replace(self.disk(), &self.layout.manifest(), &next.encode())?;
+        let path = self.layout.manifest();
+        let staged = stage(self.disk(), &path, &next.encode())?;
+        crash_point!("manifest.staged");
+        staged.put(self.disk())?;
+        crash_point!("manifest.replaced");
         *manifest = next;
         self.live_mut().install(manifest, &self.layout);
         self.publish_manifest()
@@ -343,6 +351,7 @@ impl Shared {
             meta.next = block.next;
         }
         let (added, crc) = writer.finish()?;
+        crash_point!("split.segment");
         meta.crc = crc32c_joined(meta.crc, crc, added);
         meta.len += added;
         meta.index_crc = self.write_index(job.topic, job.partition, &meta, &index)?;
@@ -358,53 +367,12 @@ impl Shared {
         index: &Index,
     ) -> Result<u32> {
         let bytes = index.encode();
-        replace(
-            self.disk(),
-            &self.layout.index(topic, partition, meta),
-            &bytes,
-        )?;
+        let path = self.layout.index(topic, partition, meta);
+        let staged = stage(self.disk(), &path, &bytes)?;
+        crash_point!("index.staged");
+        staged.put(self.disk())?;
         Ok(crc32c(&bytes))
     }
-
-    /// Removes the files of topics that the manifest no longer has.
-    fn remove_deleted(&self) -> Result<()> {
-        let manifest = match &self.writing {
-            Some(writing) => lock(&writing.manifest),
-            None => return Ok(()),
-        };
-        remove_unlisted(self.disk(), &self.layout, &manifest)
-    }
-}
-
-/// Removes topics, segments and indexes that the manifest does not list: those of deleted topics,
-/// and what a crash left of work that was not finished.
-pub(crate) fn remove_unlisted(
-    disk: &dyn crate::disk::Disk,
-    layout: &crate::layout::Layout,
-    manifest: &Manifest,
-) -> Result<()> {
-    let list = |path: &PathBuf| disk.list(path).map_err(failed("list", path));
-    let topics = layout.topics();
-    for name in list(&topics)? {
-        let listed = u64::from_str_radix(&name, 16)
-            .ok()
-            .and_then(|id| manifest.partitions.get(&id));
-        if listed.is_some() {
-            continue;
-        }
-        let topic = topics.join(&name);
-        for partition in list(&topic)? {
-            let partition = topic.join(partition);
-            for file in list(&partition)? {
-                let file = partition.join(file);
-                disk.remove(&file).map_err(failed("remove", &file))?;
-            }
-            disk.remove_dir(&partition)
-                .map_err(failed("remove", &partition))?;
-        }
-        disk.remove_dir(&topic).map_err(failed("remove", &topic))?;
-    }
-    Ok(())
 }
 
 /// Gathers small pieces into large writes.

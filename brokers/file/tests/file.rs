@@ -15,3 +15,5 @@ mod damage;
 mod failures;
 #[path = "file/threads.rs"]
 mod threads;
+#[path = "file/unlisted.rs"]
+mod unlisted;
