@@ -45,6 +45,23 @@ pub trait Stores: std::fmt::Debug + Send + Sync + 'static {
     async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()>;
 }
 
+/// However little memory a task is given: so much may wait to be written behind, more than most epochs
+/// hold.
+const DIRTY_BYTES_MIN: usize = 64 << 10;
+
+/// The bounds of a task's state. Who is given little memory has little waiting to be written behind.
+pub(crate) fn state_options(plan: &Plan) -> StateOptions {
+    let options = StateOptions::default();
+    let dirty_bytes_max = options
+        .dirty_bytes_max
+        .min(plan.memory)
+        .max(DIRTY_BYTES_MIN);
+    StateOptions {
+        dirty_bytes_max,
+        ..options
+    }
+}
+
 /// What all tasks of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -96,8 +113,7 @@ pub(crate) async fn open_task(
         .await
         .map_err(failed)?;
     forget_if_overtaken(&*shared.outputs, &changelog, id, &*store).await?;
-    let options = StateOptions::default();
-    let dirty_bytes_max = options.dirty_bytes_max;
+    let options = state_options(plan);
     let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
     // Before the changelog: once they are stable no commit of an earlier owner is left open, so the
     // changelog then holds the marker that goes with them.
@@ -208,7 +224,6 @@ pub(crate) async fn open_task(
             group: shared.group.clone(),
             changelog,
             control,
-            dirty_bytes_max,
         },
         drain: shared.drain.clone(),
         progress: shared.progress.clone(),

@@ -13,9 +13,6 @@ use super::error::Doing;
 use super::{Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
 use crate::config::plan::{OnGap, StartAt};
 
-/// Offsets of a changelog that are redone without looking for its last marker first.
-const REDO_IN_MEMORY: u64 = 100_000;
-
 /// The last marker in a changelog partition, and its offset; looked for from `from` on, which is at
 /// or before it.
 ///
@@ -191,19 +188,8 @@ pub(crate) async fn redo(
         return Err(Error::Contradiction { task, what });
     }
     crash_point!("recover.begin");
-    // A long way is redone within the bound on memory: what does not fit is written to the store,
-    // which may then hold something of any epoch up to the last.
-    let spill = if ends.high.0.saturating_sub(from.0) > REDO_IN_MEMORY {
-        broker
-            .sync()
-            .await
-            .doing(|| format!("cannot make {at} durable"))?;
-        last_marker(broker, at, from)
-            .await?
-            .map(|(marker, _)| marker.epoch)
-    } else {
-        None
-    };
+    // The last epoch of the log, which is durable; once something does not fit into memory.
+    let mut spill_to = None;
     let mut last = None;
     let mut redone = 0_u64;
     let mut changelog = Changelog::open(broker, at, Start::Offset(from.max(ends.low))).await?;
@@ -221,7 +207,14 @@ pub(crate) async fn redo(
                 redone += 1;
             }
         }
-        if let Some(epoch) = spill {
+        if state.is_full() {
+            // What does not fit is written to the store, which may then hold something of any epoch
+            // up to the last.
+            let epoch = match spill_to {
+                Some(epoch) => epoch,
+                None => last_durable(broker, at, from).await?,
+            };
+            spill_to = Some(epoch);
             let spilled = state.write_behind().spill(epoch).await;
             spilled.map_err(|source| Error::State { task, source })?;
         }
@@ -250,6 +243,16 @@ pub(crate) async fn redo(
     crash_point!("recover.redone");
     info!(%task, epoch = %marker.epoch, redone, "recovered");
     Ok(Some(marker))
+}
+
+/// The last epoch of a changelog, after the log was made durable.
+async fn last_durable(broker: &dyn Broker, at: &TopicPartition, from: Offset) -> Result<Epoch> {
+    broker
+        .sync()
+        .await
+        .doing(|| format!("cannot make {at} durable"))?;
+    let marker = last_marker(broker, at, from).await?;
+    Ok(marker.map_or(Epoch::NONE, |(marker, _)| marker.epoch))
 }
 
 /// Where an input is to be read from.

@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_broker::{Broker, Offset, TopicPartition};
-use tidemill_state::{
-    Epoch, Identity, Savepoint, State, StateOptions, check_savepoint, restore, set_aside,
-};
+use tidemill_state::{Epoch, Identity, Savepoint, State, check_savepoint, restore, set_aside};
 
 use super::error::Doing;
-use super::open::{Stores, forget_if_overtaken};
+use super::open::{Stores, forget_if_overtaken, state_options};
 use super::recovery::{last_marker, own_topic, redo, retrying};
 use super::topics::{describe, tasks_of};
 use super::topology::sub_topologies;
@@ -89,7 +87,7 @@ async fn catch_up(
     let opened = stores.open(plan.name.as_str(), &task.to_string()).await;
     let store = opened.map_err(failed)?;
     forget_if_overtaken(outputs, &log.at, task, &*store).await?;
-    let options = StateOptions::default();
+    let options = state_options(plan);
     let (state, recovered) = State::open(store, options).await.map_err(failed)?;
     match redo(outputs, &log.at, task, &state, &recovered).await? {
         Some(marker) => Ok(Some((state, marker))),

@@ -263,6 +263,16 @@ impl State {
         self.shared.overlay().stored
     }
 
+    /// Whether more is waiting to be written behind than may.
+    pub fn is_full(&self) -> bool {
+        self.dirty_bytes() > self.shared.options.dirty_bytes_max
+    }
+
+    /// Whether anything was committed since the last pass that came to its end.
+    pub fn has_committed(&self) -> bool {
+        self.last_stored() != Some(self.last_committed())
+    }
+
     /// Bytes that are closed or committed, and not yet written behind.
     pub fn dirty_bytes(&self) -> usize {
         self.shared.overlay().dirty_bytes()
@@ -279,7 +289,7 @@ impl State {
             tokio::pin!(told);
             // Listens before it looks, so that no relief is missed in between.
             told.as_mut().enable();
-            if self.dirty_bytes() <= self.shared.options.dirty_bytes_max {
+            if !self.is_full() {
                 return;
             }
             told.await;

@@ -66,8 +66,6 @@ pub(crate) struct TaskSettings {
     pub(crate) group: Option<tidemill_broker::Group>,
     pub(crate) changelog: TopicPartition,
     pub(crate) control: TopicPartition,
-    /// State that may wait to be written behind.
-    pub(crate) dirty_bytes_max: usize,
 }
 
 /// Records for a partition, and the broker it is on.
@@ -233,8 +231,8 @@ impl Task {
         };
         let pass_at = match &self.pass {
             Some(_) => None,
-            // State is waiting: now, not in a while.
-            None if self.is_state_full() => Some(Instant::now()),
+            // State is waiting: now, not in a while. What is in flight no pass can write.
+            None if self.is_state_full() && self.state.has_committed() => Some(Instant::now()),
             None => Some(self.next_pass),
         };
         tokio::select! {
@@ -260,7 +258,7 @@ impl Task {
 
     /// Whether more state is waiting to be written behind than may.
     fn is_state_full(&self) -> bool {
-        self.state.dirty_bytes() > self.settings.dirty_bytes_max
+        self.state.is_full()
     }
 
     /// Takes a batch of a co-partitioned input, cut where an epoch must end.
