@@ -207,6 +207,7 @@ macro_rules! __for_each_clause {
                 offsets_are_not_used_again_after_retention
                 compaction_keeps_the_newest_record_of_each_key
                 a_tombstone_removes_its_key_and_then_itself
+                who_followed_beyond_the_tombstones_gone_misses_none
                 a_reader_goes_on_through_compaction
             }
             cancel {

@@ -1,5 +1,6 @@
 //! Clauses on retention and compaction.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Subject;
@@ -240,5 +241,88 @@ pub async fn a_reader_goes_on_through_compaction(subject: &dyn Subject) {
     assert_eq!(last, vec![Some("19".to_owned()); 3]);
     for pair in reader.reads.windows(2) {
         assert!(pair[0].offset < pair[1].offset);
+    }
+}
+
+/// What somebody holds who keeps the newest value of each key.
+fn follow<'a>(reads: impl Iterator<Item = &'a Read>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut held = BTreeMap::new();
+    for read in reads {
+        let Some(key) = read.key.as_deref() else {
+            continue;
+        };
+        match &read.value {
+            Some(value) => held.insert(key.to_vec(), value.to_vec()),
+            None => held.remove(key),
+        };
+    }
+    held
+}
+
+/// Contract: below the watermark of tombstones some may be gone; whoever has followed a compacted
+/// partition up to there, or further, and goes on from where he is holds what he would have held without
+/// compaction. It never goes back.
+pub async fn who_followed_beyond_the_tombstones_gone_misses_none(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !broker.capabilities().compaction {
+        create(&*broker, "t", 1).await;
+        produce(&*broker, &at("t", 0), ["1"]).await;
+        let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+        assert_eq!(marks.tombstones_gone, Offset::START, "nothing is known");
+        return;
+    }
+    create_with(&*broker, "t", 1, compacted()).await;
+    let start = || vec![(at("t", 0), Start::Earliest)];
+    let mut whole = Reader::by_hand(subject, &*broker, start()).await;
+    let mut gone = Offset::START;
+    for round in 0..4 {
+        let value = round.to_string();
+        let value = Some(value.as_str());
+        let removed = ["a", "b", "c"][round % 3];
+        let pairs = [
+            ("a", value),
+            ("b", value),
+            (removed, None),
+            ("c", value),
+            ("d", value),
+        ];
+        // The tombstone of `c` is overtaken by its value.
+        let first = produce_set(&*broker, keyed(&pairs)).await;
+        whole.read(pairs.len()).await;
+        let before = broker.watermarks(&at("t", 0)).await.unwrap();
+        subject.clean(&*broker).await;
+        let young = broker.watermarks(&at("t", 0)).await.unwrap();
+        assert!(before.tombstones_gone >= gone && young.tombstones_gone >= before.tombstones_gone);
+        assert!(young.tombstones_gone <= first, "the young one is there");
+        subject.pass(2 * HOUR).await;
+        // Something newer, so that what is old is compacted also where the newest never is.
+        let pairs = [("e", value)];
+        produce_set(&*broker, keyed(&pairs)).await;
+        whole.read(pairs.len()).await;
+        subject.clean(&*broker).await;
+        let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+        assert!(
+            marks.tombstones_gone >= young.tombstones_gone,
+            "it went back"
+        );
+        assert!(marks.tombstones_gone <= marks.high);
+        gone = marks.tombstones_gone;
+
+        let mut reader = Reader::by_hand(subject, &*broker, start()).await;
+        let left = reader.read_to_end().await;
+        let all = follow(whole.reads.iter());
+        for from in marks.tombstones_gone.0..=marks.high.0 {
+            let seen = whole.reads.iter().filter(|read| read.offset.0 < from);
+            let rest = left.iter().filter(|read| read.offset.0 >= from);
+            assert_eq!(follow(seen.chain(rest)), all, "who goes on at {from}");
+        }
+        if subject.cleans() && removed != "c" {
+            let tombstone = whole.reads.iter().rfind(|read| read.value.is_none());
+            let at = tombstone.map(|read| read.offset).unwrap_or_default();
+            assert!(
+                gone > at,
+                "the tombstone at {at} is gone, and {gone} is told"
+            );
+        }
     }
 }
