@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{Error, Generation, Group, Offset, RecordSet, TopicPartition};
+use crate::{Error, Generation, Group, Offset, RecordSet, TopicPartition, TransactionalId};
 
 /// Records and offsets that become visible together or not at all.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +42,27 @@ pub struct Rejection {
     /// The record at fault, as (index of its set, index within the set), where the broker can name
     /// it: the caller composes again without it.
     pub culprit: Option<(usize, usize)>,
+}
+
+impl Rejection {
+    /// The answer to a commit after one whose outcome is unknown, also because it was dropped: the id is
+    /// to be opened again.
+    pub fn unsettled(id: &TransactionalId) -> Self {
+        let what = format!(
+            "the outcome of an earlier commit is unknown: open transactional id `{id}` again"
+        );
+        Self::from(Error::Fenced { what })
+    }
+}
+
+/// Nothing of the transaction is to blame.
+impl From<Error> for Rejection {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            culprit: None,
+        }
+    }
 }
 
 /// What became of a transaction.

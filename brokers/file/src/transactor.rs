@@ -30,10 +30,7 @@ enum Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self::Rejected(Rejection {
-            error,
-            culprit: None,
-        })
+        Self::Rejected(error.into())
     }
 }
 
@@ -123,14 +120,7 @@ impl fmt::Debug for FileTransactor {
 impl Transactor for FileTransactor {
     async fn commit(&mut self, transaction: Transaction) -> Outcome {
         if self.unsettled {
-            let what = format!(
-                "the outcome of an earlier commit is unknown: open transactional id `{}` again",
-                self.id
-            );
-            return Outcome::NotCommitted(Rejection {
-                error: Error::Fenced { what },
-                culprit: None,
-            });
+            return Outcome::NotCommitted(Rejection::unsettled(&self.id));
         }
         self.unsettled = true;
         tokio::task::consume_budget().await;

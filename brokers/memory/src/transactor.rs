@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_broker::{Error, Outcome, Rejection, Transaction, TransactionalId, Transactor};
+use tidemill_broker::{Outcome, Rejection, Transaction, TransactionalId, Transactor};
 
 use crate::shared::Shared;
 
@@ -41,22 +41,12 @@ impl fmt::Debug for MemoryTransactor {
 impl Transactor for MemoryTransactor {
     async fn commit(&mut self, transaction: Transaction) -> Outcome {
         if self.unsettled {
-            let what = format!(
-                "the outcome of an earlier commit is unknown: open transactional id `{}` again",
-                self.id
-            );
-            return Outcome::NotCommitted(Rejection {
-                error: Error::Fenced { what },
-                culprit: None,
-            });
+            return Outcome::NotCommitted(Rejection::unsettled(&self.id));
         }
         self.unsettled = true;
         let outcome = match self.shared.enter().await {
             Ok(()) => self.shared.commit(&self.id, self.owner, transaction),
-            Err(error) => Outcome::NotCommitted(Rejection {
-                error,
-                culprit: None,
-            }),
+            Err(error) => Outcome::NotCommitted(error.into()),
         };
         self.unsettled = matches!(outcome, Outcome::Unknown(_));
         outcome
