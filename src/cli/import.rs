@@ -24,7 +24,9 @@ use crate::pipeline::{self, OpenBroker};
 ///
 /// Reads trades, quotes and bars from files and writes MarketDataUpdate events, merged by event time.
 /// All files are checked before the first record is written. An import that was killed goes on where
-/// it stopped when it is run again; one that finished does nothing.
+/// it stopped when it is run again; one that finished does nothing. The first Ctrl-C commits what is
+/// in and leaves with code 1, for there is more; a second one leaves at once, and nothing is lost
+/// either way.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Layouts, told from path and content unless --format names one:
@@ -135,20 +137,32 @@ pub(super) async fn run(
         .await
         .map_err(refused)?;
     let bar = Bar::new(console.terminals.errors && !args.json);
-    let mut progress = |progress| bar.show(progress);
+    let mut come_to = None;
+    let mut progress = |progress| {
+        come_to = Some(progress);
+        bar.show(progress);
+    };
     let imported = tokio::select! {
-        imported = import::run(&options, open.broker(), &mut progress) => Some(imported),
+        biased;
         Some(()) = signals.next() => None,
+        imported = import::run(&options, open.broker(), &mut progress) => Some(imported),
     };
     bar.clear();
+    if imported.is_none() {
+        writeln!(
+            console.errors,
+            "stopping: committing what is in (again to leave at once)"
+        )?;
+    }
     // Also after a failure: what is in, whole chunks, is made durable.
-    let closed = open.close().await.map_err(refused);
+    let closed = tokio::select! {
+        biased;
+        closed = open.close() => closed.map_err(refused),
+        Some(()) = signals.next(), if imported.is_none() => return Ok(Exit::Interrupted),
+    };
     let Some(imported) = imported else {
         closed?;
-        return Err(
-            Failure::new(Exit::Interrupted, "interrupted; nothing is lost")
-                .help("run the same command again to go on"),
-        );
+        return Err(stopped(come_to));
     };
     let report = imported.map_err(failure)?;
     closed?;
@@ -161,6 +175,19 @@ pub(super) async fn run(
         show(&report, &options, console)?;
     }
     Ok(Exit::Ok)
+}
+
+/// The import was asked to stop, which is no error; but not everything is in.
+fn stopped(come_to: Option<Progress>) -> Failure {
+    let message = match come_to {
+        Some(Progress {
+            phase: Phase::Writing,
+            done,
+            total,
+        }) => format!("stopped with {done} of {total} records in"),
+        _ => "stopped before anything was written".to_owned(),
+    };
+    Failure::new(Exit::Findings, message).help("run the same command again to go on")
 }
 
 fn by_url(args: &ImportArgs, url: &str) -> Result<Destination, Failure> {

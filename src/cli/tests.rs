@@ -8,6 +8,7 @@ use tidemill_broker_file::{FileBroker, FileOptions};
 
 use super::*;
 
+mod import;
 mod reset;
 mod state;
 
@@ -21,6 +22,11 @@ struct Ran {
 }
 
 async fn run_on(terminals: Terminals, answer: &str, args: &[&str]) -> Ran {
+    let signals = futures::stream::pending().boxed();
+    run_until(signals, terminals, answer, args).await
+}
+
+async fn run_until(signals: Signals, terminals: Terminals, answer: &str, args: &[&str]) -> Ran {
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let mut console = Console {
         input: &mut answer.as_bytes(),
@@ -29,7 +35,6 @@ async fn run_on(terminals: Terminals, answer: &str, args: &[&str]) -> Ran {
         terminals,
     };
     let args = ["tidemill"].iter().chain(args).map(OsString::from);
-    let signals = futures::stream::pending().boxed();
     let exit = run(args, &mut console, &|_| None, signals).await;
     Ran {
         exit,

@@ -115,14 +115,14 @@ fn a_signal_ends_a_run_whose_standard_input_says_nothing() {
 #[test]
 fn an_import_that_is_broken_off_goes_on_where_it_stopped() {
     let home = Home::empty();
-    let lines: Vec<String> = (0..60_000).map(crate::support::tick).collect();
+    let lines: Vec<String> = (0..120_000).map(crate::support::tick).collect();
     home.write("ticks.jsonl", lines.join("\n"));
     home.make_topic("ticks");
     let args = [
         "import",
         "ticks.jsonl",
         "--broker",
-        "file://data",
+        "file://data?fsync=1ms",
         "--topic",
         "ticks",
     ];
@@ -130,15 +130,16 @@ fn an_import_that_is_broken_off_goes_on_where_it_stopped() {
     home.wait_for_records("ticks", 1);
     signal(&child, "INT");
     let ended: Ended = child.wait_with_output().unwrap().into();
-    if ended.code != Some(0) {
-        ended.expect(
-            130,
-            &[
-                "interrupted; nothing is lost",
-                "run the same command again to go on",
-            ],
-        );
-    }
+    ended.expect(
+        1,
+        &[
+            "stopping: committing what is in (again to leave at once)",
+            "of 120000 records in",
+            "help: run the same command again to go on",
+        ],
+    );
+    let before = home.records("ticks").len();
+    assert!(0 < before && before < lines.len(), "{before}");
     home.tidemill(&args).expect(0, &[]);
     let found = home.records("ticks");
     assert_eq!(found.len(), lines.len());
