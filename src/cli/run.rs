@@ -189,6 +189,7 @@ async fn work(
     stop: watch::Receiver<bool>,
     told: watch::Sender<Option<(Arc<Progress>, u64)>>,
 ) -> Result<(), Failure> {
+    refuse_missing_log(&plan)?;
     let in_memory = !matches!(plan.brokers[plan.home()].url, BrokerUrl::File { .. });
     let instance = if in_memory {
         None
@@ -256,6 +257,33 @@ async fn work(
     end.map_err(|error| ended_on(error, instance.as_ref()))?;
     closed?;
     Ok(())
+}
+
+/// Refuses a log that would be made only to find that the topics to be read are not in it: a misspelt
+/// name leaves nothing behind.
+fn refuse_missing_log(plan: &Plan) -> Result<(), Failure> {
+    let missing = plan.sources.iter().find(|source| {
+        // One that says its partitions is made by the run.
+        source.topic.partitions.is_none()
+            && OpenBroker::is_new(&plan.brokers[source.topic.broker].url)
+    });
+    let Some(source) = missing else {
+        return Ok(());
+    };
+    let error = pipeline::Error::MissingTopic {
+        topic: source.topic.topic.clone(),
+        source_name: source.name.to_string(),
+    };
+    let dir = plan.state_dir.as_deref();
+    let taken = Instance::take_all(Path::new(STATE_ROOT), plan.name.as_str(), dir)?;
+    let with_state = taken.iter().find(|instance| instance.holds_state());
+    let failure = ended_on(error, with_state);
+    Err(match &plan.brokers[source.topic.broker].url {
+        BrokerUrl::File { path, .. } => {
+            failure.because(format!("there is no log in `{}`", path.display()))
+        }
+        BrokerUrl::Memory | BrokerUrl::Stdio => failure,
+    })
 }
 
 /// Waits until the run is to stop.

@@ -62,6 +62,18 @@ impl OpenBroker {
         })
     }
 
+    /// Whether opening the broker at `url` would make a log where there is none: then it has no topic yet.
+    pub fn is_new(url: &BrokerUrl) -> bool {
+        match url {
+            BrokerUrl::Memory | BrokerUrl::Stdio => false,
+            // What cannot be looked at is told when it is opened.
+            BrokerUrl::File { path, .. } => match std::fs::read_dir(path) {
+                Ok(mut entries) => entries.next().is_none(),
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            },
+        }
+    }
+
     /// As any broker.
     pub fn broker(&self) -> Arc<dyn Broker> {
         match self {

@@ -5,14 +5,28 @@ use tidemill_broker::Broker as _;
 use tidemill_broker::{Cleanup, Headers, Retention, Topic, TopicPartition, TopicSpec};
 use tidemill_broker_file::{FileBroker, FileOptions};
 
-use crate::support::{Home, PIPELINE, TICKS, append, append_ticks, block_on};
+use crate::support::{Home, PIPELINE, TICKS, append, append_ticks, block_on, signal};
 
 #[test]
 fn a_missing_topic_is_named_with_what_makes_it() {
     let home = Home::empty();
-    let make = "create it with `tidemill topics create ticks";
-    home.run()
-        .expect(2, &["topic `ticks` of source `ticks` does not exist", make]);
+    let told = [
+        "topic `ticks` of source `ticks` does not exist",
+        "create it with `tidemill topics create ticks",
+        "there is no log in `data`",
+    ];
+    // A misspelt name leaves nothing behind, be it a log or state.
+    for _ in 0..2 {
+        home.run().expect(2, &told);
+        assert!(!home.path("data").exists());
+        assert!(!home.path(".tidemill").exists());
+    }
+    // A log without the topic is as it was.
+    home.make_topic("other");
+    home.run().expect(2, &told[..2]);
+    let topics = ["topics", "list", "--broker", "file://data", "--json"];
+    let listed = home.tidemill(&topics).expect(0, &[]);
+    assert!(!listed.out.contains("bars") && !listed.out.contains("p.changelog"));
     home.add_ticks(0..TICKS);
     home.run_well();
     home.expect_all_bars();
@@ -122,6 +136,39 @@ fn retention_that_overtook_the_reader_halts_with_the_gap() {
 }
 
 #[test]
+fn a_reset_is_the_way_on_after_retention_overtook_the_reader() {
+    let (home, low) = overtaken();
+    let told = format!("the log begins at {low}");
+    home.run().expect(6, &[&told]);
+    let before = home.bars();
+    let mut reset = vec![
+        "offsets",
+        "reset",
+        "p.toml",
+        "--to",
+        "earliest",
+        "--keep-state",
+    ];
+    // Without `--yes` it only tells.
+    home.tidemill(&reset).expect(0, &[]);
+    home.run().expect(6, &[&told]);
+    reset.push("--yes");
+    home.tidemill(&reset).expect(0, &[]);
+    home.run_well();
+    let after = home.bars();
+    assert_eq!(after[..before.len()], before, "what was written stays");
+    // What is left of the log is in bars, once.
+    let trades = |bar: &String| {
+        let bar: serde_json::Value = serde_json::from_str(bar).unwrap();
+        bar["trades"].as_u64().unwrap()
+    };
+    assert_eq!(before.iter().map(trades).sum::<u64>(), 100);
+    assert_eq!(after.iter().map(trades).sum::<u64>(), 100 + TICKS - low);
+    home.run_well();
+    assert_eq!(home.bars(), after);
+}
+
+#[test]
 fn a_gap_that_is_to_be_skipped_leaves_a_dead_letter_that_says_what_is_missing() {
     let (home, low) = overtaken();
     let bars = home.bars().len();
@@ -185,6 +232,34 @@ fn state_that_a_changed_file_leaves_behind_is_named() {
         0,
         &["belongs to no stage", "table=\"once\"", "--drop-state"],
     );
+}
+
+#[test]
+fn a_file_that_changed_between_a_crash_and_the_restart_is_refused_and_the_old_one_goes_on() {
+    let home = Home::empty();
+    home.make_topic("bars");
+    // In the middle of a window, so that state is open.
+    home.add_ticks(0..TICKS / 2 + 3);
+    let mut child = home.command(&["run", "p.toml"]).spawn().unwrap();
+    home.wait_for_records("bars", TICKS / 10);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    home.add_ticks(TICKS / 2 + 3..TICKS);
+    let before = home.bars();
+    home.change_pipeline(&[("size = \"1s\"", "size = \"2s\"")]);
+    for _ in 0..2 {
+        home.run().expect(
+            6,
+            &[
+                "has changed since its state was written",
+                "--accept-new-version",
+            ],
+        );
+    }
+    assert_eq!(home.bars(), before);
+    home.write("p.toml", PIPELINE);
+    home.run_well();
+    home.expect_all_bars();
 }
 
 #[test]

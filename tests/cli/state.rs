@@ -122,7 +122,7 @@ fn state_without_its_log_halts_and_both_are_named() {
             "help: restore the log",
         ],
     );
-    fs::remove_dir_all(home.path("data")).unwrap();
+    assert!(!home.path("data").exists(), "no empty log takes its place");
     fs::rename(home.path("kept"), home.path("data")).unwrap();
     home.run_well();
     home.expect_all_bars();
