@@ -169,6 +169,64 @@ fn a_state_directory_that_fills_up_halts_and_the_log_is_whole() {
     }
 }
 
+/// Takes all room there is; what is returned gives it back when removed.
+fn fill(small: &Small) -> PathBuf {
+    let path = small.at.join("filler");
+    let mut file = fs::File::create(&path).unwrap();
+    for size in [1 << 16, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    path
+}
+
+/// The savepoints in a state directory, and whatever else was left beside them.
+fn savepoints(home: &Home) -> Vec<PathBuf> {
+    let found = fs::read_dir(home.path("small/state/tasks/0-0/savepoints"));
+    let found = found.into_iter().flatten();
+    found.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_savepoint_or_a_restore_onto_a_full_disk_is_told_and_leaves_nothing_half_written() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    let Some(small) = Small::mount(&home, 8_000) else {
+        return;
+    };
+    let state = |verb: &[&str]| {
+        let mut args = verb.to_vec();
+        args.extend(["p.toml", "--state-dir", "small/state"]);
+        home.tidemill(&args)
+    };
+    state(&["run", "--until-end"]).expect(0, &[]);
+
+    let filler = fill(&small);
+    state(&["state", "savepoint"])
+        .expect(3, &["small/state"])
+        .expect(3, &FULL);
+    let is_whole = |path: &PathBuf| path.extension().is_some_and(|end| end == "tms");
+    assert!(!savepoints(&home).iter().any(is_whole));
+    fs::remove_file(filler).unwrap();
+    state(&["state", "savepoint"]).expect(0, &[]);
+    let saved = savepoints(&home);
+    let [saved] = &saved[..] else {
+        panic!("one savepoint, and nothing else: {saved:?}");
+    };
+    fs::copy(saved, home.path("kept.tms")).unwrap();
+
+    let filler = fill(&small);
+    let restore = ["state", "restore", "--from", "kept.tms", "--yes"];
+    state(&restore).expect(3, &["small/state"]).expect(3, &FULL);
+    fs::remove_file(filler).unwrap();
+    // What is half restored is not taken for state: the first half once more, only the state can tell.
+    home.add_ticks(0..TICKS);
+    state(&["run", "--until-end"]).expect(0, &[]);
+    home.expect_all_bars();
+    state(&restore).expect(0, &[]);
+    state(&["run", "--until-end"]).expect(0, &[]);
+    home.expect_all_bars();
+}
+
 #[test]
 fn a_disk_that_cannot_be_written_is_told_and_can_be_read() {
     let home = Home::new();
