@@ -23,7 +23,7 @@ pub use armed::{Watch, hit, hits, watch};
 #[cfg(feature = "crash-points")]
 pub use scope::{Scoped, current, freeze, in_scope, inherit, reset, stop, thaw};
 
-/// Marks a named instant; see the [crate](crate).
+/// Marks a named instant; see the [crate].
 #[cfg(feature = "crash-points")]
 #[macro_export]
 macro_rules! crash_point {
@@ -32,7 +32,7 @@ macro_rules! crash_point {
     };
 }
 
-/// Marks a named instant; see the [crate](crate). Nothing in this build.
+/// Marks a named instant; see the [crate]. Nothing in this build.
 #[cfg(not(feature = "crash-points"))]
 #[macro_export]
 macro_rules! crash_point {

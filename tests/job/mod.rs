@@ -117,14 +117,24 @@ impl Job {
         self.data().join("hits")
     }
 
-    fn url(&self) -> String {
+    /// Its pipeline's file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.join("job.toml")
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("file://{}{}", self.data().join("log").display(), self.query)
     }
 
     /// Brings a file of ticks into the input.
     pub(crate) fn import(&self, ticks: &Path) -> Command {
+        self.import_into("ticks", ticks)
+    }
+
+    /// Brings a file of ticks into any topic.
+    pub(crate) fn import_into(&self, topic: &str, ticks: &Path) -> Command {
         let mut command = self.command();
-        command.arg("import").arg(ticks).args(["--topic", "ticks"]);
+        command.arg("import").arg(ticks).args(["--topic", topic]);
         command.args(["--partitions", &PARTITIONS.to_string()]);
         command.args(["--format", "json", "--broker", &self.url()]);
         command
@@ -132,8 +142,13 @@ impl Job {
 
     /// Runs the pipeline; to the end of what there is, if so asked.
     pub(crate) fn run(&self, until_end: bool) -> Command {
+        self.run_file(&self.file(), until_end)
+    }
+
+    /// Runs the same with another file.
+    pub(crate) fn run_file(&self, file: &Path, until_end: bool) -> Command {
         let mut command = self.command();
-        command.arg("run").arg(self.dir.join("job.toml"));
+        command.arg("run").arg(file);
         command.arg("--state-dir").arg(self.data().join("state"));
         command
             .args(until_end.then_some("--until-end"))
@@ -141,7 +156,8 @@ impl Job {
         command
     }
 
-    fn command(&self) -> Command {
+    /// The command `tidemill` without arguments.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command
             .env("JOB_BROKER", self.url())

@@ -8,30 +8,37 @@
     reason = "the test reports how often each crash point was hit"
 )]
 
+mod aftermath;
+mod errand;
 #[path = "../job/mod.rs"]
 mod job;
 mod points;
+mod tally;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use job::{Job, Outcome, Process, Signal, Ticks};
-use points::{POINTS, Way};
+use errand::{CHORES, End, Errand, Errands};
+use job::{Job, Outcome, Process, Ticks};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use tally::Tally;
 
 /// Kills of one job.
 const KILLS_PER_JOB: u32 = 20;
 
-/// Files in which its input arrives.
-const PIECES: usize = 10;
+/// Files in which its input arrives: enough that a run that is killed mostly has something to do.
+const PIECES: usize = 20;
+
+/// Jobs at the same time: most of it is waiting.
+const THREADS: usize = 2;
 
 /// From so many kills on, every crash point must have been passed often.
 const CYCLES_ENOUGH: u32 = 200;
-const HITS_MIN: u64 = 20;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -42,67 +49,50 @@ fn a_job_killed_at_any_instant_ends_as_if_it_never_was() {
     let cycles = number("KILL_CYCLES", 40) as u32;
     let seed = number("KILL_SEED", 1);
     let directory = tempfile::tempdir().unwrap();
-    let mut tally = Tally::default();
-    let mut jobs = 0;
-    while tally.kills < cycles {
-        let guarantee = [
-            "exactly_once",
-            "at_least_once",
-            "exactly_once",
-            "at_most_once",
-        ][jobs % 4];
-        let dir = directory.path().join(jobs.to_string());
-        let seed = seed.wrapping_mul(1_000_003) + jobs as u64;
-        println!("job {jobs}: {guarantee}, seed {seed}, {}", dir.display());
-        run_job(&dir, guarantee, seed, &mut tally);
-        std::fs::remove_dir_all(&dir).unwrap();
-        jobs += 1;
-    }
-    tally.print(jobs);
-    if tally.kills >= CYCLES_ENOUGH {
-        for (point, _) in POINTS.iter().filter(|(_, way)| *way == Way::Run) {
-            let passed = tally.passed.get(*point).copied().unwrap_or(0);
-            assert!(passed >= HITS_MIN, "{point} was passed {passed} times");
-            assert!(tally.killed.contains_key(*point), "nothing died at {point}");
+    let tally = Mutex::new(Tally::new());
+    // Twice as many where chance has left out a crash point.
+    let jobs = cycles.div_ceil(KILLS_PER_JOB);
+    let is_enough = |job: u32| {
+        let may_go_on = cycles >= CYCLES_ENOUGH && job < 2 * jobs;
+        job >= jobs && (!may_go_on || tally.lock().unwrap().missed().is_empty())
+    };
+    let next = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let job = next.fetch_add(1, Ordering::Relaxed);
+                    if is_enough(job) {
+                        return;
+                    }
+                    let guarantee = [
+                        "exactly_once",
+                        "at_least_once",
+                        "exactly_once",
+                        "at_most_once",
+                    ][job as usize % 4];
+                    let dir = directory.path().join(job.to_string());
+                    let seed = seed.wrapping_mul(1_000_003) + u64::from(job);
+                    println!("job {job}: {guarantee}, seed {seed}, {}", dir.display());
+                    run_job(&dir, guarantee, seed, &tally);
+                    std::fs::remove_dir_all(&dir).unwrap();
+                }
+            });
         }
-    }
-}
-
-/// What has happened so far, in all jobs.
-#[derive(Debug, Default)]
-struct Tally {
-    kills: u32,
-    at_random: u32,
-    stops: u32,
-    // By crash point.
-    killed: BTreeMap<String, u64>,
-    passed: BTreeMap<String, u64>,
-    next_point: usize,
-}
-
-impl Tally {
-    fn print(&self, jobs: usize) {
-        println!(
-            "{} kills ({} at random times), {} polite stops, {jobs} jobs",
-            self.kills, self.at_random, self.stops
+    });
+    let tally = tally.into_inner().unwrap();
+    tally.print();
+    if cycles >= CYCLES_ENOUGH {
+        let missed = tally.missed();
+        assert!(
+            missed.is_empty(),
+            "passed too rarely, or nothing died there (`errand.rs` says what passes a point): {missed:?}"
         );
-        println!("{:<24} {:>8} {:>8}", "crash point", "kills", "passed");
-        for (point, way) in POINTS {
-            let of = |hits: &BTreeMap<String, u64>| hits.get(*point).copied().unwrap_or(0);
-            match way {
-                Way::Run => println!(
-                    "{point:<24} {:>8} {:>8}",
-                    of(&self.killed),
-                    of(&self.passed)
-                ),
-                Way::Elsewhere(place) => println!("{point:<24} {place}"),
-            }
-        }
     }
 }
 
 /// One job: its input arrives in pieces, and nearly everything that works on it is killed.
-fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &mut Tally) {
+fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
     let mut chance = SmallRng::seed_from_u64(seed);
     let query = [
         "?fsync=commit&split=64KiB",
@@ -114,32 +104,33 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &mut Tally) {
     let options: &[&str] = [&[][..], &["--lockstep"]].choose(&mut chance).unwrap();
     std::fs::create_dir_all(dir).unwrap();
     let mut ticks = Ticks::new(seed);
-    let counts = (0..PIECES).map(|piece| 1_000 + piece % 3 * 2_000);
+    let counts = (0..PIECES).map(|piece| 500 + piece % 3 * 1_000);
     let pieces: Vec<PathBuf> = counts.map(|count| ticks.file(dir, count)).collect();
     let expected = undisturbed(&dir.join("reference"), &pieces);
 
     let job = Job::new(&dir.join("job"), guarantee, query, options);
+    let errands_dir = dir.join("errands");
+    std::fs::create_dir_all(&errands_dir).unwrap();
+    let mut errands = Errands::new(&job, &errands_dir, seed);
     let mut kills = 0;
     for (index, piece) in pieces.iter().enumerate() {
-        while kills < KILLS_PER_JOB && chance.random_bool(0.25) {
+        while kills < KILLS_PER_JOB && chance.random_bool(0.1) {
             let patience = Duration::from_micros(chance.random_range(2_000..60_000));
-            let ended = Process::start(job.import(piece)).end(patience, Signal::KILL);
-            assert!(ended.was_killed || ended.is_done, "{}", ended.told);
-            kills += u32::from(ended.was_killed);
-            tally.at_random += u32::from(ended.was_killed);
+            let was_killed = End::Killed(patience).of(job.import(piece), true);
+            kills += u32::from(was_killed);
+            tally.lock().unwrap().at_random += u32::from(was_killed);
         }
         Process::start(job.import(piece)).done();
-        let is_last = index + 1 == pieces.len();
         let share = KILLS_PER_JOB * (index as u32 + 1) / pieces.len() as u32;
         while kills < share {
-            kills += u32::from(disturb(&job, is_last, &mut chance, tally));
+            kills += u32::from(disturb(&job, &mut errands, &mut chance, tally));
         }
+        let chore = CHORES[(index + seed as usize) % CHORES.len()];
+        let while_it_runs = Duration::from_millis(chance.random_range(20..100));
+        errands.run(chore, &End::Asked(while_it_runs));
     }
     Process::start(job.run(true)).done();
-    tally.kills += kills;
-    for line in std::fs::read_to_string(job.hits()).unwrap().lines() {
-        *tally.passed.entry(line.to_owned()).or_default() += 1;
-    }
+    tally.lock().unwrap().end(&job, kills);
 
     let found = Outcome::read(&job).unwrap();
     let difference = match guarantee {
@@ -147,56 +138,48 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &mut Tally) {
         "at_least_once" => without_repeats(found).difference(&expected),
         _ => surplus(&found, &expected).or_else(|| found.state_difference(&expected)),
     };
+    let difference = difference.or_else(|| aftermath::wrong(&job, errands.expiring));
     if let Some(difference) = difference {
         panic!("{guarantee}, seed {seed}: {difference}");
     }
 }
 
-/// Runs the pipeline and ends it one way or another; whether it was killed.
-fn disturb(job: &Job, until_end: bool, chance: &mut SmallRng, tally: &mut Tally) -> bool {
-    let mut command = job.run(until_end);
+/// Does something with the job and ends it one way or another; whether it was killed.
+fn disturb(
+    job: &Job,
+    errands: &mut Errands<'_>,
+    chance: &mut SmallRng,
+    tally: &Mutex<Tally>,
+) -> bool {
     let patience = Duration::from_millis(chance.random_range(10..300));
-    if chance.random_bool(0.1) && !until_end {
-        let ended = Process::start(command).end(patience, Signal::TERM);
-        assert!(ended.is_done || ended.was_killed, "{}", ended.told);
-        tally.stops += u32::from(ended.is_done);
-        tally.at_random += u32::from(ended.was_killed);
-        return ended.was_killed;
+    if chance.random_bool(0.1) {
+        let was_killed = errands.run(Errand::Run, &End::Asked(patience));
+        let mut tally = tally.lock().unwrap();
+        tally.stops += u32::from(!was_killed);
+        tally.at_random += u32::from(was_killed);
+        return was_killed;
     }
-    if chance.random_bool(0.3) {
-        let killed = died(command, patience);
-        tally.at_random += u32::from(killed);
-        return killed;
+    if chance.random_bool(0.15) {
+        let errand = match chance.random_bool(0.6) {
+            true => Errand::Run,
+            false => *CHORES.choose(chance).unwrap(),
+        };
+        let was_killed = errands.run(errand, &End::Killed(patience));
+        tally.lock().unwrap().at_random += u32::from(was_killed);
+        return was_killed;
     }
-    let points = POINTS.iter().filter(|(_, way)| *way == Way::Run);
-    let points: Vec<&str> = points.map(|(point, _)| *point).collect();
-    let point = points[tally.next_point % points.len()];
-    tally.next_point += 1;
-    let nth = chance.random_range(1..=points::nth_max(point));
-    command.env("TIDEMILL_CRASH_AT", format!("{point}:{nth}"));
-    let passed_before = passed(job, point);
-    let killed = died(command, Duration::from_millis(700));
-    if killed {
-        // Ours may have come first.
-        let there = passed(job, point) - passed_before == nth;
-        let of = tally.killed.entry(point.to_owned()).or_default();
-        *of += u64::from(there);
-        tally.at_random += u32::from(!there);
+    let point = tally.lock().unwrap().next_point();
+    let nth = errand::nth(&point, chance);
+    let errand = Errand::to(&point, chance);
+    let before = tally::passed(job, &point);
+    let at = End::At(format!("{point}:{nth}"), Duration::from_millis(700));
+    let was_killed = errands.run(errand, &at);
+    if was_killed {
+        // Ours may have come first; and what was killed was done again.
+        let there = tally::passed(job, &point) - before >= nth;
+        tally.lock().unwrap().note_kill(&point, there);
     }
-    killed
-}
-
-/// Runs a process and kills it after `patience`; whether it died, by us or by itself.
-fn died(command: Command, patience: Duration) -> bool {
-    let ended = Process::start(command).end(patience, Signal::KILL);
-    assert!(ended.was_killed || ended.is_done, "{}", ended.told);
-    ended.was_killed
-}
-
-/// How often a crash point was passed, in all processes of the job.
-fn passed(job: &Job, point: &str) -> u64 {
-    let hits = std::fs::read_to_string(job.hits()).unwrap_or_default();
-    hits.lines().filter(|line| *line == point).count() as u64
+    was_killed
 }
 
 /// What comes out when nothing is killed.

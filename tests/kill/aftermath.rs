@@ -1,0 +1,82 @@
+//! What the errands have left, once a job is done: a sound log without litter, and no record of theirs
+//! lost or doubled.
+
+use std::path::Path;
+
+use tidemill::broker::{Broker as _, BrokerExt as _, Start, TopicPartition};
+use tidemill_broker_file::{FileBroker, FileOptions, RealDisk, verify};
+use tidemill_state::savepoints;
+
+use crate::errand::{SHORT, files};
+use crate::job::Job;
+
+/// What is not as it should be, first.
+pub(crate) fn wrong(job: &Job, expiring: u64) -> Option<String> {
+    let log = job.data().join("log");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let expired = runtime.block_on(expired(&log, expiring));
+    let report = verify(&log, &RealDisk).unwrap();
+    if let Some(finding) = report.findings.iter().find(|finding| !finding.harmless) {
+        return Some(format!("the log is damaged: {finding:?}"));
+    }
+    let (mut segments, mut others) = (0, Vec::new());
+    for path in files(&log.join("topics"))
+        .iter()
+        .flat_map(|topic| files(topic))
+        .flat_map(|partition| files(&partition))
+    {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("segment") => segments += 1,
+            Some("index") => {}
+            _ => others.push(path),
+        }
+    }
+    if segments != report.segments || !others.is_empty() {
+        return Some(format!(
+            "{segments} segments lie there and {} are listed; beside them {others:?}",
+            report.segments
+        ));
+    }
+    for task in files(&job.data().join("state/tasks")) {
+        let damaged = savepoints(&task.join("savepoints")).unwrap().into_iter();
+        if let Some(error) = damaged.filter_map(Result::err).next() {
+            return Some(format!(
+                "a savepoint of {} is damaged: {error}",
+                task.display()
+            ));
+        }
+    }
+    expired
+}
+
+/// The topic that keeps little holds the end of what was brought into it.
+async fn expired(log: &Path, expiring: u64) -> Option<String> {
+    let broker = FileBroker::open(log, FileOptions::default()).await.unwrap();
+    let at = TopicPartition::new(SHORT.parse().unwrap(), 0);
+    let (mut found, mut ends) = (0, (0, 0));
+    if expiring > 0 {
+        let marks = broker.watermarks(&at).await.unwrap();
+        ends = (marks.low.0, marks.high.0);
+        for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
+            found += batch.len() as u64;
+        }
+    }
+    let topics = broker.list_topics().await.unwrap();
+    broker.close().await.unwrap();
+    if let Some(topic) = topics
+        .iter()
+        .find(|topic| topic.as_str().starts_with("scratch"))
+    {
+        return Some(format!("{topic} was deleted and is there"));
+    }
+    let kept = ends.1 - ends.0;
+    (ends.1 != expiring || found != kept).then(|| {
+        format!(
+            "{found} records of {kept} of {SHORT}, which ends at {} after {expiring}",
+            ends.1
+        )
+    })
+}
