@@ -7,11 +7,15 @@
 //! passed; only then does the generation rise. Until a member gives a partition back it may commit
 //! for it under the old generation.
 
+mod held;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+pub use held::{Heard, Held, Membership, Part};
 
 use crate::{Error, Generation, Group, Offset, Result, Topic, TopicPartition};
 

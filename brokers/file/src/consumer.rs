@@ -1,15 +1,14 @@
 //! Reading.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_broker::coordinator::{Event, Joining, MemberId};
+use tidemill_broker::coordinator::{Heard, Held, Joining, MemberId, Membership};
 use tidemill_broker::{
-    Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Permit, Result, Start,
-    Subscription, Topic, TopicPartition,
+    Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Result, Start,
+    Subscription, TopicPartition,
 };
 use tokio::time::Instant;
 
@@ -17,27 +16,6 @@ use crate::append::{Drafts, Failure};
 use crate::cursor::{Cursor, Limits, Step, offset_at};
 use crate::group::with_world;
 use crate::shared::{Shared, lock};
-
-/// A partition being read.
-#[derive(Debug)]
-struct Part {
-    cursor: Cursor,
-    paused: bool,
-    /// Whether its end was told since it last moved.
-    ended: bool,
-    /// Whether it waits for a seek after an error was told.
-    silent: bool,
-}
-
-/// The place of a consumer in its group.
-struct Membership {
-    group: Group,
-    joining: Joining,
-    /// `None` after the group removed it: it joins anew.
-    member: Option<MemberId>,
-    /// Another took over its name.
-    replaced: bool,
-}
 
 /// A reader of one directory.
 pub(crate) struct FileConsumer {
@@ -47,11 +25,7 @@ pub(crate) struct FileConsumer {
     membership: Option<Membership>,
     start: Start,
     limits: Limits,
-    parts: Vec<Part>,
-    /// Whose turn it is.
-    turn: usize,
-    /// What is to be told before anything else.
-    first: VecDeque<Result<Delivery>>,
+    held: Held<Cursor>,
 }
 
 /// What a look came to.
@@ -71,9 +45,7 @@ impl FileConsumer {
             group: options.group.clone(),
             membership: None,
             start: options.start,
-            parts: Vec::new(),
-            turn: 0,
-            first: VecDeque::new(),
+            held: Held::default(),
             shared: Arc::clone(&shared),
         };
         match options.subscription {
@@ -88,13 +60,8 @@ impl FileConsumer {
                         topics,
                         revoke_deadline: options.revoke_deadline,
                     };
-                    let mut membership = Membership {
-                        group,
-                        joining,
-                        member: None,
-                        replaced: false,
-                    };
-                    membership.join(&shared);
+                    let mut membership = Membership::new(group, joining);
+                    join(&mut membership, &shared);
                     consumer.membership = Some(membership);
                 }
             }
@@ -102,7 +69,7 @@ impl FileConsumer {
                 for (at, _) in &partitions {
                     shared.live().partition(at)?;
                 }
-                consumer.first.push_back(Ok(Delivery::Assigned {
+                consumer.held.tell(Ok(Delivery::Assigned {
                     generation: None,
                     partitions: partitions.iter().map(|(at, _)| at.clone()).collect(),
                 }));
@@ -122,19 +89,12 @@ impl FileConsumer {
             // The next look tells that it is gone.
             Err(_) => return,
         };
-        let (offset, silent) = match self.resolve(&at, start) {
-            Ok(offset) => (offset, false),
-            Err(error) => {
-                self.first.push_back(Err(error));
-                (Offset::START, true)
-            }
+        let (offset, found) = match self.resolve(&at, start) {
+            Ok(offset) => (offset, Ok(())),
+            Err(error) => (Offset::START, Err(error)),
         };
-        self.parts.push(Part {
-            cursor: Cursor::new(at, topic, offset),
-            paused: false,
-            ended: false,
-            silent,
-        });
+        let cursor = Cursor::new(at.clone(), topic, offset);
+        self.held.add(at, cursor, found);
     }
 
     /// Finds where to begin.
@@ -170,7 +130,7 @@ impl FileConsumer {
         if let Err(error) = self.shared.alive() {
             return Look::Deliver(Err(error));
         }
-        if let Some(delivery) = self.first.pop_front() {
+        if let Some(delivery) = self.held.told() {
             return Look::Deliver(delivery);
         }
         if let Err(error) = self.shared.refresh() {
@@ -182,7 +142,7 @@ impl FileConsumer {
         if let Some(delivery) = self.read() {
             return Look::Deliver(delivery);
         }
-        if let Some(delivery) = self.first.pop_front() {
+        if let Some(delivery) = self.held.told() {
             return Look::Deliver(delivery);
         }
         let now = Instant::now();
@@ -195,115 +155,60 @@ impl FileConsumer {
     /// What the group has to say.
     fn news(&mut self) -> Option<Result<Delivery>> {
         let membership = self.membership.as_mut()?;
-        if membership.replaced {
-            return Some(Err(Error::Fenced {
-                what: format!(
-                    "another member of group `{}` took over the instance name",
-                    membership.group
-                ),
-            }));
+        if let Err(error) = membership.check() {
+            return Some(Err(error));
         }
         let member = match &membership.member {
             Some(member) => Arc::clone(member),
-            None => membership.join(&self.shared),
+            None => join(membership, &self.shared),
         };
-        let group = membership.group.clone();
         loop {
+            let membership = self.membership.as_mut()?;
             let event = self
                 .shared
                 .groups_at(Instant::now())
-                .get_mut(&group)?
+                .get_mut(&membership.group)?
                 .next_event(&member)?;
-            match event {
-                Event::Assigned {
-                    generation,
-                    partitions,
-                } => return Some(Ok(self.assign(generation, partitions))),
-                Event::Revoked {
-                    partitions,
-                    deadline,
-                } => {
-                    self.parts
-                        .retain(|part| !partitions.contains(&part.cursor.at));
-                    if partitions.is_empty() {
-                        continue;
-                    }
-                    let shared = Arc::clone(&self.shared);
-                    let (group, member) = (group.clone(), Arc::clone(&member));
-                    let released = partitions.clone();
-                    let permit = Permit::new(deadline, move || {
-                        shared.release(&group, &member, &released);
-                    });
-                    return Some(Ok(Delivery::Revoked { partitions, permit }));
+            let shared = Arc::clone(&self.shared);
+            let release = move |group: Group, member: MemberId, partitions: Vec<_>| {
+                shared.release(&group, &member, &partitions);
+            };
+            match self.held.hear(event, membership, release) {
+                Heard::Tell(delivery) => return Some(delivery),
+                Heard::Assigned(generation, partitions) => {
+                    return Some(Ok(self.assign(generation, partitions)));
                 }
-                Event::Deleted { topic } => {
-                    if let Some(lost) = self.lose_topic(&topic) {
-                        return Some(lost);
-                    }
-                }
-                Event::Removed | Event::Replaced => {
-                    if let Some(membership) = &mut self.membership {
-                        membership.member = None;
-                        membership.replaced = matches!(event, Event::Replaced);
-                    }
-                    let partitions: Vec<_> =
-                        self.parts.drain(..).map(|part| part.cursor.at).collect();
-                    if partitions.is_empty() {
-                        return self.news();
-                    }
-                    return Some(Ok(Delivery::Lost { partitions }));
-                }
+                Heard::Nothing => {}
+                Heard::Out => return self.news(),
             }
         }
     }
 
     /// Takes the whole of a new assignment; what stays keeps its place.
     fn assign(&mut self, generation: Generation, partitions: Vec<TopicPartition>) -> Delivery {
-        self.parts
-            .retain(|part| partitions.contains(&part.cursor.at));
-        for at in &partitions {
-            if !self.parts.iter().any(|part| part.cursor.at == *at) {
-                self.add(at.clone(), self.start);
-            }
+        for at in self.held.keep(&partitions) {
+            self.add(at, self.start);
         }
-        self.parts.sort_by(|a, b| a.cursor.at.cmp(&b.cursor.at));
+        self.held.sort();
         Delivery::Assigned {
             generation: Some(generation),
             partitions,
         }
     }
 
-    /// Gives up the partitions of a topic that is gone.
-    fn lose_topic(&mut self, topic: &Topic) -> Option<Result<Delivery>> {
-        let partitions: Vec<_> = self
-            .parts
-            .extract_if(.., |part| part.cursor.at.topic == *topic)
-            .map(|part| part.cursor.at)
-            .collect();
-        self.first.push_back(Err(Error::UnknownTopic {
-            topic: topic.clone(),
-        }));
-        if partitions.is_empty() {
-            return self.first.pop_front();
-        }
-        Some(Ok(Delivery::Lost { partitions }))
-    }
-
     /// The next records or the next end, partitions taking turns.
     fn read(&mut self) -> Option<Result<Delivery>> {
-        let count = self.parts.len();
-        for step in 0..count {
-            let index = (self.turn + step) % count;
-            let part = &mut self.parts[index];
-            if part.paused || part.silent {
+        for index in self.held.turns() {
+            let part = self.held.part(index);
+            if part.rests() {
                 // A topic that is gone is told all the same.
-                if self.shared.live().catalog.id(&part.cursor.at.topic) != Some(part.cursor.topic) {
-                    let topic = part.cursor.at.topic.clone();
-                    return self.lose_topic(&topic);
+                if self.shared.live().catalog.id(&part.at.topic) != Some(part.place.topic) {
+                    let topic = part.at.topic.clone();
+                    return self.held.lose_topic(&topic);
                 }
                 continue;
             }
-            let delivery = match part.cursor.next(&self.shared, self.limits) {
+            let delivery = match part.place.next(&self.shared, self.limits) {
                 Ok(Step::Records(batch)) => {
                     part.ended = false;
                     Ok(Delivery::Records(batch))
@@ -312,27 +217,23 @@ impl FileConsumer {
                 Ok(Step::End) => {
                     part.ended = true;
                     Ok(Delivery::End {
-                        partition: part.cursor.at.clone(),
-                        offset: part.cursor.offset(),
+                        partition: part.at.clone(),
+                        offset: part.place.offset(),
                     })
                 }
                 Ok(Step::Gone) => {
-                    let topic = part.cursor.at.topic.clone();
-                    return self.lose_topic(&topic);
+                    let topic = part.at.topic.clone();
+                    return self.held.lose_topic(&topic);
                 }
                 Err(error) => {
                     part.silent = true;
                     Err(error)
                 }
             };
-            self.turn = (index + 1) % count;
+            self.held.has_had_its_turn(index);
             return Some(delivery);
         }
         None
-    }
-
-    fn part_mut(&mut self, at: &TopicPartition) -> Option<&mut Part> {
-        self.parts.iter_mut().find(|part| part.cursor.at == *at)
     }
 
     /// Appends the offsets, checked against the group while nothing else moves it.
@@ -352,20 +253,19 @@ impl FileConsumer {
     }
 }
 
-impl Membership {
-    fn join(&mut self, shared: &Shared) -> MemberId {
-        let now = Instant::now();
-        let mut groups = shared.groups_at(now);
-        let live = shared.live();
-        let member = with_world(&live, now, |world| {
-            groups.entry(&self.group).join(self.joining.clone(), world)
-        });
-        drop(live);
-        drop(groups);
-        self.member = Some(Arc::clone(&member));
-        shared.changed.notify_waiters();
-        member
-    }
+fn join(membership: &mut Membership, shared: &Shared) -> MemberId {
+    let now = Instant::now();
+    let mut groups = shared.groups_at(now);
+    let live = shared.live();
+    let member = with_world(&live, now, |world| {
+        let group = groups.entry(&membership.group);
+        group.join(membership.joining.clone(), world)
+    });
+    drop(live);
+    drop(groups);
+    membership.member = Some(Arc::clone(&member));
+    shared.changed.notify_waiters();
+    member
 }
 
 #[async_trait]
@@ -409,36 +309,20 @@ impl Consumer for FileConsumer {
     }
 
     async fn seek(&mut self, at: &TopicPartition, offset: Offset) -> Result<()> {
-        let Some(part) = self.part_mut(at) else {
-            return Err(Error::NotAssigned { at: at.clone() });
-        };
-        part.cursor.seek(offset);
-        part.ended = false;
-        part.silent = false;
+        self.held.seek(at)?.seek(offset);
         Ok(())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) {
-        for at in partitions {
-            if let Some(part) = self.part_mut(at) {
-                part.paused = true;
-            }
-        }
+        self.held.pause(partitions, true);
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) {
-        for at in partitions {
-            if let Some(part) = self.part_mut(at) {
-                part.paused = false;
-            }
-        }
+        self.held.pause(partitions, false);
     }
 
     fn position(&self, at: &TopicPartition) -> Option<Offset> {
-        self.parts
-            .iter()
-            .find(|part| part.cursor.at == *at)
-            .map(|part| part.cursor.offset())
+        self.held.get(at).map(|part| part.place.offset())
     }
 }
 
@@ -466,7 +350,7 @@ impl fmt::Debug for FileConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileConsumer")
             .field("group", &self.group)
-            .field("partitions", &self.parts)
+            .field("partitions", &self.held)
             .finish_non_exhaustive()
     }
 }

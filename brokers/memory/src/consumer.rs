@@ -1,45 +1,28 @@
 //! Reading.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidemill_broker::coordinator::{Heard, Held, Joining, MemberId, Membership};
 use tidemill_broker::{
-    Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Permit, Result, Start,
-    Subscription, Topic, TopicPartition,
+    Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Result, Start,
+    Subscription, TopicPartition,
 };
 use tokio::time::Instant;
 
 use crate::faults::{FetchFault, unavailable};
-use crate::group::{Event, Joining, MemberId};
 use crate::log::ReadLimits;
 use crate::shared::{Committed, Shared, State};
 
-/// A partition being read.
-#[derive(Debug)]
-struct Part {
-    at: TopicPartition,
+/// Where a partition is read.
+#[derive(Debug, Clone, Copy)]
+struct Place {
     /// The incarnation of its topic.
     incarnation: u64,
     start: Start,
     /// `None` while the group's offset is part of an open transaction.
     position: Option<u64>,
-    paused: bool,
-    /// Whether its end was told since it last moved.
-    ended: bool,
-    /// Whether it waits for a seek after an error was told.
-    silent: bool,
-}
-
-/// The place of a consumer in its group.
-struct Membership {
-    group: Group,
-    joining: Joining,
-    /// `None` after the group removed it: it joins anew.
-    member: Option<MemberId>,
-    /// Another took over its name.
-    replaced: bool,
 }
 
 /// A reader of one broker in memory.
@@ -50,11 +33,7 @@ pub(crate) struct MemoryConsumer {
     membership: Option<Membership>,
     start: Start,
     limits: ReadLimits,
-    parts: Vec<Part>,
-    /// Whose turn it is.
-    turn: usize,
-    /// What is to be told before anything else.
-    first: VecDeque<Result<Delivery>>,
+    held: Held<Place>,
     /// Records wait until then.
     held_until: Option<Instant>,
     /// The next delivery has had its faults already.
@@ -82,9 +61,7 @@ impl MemoryConsumer {
             group: options.group.clone(),
             membership: None,
             start: options.start,
-            parts: Vec::new(),
-            turn: 0,
-            first: VecDeque::new(),
+            held: Held::default(),
             held_until: None,
             faults_drawn: false,
             shared: Arc::clone(&shared),
@@ -101,13 +78,8 @@ impl MemoryConsumer {
                         topics,
                         revoke_deadline: options.revoke_deadline,
                     };
-                    let mut membership = Membership {
-                        group,
-                        joining,
-                        member: None,
-                        replaced: false,
-                    };
-                    membership.join(&mut state);
+                    let mut membership = Membership::new(group, joining);
+                    join(&mut membership, &mut state);
                     consumer.membership = Some(membership);
                 }
             }
@@ -115,7 +87,7 @@ impl MemoryConsumer {
                 for (at, _) in &partitions {
                     state.log(at)?;
                 }
-                consumer.first.push_back(Ok(Delivery::Assigned {
+                consumer.held.tell(Ok(Delivery::Assigned {
                     generation: None,
                     partitions: partitions.iter().map(|(at, _)| at.clone()).collect(),
                 }));
@@ -134,34 +106,27 @@ impl MemoryConsumer {
         let Ok(topic) = state.topic(&at.topic) else {
             return;
         };
-        let mut part = Part {
+        let mut place = Place {
             incarnation: topic.incarnation,
-            at,
             start,
             position: None,
-            paused: false,
-            ended: false,
-            silent: false,
         };
-        if let Err(error) = self.resolve(state, &mut part) {
-            part.silent = true;
-            self.first.push_back(Err(error));
-        }
-        self.parts.push(part);
+        let found = self.resolve(state, &at, &mut place);
+        self.held.add(at, place, found);
     }
 
     /// Finds where to begin, unless that depends on an open transaction.
-    fn resolve(&self, state: &State, part: &mut Part) -> Result<()> {
-        let log = state.log(&part.at)?;
+    fn resolve(&self, state: &State, at: &TopicPartition, place: &mut Place) -> Result<()> {
+        let log = state.log(at)?;
         let marks = log.watermarks();
         let committed = match &self.group {
             // What a group has committed comes before any start but one given by hand.
-            Some(group) if self.membership.is_some() || part.start == Start::Committed => {
-                state.offset_of(group, &part.at)
+            Some(group) if self.membership.is_some() || place.start == Start::Committed => {
+                state.offset_of(group, at)
             }
             _ => Committed::Nothing,
         };
-        part.position = match (committed, part.start) {
+        place.position = match (committed, place.start) {
             (Committed::Unsettled(_), _) => None,
             (Committed::Offset(offset), _) => Some(offset.0),
             (Committed::Nothing, Start::Earliest) => Some(marks.low.0),
@@ -172,7 +137,7 @@ impl MemoryConsumer {
                 Some(group) => {
                     return Err(Error::NoCommittedOffset {
                         group: group.clone(),
-                        at: part.at.clone(),
+                        at: at.clone(),
                     });
                 }
                 // Refused when the consumer was opened.
@@ -188,7 +153,7 @@ impl MemoryConsumer {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
         let mut state = shared.lock_at(now);
-        if let Some(delivery) = self.first.pop_front() {
+        if let Some(delivery) = self.held.told() {
             return Step::Deliver(delivery);
         }
         if let Some(delivery) = self.news(&mut state) {
@@ -203,7 +168,7 @@ impl MemoryConsumer {
         }
         match self.read(&mut state) {
             Some(delivery) => Step::Deliver(delivery),
-            None if self.held_until.is_some() || !self.first.is_empty() => {
+            None if self.held_until.is_some() || self.held.has_to_tell() => {
                 drop(state);
                 self.step()
             }
@@ -214,62 +179,32 @@ impl MemoryConsumer {
     /// What the group has to say.
     fn news(&mut self, state: &mut State) -> Option<Result<Delivery>> {
         let membership = self.membership.as_mut()?;
-        if membership.replaced {
-            return Some(Err(Error::Fenced {
-                what: format!(
-                    "another member of group `{}` took over the instance name",
-                    membership.group
-                ),
-            }));
+        if let Err(error) = membership.check() {
+            return Some(Err(error));
         }
         let member = match &membership.member {
             Some(member) => Arc::clone(member),
             None => {
-                let member = membership.join(state);
+                let member = join(membership, state);
                 self.shared.changed.notify_waiters();
                 member
             }
         };
-        let group = membership.group.clone();
         loop {
-            let event = state.groups.get_mut(&group)?.members.next_event(&member)?;
-            match event {
-                Event::Assigned {
-                    generation,
-                    partitions,
-                } => return Some(Ok(self.assign(state, generation, partitions))),
-                Event::Revoked {
-                    partitions,
-                    deadline,
-                } => {
-                    self.parts.retain(|part| !partitions.contains(&part.at));
-                    if partitions.is_empty() {
-                        continue;
-                    }
-                    let shared = Arc::clone(&self.shared);
-                    let (group, member) = (group.clone(), Arc::clone(&member));
-                    let released = partitions.clone();
-                    let permit = Permit::new(deadline, move || {
-                        shared.release(&group, &member, &released);
-                    });
-                    return Some(Ok(Delivery::Revoked { partitions, permit }));
+            let membership = self.membership.as_mut()?;
+            let group = state.groups.get_mut(&membership.group)?;
+            let event = group.members.next_event(&member)?;
+            let shared = Arc::clone(&self.shared);
+            let release = move |group: Group, member: MemberId, partitions: Vec<_>| {
+                shared.release(&group, &member, &partitions);
+            };
+            match self.held.hear(event, membership, release) {
+                Heard::Tell(delivery) => return Some(delivery),
+                Heard::Assigned(generation, partitions) => {
+                    return Some(Ok(self.assign(state, generation, partitions)));
                 }
-                Event::Deleted { topic } => {
-                    if let Some(lost) = self.lose_topic(&topic) {
-                        return Some(lost);
-                    }
-                }
-                Event::Removed | Event::Replaced => {
-                    if let Some(membership) = &mut self.membership {
-                        membership.member = None;
-                        membership.replaced = matches!(event, Event::Replaced);
-                    }
-                    let partitions: Vec<_> = self.parts.drain(..).map(|part| part.at).collect();
-                    if partitions.is_empty() {
-                        return self.news(state);
-                    }
-                    return Some(Ok(Delivery::Lost { partitions }));
-                }
+                Heard::Nothing => {}
+                Heard::Out => return self.news(state),
             }
         }
     }
@@ -281,53 +216,32 @@ impl MemoryConsumer {
         generation: Generation,
         partitions: Vec<TopicPartition>,
     ) -> Delivery {
-        self.parts.retain(|part| partitions.contains(&part.at));
-        for at in &partitions {
-            if !self.parts.iter().any(|part| part.at == *at) {
-                self.add(state, at.clone(), self.start);
-            }
+        for at in self.held.keep(&partitions) {
+            self.add(state, at, self.start);
         }
-        self.parts.sort_by(|a, b| a.at.cmp(&b.at));
+        self.held.sort();
         Delivery::Assigned {
             generation: Some(generation),
             partitions,
         }
     }
 
-    /// Gives up the partitions of a topic that is gone.
-    fn lose_topic(&mut self, topic: &Topic) -> Option<Result<Delivery>> {
-        let partitions: Vec<_> = self
-            .parts
-            .extract_if(.., |part| part.at.topic == *topic)
-            .map(|part| part.at)
-            .collect();
-        self.first.push_back(Err(Error::UnknownTopic {
-            topic: topic.clone(),
-        }));
-        if partitions.is_empty() {
-            return self.first.pop_front();
-        }
-        Some(Ok(Delivery::Lost { partitions }))
-    }
-
     /// The next records or the next end, partitions taking turns.
     fn read(&mut self, state: &mut State) -> Option<Result<Delivery>> {
-        let count = self.parts.len();
-        for step in 0..count {
-            let index = (self.turn + step) % count;
-            let part = &self.parts[index];
+        for index in self.held.turns() {
+            let part = self.held.part(index);
             match state.topics.get(&part.at.topic) {
-                Some(topic) if topic.incarnation == part.incarnation => {}
+                Some(topic) if topic.incarnation == part.place.incarnation => {}
                 _ => {
                     let topic = part.at.topic.clone();
-                    return self.lose_topic(&topic);
+                    return self.held.lose_topic(&topic);
                 }
             }
-            if part.paused || part.silent {
+            if part.rests() {
                 continue;
             }
             if let Some(delivery) = self.read_part(state, index) {
-                self.turn = (index + 1) % count;
+                self.held.has_had_its_turn(index);
                 return Some(delivery);
             }
             if self.held_until.is_some() {
@@ -338,41 +252,43 @@ impl MemoryConsumer {
     }
 
     fn read_part(&mut self, state: &mut State, index: usize) -> Option<Result<Delivery>> {
-        let mut part = self.parts[index].clone_for_reading();
-        if part.position.is_none() {
-            let resolved = self.resolve(state, &mut part);
-            self.parts[index].position = part.position;
+        let part = self.held.part(index);
+        let (at, ended, mut place) = (part.at.clone(), part.ended, part.place);
+        if place.position.is_none() {
+            let resolved = self.resolve(state, &at, &mut place);
+            let part = self.held.part(index);
+            part.place = place;
             if let Err(error) = resolved {
-                self.parts[index].silent = true;
+                part.silent = true;
                 return Some(Err(error));
             }
         }
-        let position = part.position?;
-        let log = match state.log(&part.at) {
+        let position = place.position?;
+        let log = match state.log(&at) {
             Ok(log) => log,
             Err(error) => return Some(Err(error)),
         };
         let marks = log.watermarks();
         if position < marks.low.0 || position > marks.high.0 {
-            self.parts[index].silent = true;
+            self.held.part(index).silent = true;
             return Some(Err(Error::OutOfRange {
-                at: part.at,
+                at,
                 asked: Offset(position),
                 low: marks.low,
                 high: marks.high,
             }));
         }
         let Some(batch) = log.read(position, self.limits) else {
-            if part.ended {
+            if ended {
                 return None;
             }
-            self.parts[index].ended = true;
+            self.held.part(index).ended = true;
             return Some(Ok(Delivery::End {
-                partition: part.at,
+                partition: at,
                 offset: Offset(position),
             }));
         };
-        if state.faults.meets_moved_leader(&part.at, false) {
+        if state.faults.meets_moved_leader(&at, false) {
             return Some(Err(unavailable(self.shared.broker(), "the leader moved")));
         }
         if !std::mem::take(&mut self.faults_drawn)
@@ -380,8 +296,8 @@ impl MemoryConsumer {
         {
             return self.suffer(state, fault);
         }
-        let part = &mut self.parts[index];
-        part.position = Some(batch.next().0);
+        let part = self.held.part(index);
+        part.place.position = Some(batch.next().0);
         part.ended = false;
         Some(Ok(Delivery::Records(batch)))
     }
@@ -414,31 +330,16 @@ impl MemoryConsumer {
             }
         }
     }
-
-    fn part_mut(&mut self, at: &TopicPartition) -> Option<&mut Part> {
-        self.parts.iter_mut().find(|part| part.at == *at)
-    }
 }
 
-impl Part {
-    fn clone_for_reading(&self) -> Self {
-        Self {
-            at: self.at.clone(),
-            ..*self
-        }
-    }
-}
-
-impl Membership {
-    fn join(&mut self, state: &mut State) -> MemberId {
-        state.group_entry(&self.group);
-        let joining = self.joining.clone();
-        let joined = state.group(&self.group, Instant::now(), |group, world| {
-            group.members.join(joining, world)
-        });
-        self.member.clone_from(&joined);
-        joined.unwrap_or_else(|| Arc::from(""))
-    }
+fn join(membership: &mut Membership, state: &mut State) -> MemberId {
+    state.group_entry(&membership.group);
+    let joining = membership.joining.clone();
+    let joined = state.group(&membership.group, Instant::now(), |group, world| {
+        group.members.join(joining, world)
+    });
+    membership.member.clone_from(&joined);
+    joined.unwrap_or_else(|| Arc::from(""))
 }
 
 #[async_trait]
@@ -486,37 +387,20 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn seek(&mut self, at: &TopicPartition, offset: Offset) -> Result<()> {
-        let Some(part) = self.part_mut(at) else {
-            return Err(Error::NotAssigned { at: at.clone() });
-        };
-        part.position = Some(offset.0);
-        part.ended = false;
-        part.silent = false;
+        self.held.seek(at)?.position = Some(offset.0);
         Ok(())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) {
-        for at in partitions {
-            if let Some(part) = self.part_mut(at) {
-                part.paused = true;
-            }
-        }
+        self.held.pause(partitions, true);
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) {
-        for at in partitions {
-            if let Some(part) = self.part_mut(at) {
-                part.paused = false;
-            }
-        }
+        self.held.pause(partitions, false);
     }
 
     fn position(&self, at: &TopicPartition) -> Option<Offset> {
-        self.parts
-            .iter()
-            .find(|part| part.at == *at)
-            .and_then(|part| part.position)
-            .map(Offset)
+        self.held.get(at)?.place.position.map(Offset)
     }
 }
 
@@ -540,7 +424,7 @@ impl fmt::Debug for MemoryConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryConsumer")
             .field("group", &self.group)
-            .field("partitions", &self.parts)
+            .field("partitions", &self.held)
             .finish_non_exhaustive()
     }
 }

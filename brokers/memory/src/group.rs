@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_broker::coordinator::Coordinator;
-pub(crate) use tidemill_broker::coordinator::{Event, Joining, MemberId, World};
+pub(crate) use tidemill_broker::coordinator::{MemberId, World};
 use tidemill_broker::{Group, Offset, Topic, TopicPartition};
 
 /// An offset committed by a transaction that is not settled.
