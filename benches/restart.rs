@@ -8,7 +8,7 @@
 //! * **build**: a million records, each of another key;
 //! * **warm**: with the state's store as it was left;
 //! * **cold**: without it, from the changelog;
-//! * **update**: two million records more, of any of the keys.
+//! * **update**: half a million records more, of any of the keys.
 
 #![allow(
     clippy::disallowed_methods,
@@ -169,8 +169,8 @@ fn phase(name: &str, dir: &Path) {
         "update" => {
             let mut random = SmallRng::seed_from_u64(42);
             let any = |at| record(random.random_range(0..KEYS), after(2 + at));
-            let records = (0..2 * KEYS).map(any);
-            runtime.block_on(run(dir, 2 * KEYS as u64, records));
+            let records = (0..KEYS / 2).map(any);
+            runtime.block_on(run(dir, KEYS as u64 / 2, records));
             begun.elapsed()
         }
         _ => runtime.block_on(run(dir, 1, std::iter::once(record(7, after(1))))),
@@ -179,7 +179,7 @@ fn phase(name: &str, dir: &Path) {
         "build" => "a state of a million keys, built from as many records",
         "warm" => "restart with it, to the first record",
         "cold" => "the same without its store, from the changelog alone",
-        _ => "two million changes more, of any of the keys",
+        _ => "half a million changes more, of any of the keys",
     };
     row(
         what,

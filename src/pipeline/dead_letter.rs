@@ -1,12 +1,13 @@
 //! Dead letters: records set aside with their reason, in the same epoch as everything else.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::sync::Arc;
 
 use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPartition};
 
 use crate::events::identity::{self, Identity};
 use crate::events::{JsonEncoder, Poison};
+use crate::market::decimal::write_int;
 use crate::operators::Dead;
 
 /// Longest text of an error, in bytes.
@@ -35,7 +36,7 @@ pub(crate) struct DeadLetters {
     stage: (String, u128),
     // Buffers that outlive one dead letter: under a flood of poison each costs little.
     headers: Headers,
-    text: String,
+    text: Vec<u8>,
 }
 
 impl DeadLetters {
@@ -48,7 +49,7 @@ impl DeadLetters {
             classes: Vec::new(),
             stage: (String::new(), stage_id("")),
             headers: Headers::new(),
-            text: String::new(),
+            text: Vec::new(),
         }
     }
 
@@ -142,11 +143,17 @@ impl DeadLetters {
             Some(id) => headers.push("dl-id", id),
             None => {
                 let id = identity::derived(0, self.stage.1 ^ source.identity());
-                headers.push("dl-id", written(text, format_args!("{id:032x}")))
+                text.clear();
+                write_hex(id, text);
+                headers.push("dl-id", text)
             }
         };
-        headers.push("dl-src", source.place(text));
-        headers.push("dl-src-ts", written(text, format_args!("{}", time.0)));
+        text.clear();
+        source.write_place(text);
+        headers.push("dl-src", text);
+        text.clear();
+        write_int(time.0, text);
+        headers.push("dl-src-ts", text);
         headers.push("dl-pipeline", self.pipeline.as_bytes());
         headers.push("dl-stage", cut(stage, 256).as_bytes());
         headers.push("dl-class", class.as_bytes());
@@ -159,19 +166,24 @@ impl DeadLetters {
             // A dead letter may never fail for its size.
             let value = value.unwrap_or_default();
             let hash = Identity::of("payload").bytes(value).finish();
-            let payload = format_args!("truncated {} {hash:032x}", value.len());
-            headers.push("dl-payload", written(text, payload));
+            text.clear();
+            // Writing to memory cannot fail.
+            let _ = write!(text, "truncated {} ", value.len());
+            write_hex(hash, text);
+            headers.push("dl-payload", text);
             let room = self.record_bytes_max / 2;
             let kept = &value[..value.len().min(room)];
             let key = key.map(|key| &key[..key.len().min(1024)]);
             self.set.push(Some(time), key, Some(kept), headers);
         } else {
-            match whole.map(String::from_utf8_lossy) {
+            match whole {
                 // Of the rest nobody knows a hash.
-                Some(bytes) => headers.push(
-                    "dl-payload",
-                    written(text, format_args!("truncated {bytes}")),
-                ),
+                Some(bytes) => {
+                    text.clear();
+                    text.extend_from_slice(b"truncated ");
+                    text.extend_from_slice(bytes);
+                    headers.push("dl-payload", text)
+                }
                 None => headers.push("dl-payload", b"full"),
             };
             self.set.push(Some(time), key, value, headers);
@@ -219,13 +231,20 @@ impl Source<'_> {
         }
     }
 
-    fn place<'a>(&self, text: &'a mut String) -> &'a [u8] {
+    fn write_place(&self, text: &mut Vec<u8>) {
         match self {
             Self::Record(batch, record) => {
-                let (at, offset) = (batch.at(), record.offset);
-                written(text, format_args!("{}/{}@{offset}", at.topic, at.partition))
+                let at = batch.at();
+                text.extend_from_slice(at.topic.as_str().as_bytes());
+                text.push(b'/');
+                write_int(i64::from(at.partition), text);
+                text.push(b'@');
+                write_int(record.offset.0.cast_signed(), text);
             }
-            Self::Made { id, .. } => written(text, format_args!("made {id:032x}")),
+            Self::Made { id, .. } => {
+                text.extend_from_slice(b"made ");
+                write_hex(*id, text);
+            }
         }
     }
 }
@@ -235,12 +254,13 @@ fn stage_id(stage: &str) -> u128 {
     Identity::of(stage).number(0).finish()
 }
 
-/// The bytes of `what`, in a buffer that is used again.
-fn written<'a>(buffer: &'a mut String, what: std::fmt::Arguments<'_>) -> &'a [u8] {
-    buffer.clear();
-    // Writing to a string cannot fail.
-    let _ = buffer.write_fmt(what);
-    buffer.as_bytes()
+/// Writes all 32 digits.
+fn write_hex(id: u128, text: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in id.to_be_bytes() {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
 }
 
 /// The beginning of `text`, at most `bytes` long, ending at a character.

@@ -30,8 +30,8 @@ pub struct StateOptions {
 impl Default for StateOptions {
     fn default() -> Self {
         Self {
-            // Some 300,000 small changes: two seconds of writing behind.
-            dirty_bytes_max: 64 << 20,
+            // Some 230,000 small changes: two seconds of writing behind.
+            dirty_bytes_max: 48 << 20,
             // About 2 ms of the store's thread.
             chunk_elements: 256,
             chunk_bytes: 256 << 10,

@@ -293,6 +293,27 @@ fn a_tombstone_and_a_huge_record_are_refused_and_the_rest_is_read() {
 }
 
 #[test]
+fn a_flood_of_refused_records_leaves_the_layout_to_those_after_it() {
+    let good = format!("{START}.50}}");
+    let broken = [
+        format!("{START}.50"),
+        good.replace("currentPrice", "price"),
+        good.replace("1.50", "true"),
+        good.replacen('{', "<", 1),
+    ];
+    let mut payloads = vec![good.as_bytes()];
+    for _ in 0..50 {
+        payloads.extend(broken.iter().map(String::as_bytes));
+    }
+    payloads.extend([good.as_bytes(); 10]);
+    let mut refused = 0;
+    let mut decoder = JsonDecoder::new(update(), NEEDED_ALL, Limits::default());
+    let rows = decoder.decode(&batch(&payloads), &mut |_, _| refused += 1);
+    assert_eq!((rows.len(), refused), (11, 200));
+    assert_eq!(decoder.predicted(), 10);
+}
+
+#[test]
 fn an_import_rounds_and_counts() {
     let mut decoder = JsonDecoder::new(update(), NEEDED_ALL, Limits::default()).rounding();
     let text = format!("{START}.000000005,\"quantity\":2.50}}");
