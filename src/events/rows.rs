@@ -3,6 +3,7 @@
 //! A row has one 64-bit slot for each field of its schema. Text in a slot is a range of the batch's
 //! slab; what enters state is copied, so a slab is never pinned.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -245,23 +246,53 @@ impl Rows {
     /// A copy of the rows for which `keep` is true, in order, over the same slab.
     #[must_use]
     pub fn select(&self, mut keep: impl FnMut(usize) -> bool) -> Self {
+        self.gather((0..self.len()).filter(|row| keep(*row)))
+    }
+
+    /// A copy of the rows of `range`, over the same slab.
+    ///
+    /// # Panics
+    ///
+    /// If the range reaches beyond the last row.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        self.gather(range)
+    }
+
+    fn gather(&self, rows: impl Iterator<Item = usize>) -> Self {
         let mut kept = Self {
-            schema: self.schema.clone(),
-            base: self.base.clone(),
-            made: self.made.clone(),
-            slots: Vec::new(),
-            heads: Vec::new(),
-            ids: Vec::new(),
             source: self.source.clone(),
+            base: self.base.clone(),
+            ..Self::new(self.schema.clone())
         };
-        for row in 0..self.len() {
-            if keep(row) {
-                kept.heads.push(self.heads[row]);
-                kept.ids.extend(self.id(row));
-                kept.slots.extend_from_slice(self.slots(row));
+        for row in rows {
+            kept.heads.push(self.heads[row]);
+            kept.ids.extend(self.id(row));
+            kept.slots.extend_from_slice(self.slots(row));
+            if !self.made.is_empty() {
+                kept.take_made_text(self);
             }
         }
         kept
+    }
+
+    /// Copies the text of the last row that lies among what was made in `from`, of which it has been
+    /// copied; the slab is shared.
+    fn take_made_text(&mut self, from: &Self) {
+        let split = from.base.len();
+        let is_made = |text: Text| text.end as usize > split;
+        let row = self.heads.len() - 1;
+        if let Some(key) = self.heads[row].key.filter(|key| is_made(*key)) {
+            self.heads[row].key = Some(self.add_text(from.bytes(key)));
+        }
+        let (at, present) = (row * self.schema.width(), self.heads[row].present);
+        for slot in 0..self.schema.width() {
+            let text = Text::from_slot(self.slots[at + slot]);
+            let is_text = self.schema.fields[slot].ty == Type::Text;
+            if is_text && present & (1 << slot) != 0 && is_made(text) {
+                self.slots[at + slot] = self.add_text(from.bytes(text)).to_slot();
+            }
+        }
     }
 
     /// Keeps the rows for which `keep` is true, in order.

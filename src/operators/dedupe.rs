@@ -187,7 +187,7 @@ impl Operator for Dedupe {
         for row in 0..rows.len() {
             // First event time, then the row: what is forgotten must not depend on how batches
             // were cut.
-            self.move_to(cx.watermark(&rows, row));
+            self.move_to(rows.head(row).watermark);
             keep.push(self.is_first(&rows, row, cx));
         }
         if keep.iter().all(|keep| *keep) {

@@ -27,7 +27,7 @@ pub struct Merge {
     held: Table<Postcard<HeldRow>>,
     // The keys of the table, which sort as the rows are to go out.
     order: BTreeSet<Box<[u8]>>,
-    // Tells rows of equal time apart that have no offset; counts up while any row is held.
+    // Tells rows of equal time apart that have no offset. Never counted down: `missing` foretells it.
     arrivals: u64,
     watermark: i64,
 }
@@ -104,9 +104,6 @@ impl Merge {
                 Err(error) => tracing::error!(%error, "a held event was not loaded"),
             }
         }
-        if self.order.is_empty() {
-            self.arrivals = 0;
-        }
     }
 }
 
@@ -116,10 +113,14 @@ impl Operator for Merge {
         for row in 0..rows.len() {
             // First: rows before it that never came here, dropped by an earlier stage, count. A row
             // by itself moves the watermark no further than its own time, so not past itself.
-            self.move_to(cx.watermark(&rows, row), rows.head(row).record, &mut made);
+            let head = rows.head(row);
+            while let Some(by) = cx.next_move(head.record) {
+                self.move_to(by.watermark, by.record, &mut made);
+            }
+            self.move_to(head.watermark, head.record, &mut made);
             let held = HeldRow::hold(&rows, row);
-            if rows.head(row).time < self.watermark {
-                held.release_late(self.watermark, rows.head(row).record, &mut made);
+            if head.time < self.watermark {
+                held.release_late(self.watermark, head.record, &mut made);
             } else {
                 let place = self.place(input, &rows, row);
                 match self.held.insert(&place, Postcard(held)) {
@@ -135,6 +136,9 @@ impl Operator for Merge {
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let mut made = Rows::new(self.schema.clone());
+        while let Some(by) = cx.next_move(u32::MAX) {
+            self.move_to(by.watermark, by.record, &mut made);
+        }
         self.move_to(watermark.0, u32::MAX, &mut made);
         cx.emit(0, made);
     }

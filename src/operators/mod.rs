@@ -32,7 +32,7 @@ pub use dedupe::{CODEC as DEDUPE_CODEC, Dedupe};
 pub use encode::Encode;
 pub use key_by::KeyBy;
 pub use merge::{CODEC as MERGE_CODEC, Merge};
-pub use operator::{Context, Dead, Operator};
+pub use operator::{Context, Dead, Move, Operator};
 pub use route::Route;
 pub use stream::{BatchExt, Element, Operate, OperatorExt};
 pub use tumbling_window::{

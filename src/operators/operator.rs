@@ -14,12 +14,17 @@ use crate::events::Rows;
 /// An operator reads no clock, draws no chance and does no I/O, so the same rows in the same order
 /// give the same output, live or replayed. What it remembers lies in the tables it declares.
 pub trait Operator: fmt::Debug + Send {
-    /// Takes a batch that came in through `input`, and moves event time on row by row.
+    /// Takes a batch that came in through `input`, and moves event time on row by row: to each
+    /// row's watermark, and before that to where [`Context::next_move`] says that rows which never
+    /// came here have moved it.
     ///
-    /// Every entry that [`missing`](Self::missing) named for this batch has been loaded.
+    /// Every row it makes carries the record that led to it, and these never decrease from one row
+    /// it hands on through a port to the next: where several streams meet, they are put in order
+    /// by it. Every entry that [`missing`](Self::missing) named for this batch has been loaded.
     fn process(&mut self, input: usize, rows: Arc<Rows>, cx: &mut Context);
 
-    /// Moves event time on without a row: no earlier event time is expected.
+    /// Moves event time on without a row: what [`Context::next_move`] still has, then to
+    /// `watermark`. No earlier event time is expected.
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let (_, _) = (watermark, cx);
     }
@@ -76,11 +81,23 @@ pub struct Dead {
     pub message: String,
 }
 
-/// Where an operator puts what it makes.
+/// How far a record moved event time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// The record, as an index of the batch at hand.
+    pub record: u32,
+    /// The watermark once it has been seen, microseconds.
+    pub watermark: i64,
+}
+
+/// Where an operator puts what it makes, and where it learns what moves event time.
 #[derive(Debug)]
 pub struct Context {
-    // The least watermark of the operator's other inputs.
-    limit: Timestamp,
+    // Moves of the batch's source, and which is next.
+    moves: Option<Arc<[Move]>>,
+    next: usize,
+    // What other inputs hold event time back at.
+    limit: i64,
     emitted: Vec<(usize, Arc<Rows>)>,
     dead: Vec<Dead>,
     dropped: u64,
@@ -89,7 +106,9 @@ pub struct Context {
 impl Default for Context {
     fn default() -> Self {
         Self {
-            limit: Timestamp::MAX,
+            moves: None,
+            next: 0,
+            limit: i64::MAX,
             emitted: Vec::new(),
             dead: Vec::new(),
             dropped: 0,
@@ -98,17 +117,29 @@ impl Default for Context {
 }
 
 impl Context {
-    /// A context in which other inputs hold event time back at `limit`.
-    pub fn limited(limit: Timestamp) -> Self {
+    /// A context in which records move event time as in `moves`, in their order, and other inputs
+    /// hold it back at `limit`.
+    pub fn moved_by(moves: Arc<[Move]>, limit: Timestamp) -> Self {
         Self {
-            limit,
+            moves: Some(moves),
+            limit: limit.0,
             ..Self::default()
         }
     }
 
-    /// How far event time has come once row `row` has been seen.
-    pub fn watermark(&self, rows: &Rows, row: usize) -> i64 {
-        rows.head(row).watermark.min(self.limit.0)
+    /// The next move of event time by a record before `record`, whether or not a row of it came
+    /// here; `None` once there is none. An operator that makes rows when event time moves asks
+    /// before each row, so that what it makes does not depend on how batches were cut.
+    pub fn next_move(&mut self, record: u32) -> Option<Move> {
+        let next = self.moves.as_ref()?.get(self.next)?;
+        if next.record >= record {
+            return None;
+        }
+        self.next += 1;
+        Some(Move {
+            record: next.record,
+            watermark: next.watermark.min(self.limit),
+        })
     }
 
     /// Hands on rows through a port; empty batches are not handed on.

@@ -331,8 +331,11 @@ impl Operator for TumblingWindow {
         for row in 0..rows.len() {
             // First event time, then the row: rows that went another way have moved it too, and
             // whether they came in this batch must not matter.
-            let watermark = cx.watermark(&rows, row);
-            self.move_to(watermark, rows.head(row).record, &mut made);
+            let head = rows.head(row);
+            while let Some(by) = cx.next_move(head.record) {
+                self.move_to(by.watermark, by.record, &mut made);
+            }
+            self.move_to(head.watermark, head.record, &mut made);
             self.take(&rows, row, &mut made, &mut late, cx);
         }
         cx.emit(0, made);
@@ -344,6 +347,9 @@ impl Operator for TumblingWindow {
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let mut made = Rows::new(self.options.output.clone());
+        while let Some(by) = cx.next_move(u32::MAX) {
+            self.move_to(by.watermark, by.record, &mut made);
+        }
         self.move_to(watermark.0, u32::MAX, &mut made);
         cx.emit(0, made);
     }

@@ -8,7 +8,7 @@ use tidemill_broker_memory::MemoryBroker;
 use tidemill_state::{Kind, Postcard, State, Table, TableId, TableSpec};
 
 use super::error::Doing;
-use super::graph::{EventTime, Graph, Node, Target};
+use super::graph::{Graph, Node, Target};
 use super::sink::SinkWriter;
 use super::topics::Topics;
 use super::topology::SubTopology;
@@ -160,14 +160,14 @@ pub(crate) fn graph(
     for &stage in &topology.stages {
         let stage_plan = &plan.stages[stage];
         let table = table_of(plan, stage_plan).and_then(|_| tables.next());
-        nodes.push(Node {
-            name: stage_plan.name.clone(),
-            operator: operator(plan, stage_plan, table, table_bytes),
-            ports: (0..stage_plan.ports.len())
+        nodes.push(Node::new(
+            stage_plan.name.clone(),
+            operator(plan, stage_plan, table, table_bytes),
+            (0..stage_plan.ports.len())
                 .map(|port| targets(plan, topology, Input::Stage { stage, port }))
                 .collect(),
-            inputs: vec![EventTime::At(tidemill_broker::Timestamp::MIN); stage_plan.inputs.len()],
-        });
+            stage_plan.inputs.len(),
+        ));
     }
     let sources = topology.sources.iter().chain(&topology.broadcast);
     let sources = sources

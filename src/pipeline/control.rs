@@ -80,10 +80,6 @@ impl Steps {
         self.steps.push(step);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// Whether the clock or a person decided anything.
     pub(crate) fn has_decision(&self) -> bool {
         self.decided

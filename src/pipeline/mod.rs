@@ -27,6 +27,7 @@ mod savepoints;
 mod shown;
 mod sink;
 mod task;
+mod times;
 mod topics;
 mod topology;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill_broker::{
-    Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, Timestamp, TopicPartition,
+    Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, TopicPartition,
 };
-use tidemill_state::{Epoch, Postcard, State, StateOptions, StateStore, Table};
+use tidemill_state::{Epoch, State, StateOptions, StateStore};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
@@ -18,6 +18,7 @@ use super::graph::{Output, least};
 use super::input::InputPartition;
 use super::recovery::{redo, resume, retrying};
 use super::task::{OpenEpoch, Task, TaskSettings};
+use super::times::{self, Times};
 use super::topics::Topics;
 use super::topology::SubTopology;
 use super::{Attempt, Error, Marker, Progress, Result, TaskId, build};
@@ -139,7 +140,7 @@ pub(crate) async fn open_task(
     }
     let table_bytes = plan.memory / specs.len().max(1);
     // One entry for each input, always in memory: however little the stages may keep there.
-    let mut times = Table::<Postcard<(i64, bool)>>::new(tables[0], usize::MAX);
+    let mut times = Times::new(tables[0], usize::MAX);
     state.load_all(&mut times).await.map_err(failed)?;
     let mut graph = build::graph(plan, topology, &tables[1..], table_bytes);
     build::restore(&mut graph, &state, id).await?;
@@ -185,15 +186,7 @@ pub(crate) async fn open_task(
         }
     }
     // Event time goes on where it was, so a restart never opens a window that has fired.
-    for input in &mut inputs {
-        let time = times
-            .get(&input.time_key())
-            .map_err(|error| failed(error.into()))?;
-        if let Some(Postcard((watermark, is_idle))) = time {
-            input.decode.restore(Timestamp(*watermark));
-            input.is_idle = *is_idle;
-        }
-    }
+    times::restore(&times, &mut inputs, &mut graph).map_err(|error| failed(error.into()))?;
     for source in 0..graph.sources.len() {
         let partitions = inputs.iter().filter(|input| input.source == source);
         let time = least(partitions.map(InputPartition::event_time));

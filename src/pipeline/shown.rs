@@ -73,14 +73,19 @@ pub fn show(
 
 fn time(key: &[u8], value: &[u8]) -> Result<Shown, DecodeError> {
     let Postcard((watermark, is_idle)) = Postcard::<(i64, bool)>::decode(value)?;
-    let split = key.split_last_chunk::<4>();
-    let Some((name, partition)) = split else {
-        return Err(DecodeError::new(format!(
-            "an input's key has {} bytes",
-            key.len()
-        )));
+    let key = if let Some(stage) = super::times::stage_of(key) {
+        format!("stage {}", text(stage))
+    } else {
+        let split = key.split_last_chunk::<4>();
+        let Some((name, partition)) = split else {
+            return Err(DecodeError::new(format!(
+                "an input's key has {} bytes",
+                key.len()
+            )));
+        };
+        let name = text(name.strip_suffix(&[0]).unwrap_or(name));
+        format!("{name}/{}", u32::from_be_bytes(*partition))
     };
-    let name = text(name.strip_suffix(&[0]).unwrap_or(name));
     let mut value = br#"{"watermark":"#.to_vec();
     if watermark == i64::MIN {
         value.extend_from_slice(b"null");
@@ -89,7 +94,7 @@ fn time(key: &[u8], value: &[u8]) -> Result<Shown, DecodeError> {
     }
     value.extend_from_slice(format!(r#","idle":{is_idle}}}"#).as_bytes());
     Ok(Shown {
-        key: format!("{name}/{}", u32::from_be_bytes(*partition)),
+        key,
         value: text(&value),
     })
 }

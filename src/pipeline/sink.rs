@@ -60,20 +60,27 @@ impl SinkWriter {
     }
 
     /// Writes what came out of the graph for this sink, in the order of the input records that led
-    /// to it, so that the order does not depend on how batches were cut. Returns how many.
+    /// to it, then of the sink's edges, so that the order does not depend on how batches were cut.
+    /// Returns how many.
     pub(crate) fn write(&mut self, rows: &[&SinkRows]) -> u64 {
-        if let [one] = rows {
-            for row in 0..one.rows.len() {
-                self.write_row(one, row);
+        let one_edge = rows.windows(2).all(|two| two[0].edge == two[1].edge);
+        if one_edge {
+            let mut count = 0;
+            for one in rows {
+                count += one.rows.len() as u64;
+                for row in 0..one.rows.len() {
+                    self.write_row(one, row);
+                }
             }
-            return one.rows.len() as u64;
+            return count;
         }
-        let mut order: Vec<(u32, usize, usize)> = Vec::new();
+        let mut order: Vec<(u32, usize, usize, usize)> = Vec::new();
         for (place, one) in rows.iter().enumerate() {
-            order.extend((0..one.rows.len()).map(|row| (one.rows.head(row).record, place, row)));
+            let of = |row| (one.rows.head(row).record, one.edge, place, row);
+            order.extend((0..one.rows.len()).map(of));
         }
         order.sort_unstable();
-        for &(_, place, row) in &order {
+        for &(_, _, place, row) in &order {
             self.write_row(rows[place], row);
         }
         order.len() as u64

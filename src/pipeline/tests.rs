@@ -1,5 +1,9 @@
 //! The engine over the memory broker.
 
+mod any_graph;
+mod cutting;
+mod fan_in;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;

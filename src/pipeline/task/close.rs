@@ -1,36 +1,29 @@
 //! Closing an epoch, settling it, and ending.
 
-use tidemill_state::{Postcard, Stateful, crash_point, planted};
+use tidemill_state::{Stateful, crash_point, planted};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{InFlight, Task, TaskEnd, Written, settled};
 use crate::config::plan::Guarantee;
-use crate::pipeline::committer::{Cut, ToCommitter};
+use crate::pipeline::committer::ToCommitter;
 use crate::pipeline::control::Step;
 use crate::pipeline::epoch::{ClosedEpoch, EpochOffsets, Settled, Submission};
 use crate::pipeline::error::Doing;
 use crate::pipeline::input::InputPartition;
-use crate::pipeline::{Error, Result};
+use crate::pipeline::{Error, Result, times};
 
 impl Task {
     /// Closes the open epoch and hands it to the committer.
     pub(super) async fn close(&mut self) -> Result<()> {
-        if self.open.since.is_none() && self.settings.cut == Cut::Live {
+        if self.open.since.is_none() {
             return Ok(());
         }
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };
-        for input in &self.inputs {
-            let time = Postcard((input.decode.watermark().0, input.is_idle));
-            let key = input.time_key();
-            if self.times.get(&key).map_err(|error| failed(error.into()))? != Some(&time) {
-                self.times
-                    .insert(&key, time)
-                    .map_err(|error| failed(error.into()))?;
-            }
-        }
+        times::save(&mut self.times, &self.inputs, &self.graph)
+            .map_err(|error| failed(error.into()))?;
         let epoch = self.marker.epoch.next();
         let mut tables: Vec<&mut dyn Stateful> = vec![&mut self.times];
         tables.extend(
@@ -165,9 +158,7 @@ impl Task {
     /// Commits what is open and ends.
     pub(super) async fn stop(&mut self) -> Result<TaskEnd> {
         self.settle_in_flight().await?;
-        if self.settings.cut == Cut::Live || !self.open.steps.is_empty() {
-            self.close().await?;
-        }
+        self.close().await?;
         self.settle_in_flight().await?;
         Ok(TaskEnd::Committed)
     }

@@ -10,7 +10,7 @@ mod pass;
 use std::sync::Arc;
 
 use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
-use tidemill_state::{Epoch, Postcard, State, Table, crash_point};
+use tidemill_state::{Epoch, State, crash_point};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
@@ -25,6 +25,7 @@ use super::graph::{EventTime, Graph, Output, least};
 use super::input::InputPartition;
 use super::recovery::retrying;
 use super::sink::SinkWriter;
+use super::times::Times;
 use super::{Error, Marker, Progress, Result, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
 
@@ -86,7 +87,7 @@ pub(crate) struct Task {
     pub(crate) sinks: Vec<SinkWriter>,
     pub(crate) dead: DeadLetters,
     pub(crate) state: State,
-    pub(crate) times: Table<Postcard<(i64, bool)>>,
+    pub(crate) times: Times,
     /// As last committed; the next epoch's marker is made of it.
     pub(crate) marker: Marker,
     pub(crate) generation: Option<Generation>,
@@ -340,25 +341,26 @@ impl Task {
         let mut output = Output::default();
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };
+        let time = self.event_time(source);
         self.graph
-            .push(source, Arc::new(rows), &mut self.state, &mut output)
+            .push(source, Arc::new(rows), time, &mut self.state, &mut output)
             .await
             .map_err(failed)?;
         self.set_aside(&output.dead, batch, &poisoned);
         self.write_out(output);
-        self.advance(source).await?;
         crash_point!("task.processed");
         self.send_early().await
     }
 
-    /// Moves the event time of a source on to where its partitions are.
-    async fn advance(&mut self, source: usize) -> Result<()> {
+    /// How far event time has come on a source.
+    fn event_time(&self, source: usize) -> EventTime {
         let partitions = self.inputs.iter().filter(|input| input.source == source);
-        let time = least(partitions.map(InputPartition::event_time));
-        self.advance_to(source, time).await
+        least(partitions.map(InputPartition::event_time))
     }
 
-    async fn advance_to(&mut self, source: usize, time: EventTime) -> Result<()> {
+    /// Moves the event time of a source on to where its partitions are.
+    async fn advance(&mut self, source: usize) -> Result<()> {
+        let time = self.event_time(source);
         let mut output = Output::default();
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };

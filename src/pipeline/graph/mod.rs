@@ -1,0 +1,408 @@
+//! The operators of a task, wired: batches go in at sources and come out at sinks.
+//!
+//! What comes out is a function of the order of the input records alone, however they were cut into
+//! batches. A batch goes through one stage after the other, but each stage sees it as if its records
+//! came one by one: every row carries the record that led to it and the watermark after it, and the
+//! moves of event time by records of which a stage gets no row are told by
+//! [`Context::next_move`](crate::operators::Context::next_move). Where several streams meet, in a
+//! stage ([`fan_in`]) or in a sink, they go by record, then by the order in which the file names
+//! them. At one record, a stage takes its rows first, and only then event time moves past it.
+
+mod fan_in;
+
+use std::sync::Arc;
+
+use tidemill_broker::Timestamp;
+use tidemill_state::State;
+
+use self::fan_in::{Limit, in_order};
+use crate::events::Rows;
+use crate::operators::{Context, Dead, Move, Operator};
+
+/// Where the rows of a port or source go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Into a stage.
+    Node { node: usize, input: usize },
+    /// Into a sink, over one of its edges.
+    Sink { sink: usize, edge: usize },
+}
+
+/// A stage at work.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    pub(crate) operator: Box<dyn Operator>,
+    /// Targets of each port.
+    pub(crate) ports: Vec<Vec<Target>>,
+    /// Watermark of each input.
+    pub(crate) inputs: Vec<EventTime>,
+    /// How far event time has come here at most: an input that is idle no more, or an idle one,
+    /// takes none of it back.
+    pub(crate) reached: Timestamp,
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: Arc<str>,
+        operator: Box<dyn Operator>,
+        ports: Vec<Vec<Target>>,
+        inputs: usize,
+    ) -> Self {
+        Self {
+            name,
+            operator,
+            ports,
+            inputs: vec![EventTime::At(Timestamp::MIN); inputs],
+            reached: Timestamp::MIN,
+        }
+    }
+
+    /// The least of its inputs.
+    pub(crate) fn time(&self) -> EventTime {
+        least(self.inputs.iter().copied())
+    }
+}
+
+/// How far event time has come on one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventTime {
+    /// No earlier event time is expected.
+    At(Timestamp),
+    /// Nothing has come for a while: it holds nobody back.
+    Idle,
+}
+
+impl EventTime {
+    /// What it holds others back at.
+    fn limit(self) -> i64 {
+        match self {
+            Self::At(time) => time.0,
+            Self::Idle => i64::MAX,
+        }
+    }
+}
+
+/// The least of several; idle if all are.
+pub(crate) fn least(times: impl Iterator<Item = EventTime>) -> EventTime {
+    times.fold(EventTime::Idle, |least, time| match (least, time) {
+        (EventTime::At(a), EventTime::At(b)) => EventTime::At(a.min(b)),
+        (EventTime::Idle, other) | (other, EventTime::Idle) => other,
+    })
+}
+
+/// What came out of the graph.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Rows for a sink: those of one edge in order of their records.
+    pub(crate) rows: Vec<SinkRows>,
+    /// Rows set aside, with the stage that did, in the order of the stages.
+    pub(crate) dead: Vec<(Arc<str>, Dead)>,
+    /// Rows dropped because the file says so.
+    pub(crate) dropped: u64,
+}
+
+/// Rows on their way into a sink.
+#[derive(Debug)]
+pub(crate) struct SinkRows {
+    pub(crate) sink: usize,
+    pub(crate) edge: usize,
+    pub(crate) rows: Arc<Rows>,
+}
+
+/// All stages of a task, each after those it reads from.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) sources: Vec<Source>,
+    // What waits to go into each node.
+    pending: Vec<Vec<(usize, Arc<Rows>)>>,
+}
+
+/// A source of the task: where it goes, at once and in the end.
+#[derive(Debug)]
+pub(crate) struct Source {
+    targets: Vec<Target>,
+    time: EventTime,
+    reached: Arc<[Reached]>,
+    // Whether any stage learns of its event time by other than its very rows.
+    tells_moves: bool,
+}
+
+/// A node whose rows or event time come from some source.
+#[derive(Debug)]
+struct Reached {
+    node: usize,
+    // Its inputs that do, each with what it reads.
+    inputs: Vec<(usize, Origin)>,
+}
+
+/// What an input reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Source,
+    Node(usize),
+}
+
+impl Graph {
+    /// A graph of `nodes`, each after those it reads from, and of the targets of each source.
+    pub(crate) fn new(nodes: Vec<Node>, sources: Vec<Vec<Target>>) -> Self {
+        let pending = nodes.iter().map(|_| Vec::new()).collect();
+        let source = |targets: Vec<Target>| {
+            let reached = reached(&nodes, &targets);
+            let by_rows = |one: &Reached| {
+                nodes[one.node].inputs.len() == 1 && one.inputs[0].1 == Origin::Source
+            };
+            Source {
+                tells_moves: !reached.iter().all(by_rows),
+                reached: reached.into(),
+                time: EventTime::At(Timestamp::MIN),
+                targets,
+            }
+        };
+        Self {
+            sources: sources.into_iter().map(source).collect(),
+            nodes,
+            pending,
+        }
+    }
+
+    /// Sends a batch of a source through all stages, after which its event time is `time`.
+    pub(crate) async fn push(
+        &mut self,
+        source: usize,
+        rows: Arc<Rows>,
+        time: EventTime,
+        state: &mut State,
+        output: &mut Output,
+    ) -> tidemill_state::Result<()> {
+        let moves = if self.sources[source].tells_moves {
+            moves(&rows)
+        } else {
+            Arc::default()
+        };
+        if !rows.is_empty() {
+            let targets = &self.sources[source].targets;
+            send(targets, rows, &mut self.pending, output);
+        }
+        self.flow(source, time, moves, state, output).await
+    }
+
+    /// Moves the event time of a source on, through all stages.
+    pub(crate) async fn advance(
+        &mut self,
+        source: usize,
+        time: EventTime,
+        state: &mut State,
+        output: &mut Output,
+    ) -> tidemill_state::Result<()> {
+        self.flow(source, time, Arc::default(), state, output).await
+    }
+
+    /// Takes note of how far event time had come at a node: it never goes back.
+    pub(crate) fn restore_time(&mut self, node: usize, reached: Timestamp) {
+        let node = &mut self.nodes[node];
+        node.reached = node.reached.max(reached);
+        // What was due then has been made, and committed.
+        node.operator.advance(reached, &mut Context::default());
+    }
+
+    /// The watermark at which nothing that any stage holds is left open.
+    pub(crate) fn horizon(&self) -> Option<Timestamp> {
+        self.nodes
+            .iter()
+            .filter_map(|node| node.operator.horizon())
+            .max()
+    }
+
+    /// Runs what waits through all stages that a source leads to, and event time after it.
+    async fn flow(
+        &mut self,
+        source: usize,
+        time: EventTime,
+        moves: Arc<[Move]>,
+        state: &mut State,
+        output: &mut Output,
+    ) -> tidemill_state::Result<()> {
+        let before = std::mem::replace(&mut self.sources[source].time, time);
+        let reached = self.sources[source].reached.clone();
+        // Of each node: what holds it back apart from this source.
+        let mut held_at = vec![i64::MAX; self.nodes.len()];
+        for Reached {
+            node: index,
+            inputs,
+        } in &*reached
+        {
+            let index = *index;
+            let of = |origin: Origin| match origin {
+                Origin::Source => i64::MAX,
+                Origin::Node(node) => held_at[node],
+            };
+            let node = &self.nodes[index];
+            let others = node.inputs.iter().enumerate();
+            let others = others.filter(|(input, _)| inputs.iter().all(|(one, _)| one != input));
+            let others = least(others.map(|(_, time)| *time)).limit();
+            let moving: Vec<(usize, i64)> = inputs
+                .iter()
+                .map(|(input, origin)| (*input, of(*origin)))
+                .collect();
+            held_at[index] = moving.iter().map(|(_, at)| *at).fold(others, i64::min);
+
+            let waiting = std::mem::take(&mut self.pending[index]);
+            let is_alone = node.inputs.len() == 1;
+            let waiting = if is_alone {
+                waiting
+            } else {
+                in_order(waiting, |input| {
+                    Limit::new(others, &moving, input, before, &moves)
+                })
+            };
+            // The very rows of a source bring all its moves themselves.
+            let by_rows = is_alone && inputs[0].1 == Origin::Source;
+            let mut context = if by_rows || moves.is_empty() {
+                Context::default()
+            } else {
+                Context::moved_by(moves.clone(), Timestamp(held_at[index]))
+            };
+            let after: Vec<(usize, EventTime)> = inputs
+                .iter()
+                .map(|(input, origin)| match origin {
+                    Origin::Source => (*input, time),
+                    Origin::Node(node) => (*input, self.nodes[*node].time()),
+                })
+                .collect();
+            let node = &mut self.nodes[index];
+            for (input, time) in after {
+                node.inputs[input] = time;
+            }
+            let time = node.time();
+            if let EventTime::At(watermark) = time {
+                node.reached = node.reached.max(watermark);
+            }
+            for (input, rows) in waiting {
+                load(node, Some((input, &rows)), state).await?;
+                node.operator.process(input, rows, &mut context);
+            }
+            if let EventTime::At(watermark) = time {
+                load(node, None, state).await?;
+                node.operator.advance(watermark, &mut context);
+            }
+            self.deliver(index, context, output);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, index: usize, mut context: Context, output: &mut Output) {
+        let node = &self.nodes[index];
+        for (port, rows) in context.take_emitted() {
+            send(&node.ports[port], rows, &mut self.pending, output);
+        }
+        let name = &node.name;
+        output.dead.extend(
+            context
+                .take_dead()
+                .into_iter()
+                .map(|dead| (name.clone(), dead)),
+        );
+        output.dropped += context.take_dropped();
+    }
+}
+
+/// What a source leads to, in the order of the nodes.
+fn reached(nodes: &[Node], targets: &[Target]) -> Vec<Reached> {
+    let mut origins: Vec<Vec<(usize, Origin)>> = nodes.iter().map(|_| Vec::new()).collect();
+    let mut lead = |targets: &mut dyn Iterator<Item = &Target>, origin| {
+        for target in targets {
+            if let Target::Node { node, input } = *target {
+                origins[node].push((input, origin));
+            }
+        }
+    };
+    lead(&mut targets.iter(), Origin::Source);
+    let mut reached = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let inputs = std::mem::take(&mut origins[index]);
+        if inputs.is_empty() {
+            continue;
+        }
+        for target in node.ports.iter().flatten() {
+            if let Target::Node { node, input } = *target {
+                origins[node].push((input, Origin::Node(index)));
+            }
+        }
+        reached.push(Reached {
+            node: index,
+            inputs,
+        });
+    }
+    reached
+}
+
+/// The records of a batch that move event time.
+fn moves(rows: &Rows) -> Arc<[Move]> {
+    let mut last = i64::MIN;
+    let heads = rows.heads().iter();
+    let moving = heads.filter(|head| head.watermark > std::mem::replace(&mut last, head.watermark));
+    let moved = moving.map(|head| Move {
+        record: head.record,
+        watermark: head.watermark,
+    });
+    moved.collect()
+}
+
+fn send(
+    targets: &[Target],
+    rows: Arc<Rows>,
+    pending: &mut [Vec<(usize, Arc<Rows>)>],
+    output: &mut Output,
+) {
+    for target in targets {
+        match *target {
+            Target::Node { node, input } => pending[node].push((input, rows.clone())),
+            Target::Sink { sink, edge } => {
+                output.rows.push(SinkRows {
+                    sink,
+                    edge,
+                    rows: rows.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// Loads what an operator is about to use, the misses of a batch together.
+async fn load(
+    node: &mut Node,
+    rows: Option<(usize, &Rows)>,
+    state: &mut State,
+) -> tidemill_state::Result<()> {
+    if node
+        .operator
+        .tables()
+        .iter()
+        .all(|table| table.is_complete())
+    {
+        return Ok(());
+    }
+    let heads = rows.iter().flat_map(|(_, rows)| rows.heads());
+    let watermark = heads
+        .map(|head| head.watermark)
+        .fold(node.reached.0, i64::max);
+    let mut wanted = Vec::new();
+    node.operator
+        .missing(rows, Timestamp(watermark), &mut wanted);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    for (index, table) in node.operator.tables().into_iter().enumerate() {
+        let mut keys: Vec<_> = wanted
+            .iter()
+            .filter(|(of, key)| *of == index && !table.knows(key))
+            .map(|(_, key)| key.clone())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        state.load(table, &keys).await?;
+    }
+    Ok(())
+}

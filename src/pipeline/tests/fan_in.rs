@@ -1,0 +1,229 @@
+//! What comes out depends on the order of the records that go in, and on nothing else.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tidemill_broker::{
+    Broker, BrokerExt, Headers, RecordSet, Start, Timestamp, Topic, TopicPartition, TopicSpec,
+};
+use tidemill_broker_memory::MemoryBroker;
+use tokio::sync::watch;
+
+use super::any_graph::Drawn;
+use super::cutting::{Cuts, Cutting};
+use crate::pipeline::{Cut, MemoryStores, Pipeline, RunOptions};
+
+/// 2024-01-01T00:00:00Z, microseconds.
+const EPOCH: i64 = 1_704_067_200_000_000;
+
+/// Records of one source: out of order, late, poison, with ids that come again and sums that
+/// overflow.
+fn records(topic: &str, count: usize, rng: &mut SmallRng) -> RecordSet {
+    let at = TopicPartition::new(Topic::new(topic).unwrap(), 0);
+    let mut set = RecordSet::new(at);
+    let mut now = EPOCH;
+    for number in 0..count {
+        now += rng.random_range(0..400_000) * rng.random_range(0..3);
+        let back = match rng.random_range(0..10) {
+            0 => 3_000_000,
+            1..4 => 400_000,
+            _ => 1,
+        };
+        let time = now - rng.random_range(0..back);
+        let account = format!("a{}", rng.random_range(0..4));
+        let amount = match rng.random_range(0..40) {
+            0 => i64::MAX / 2,
+            _ => rng.random_range(-9..9),
+        };
+        let side = ["buy", "sell", "none"][rng.random_range(0..3)];
+        let id = rng.random_range(0..=number);
+        let mut written = Vec::new();
+        crate::events::write_time(time, &mut written).unwrap();
+        let value = match rng.random_range(0..25) {
+            0 => "poison".to_owned(),
+            _ => format!(
+                r#"{{"eventType":"Move","id":{id},"account":"{account}","side":"{side}","amount":{amount},"at":"{}"}}"#,
+                String::from_utf8(written).unwrap()
+            ),
+        };
+        let (key, value) = (Some(account.as_bytes()), Some(value.as_bytes()));
+        set.push(Some(Timestamp(time)), key, value, &Headers::new());
+    }
+    set
+}
+
+/// How a run goes.
+#[derive(Debug, Clone)]
+struct How {
+    cuts: Cuts,
+    /// Records of an epoch.
+    epoch: u64,
+    memory: usize,
+}
+
+/// Runs a pipeline over records, in as many runs as it takes, and returns what it has written.
+fn run(drawn: &Drawn, input: &[RecordSet], how: &How) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let inner = MemoryBroker::default();
+        for set in input {
+            let spec = TopicSpec::new(set.at.topic.clone(), NonZeroU32::MIN);
+            inner.create_topic(&spec).await.unwrap();
+        }
+        for acks in inner.produce(input.to_vec()).await.unwrap() {
+            acks.into_result().unwrap();
+        }
+        let mut plan = drawn.parse(how.epoch).unwrap().plan;
+        plan.memory = how.memory;
+        let stores = Arc::new(MemoryStores::default());
+        let mut cuts = how.cuts.clone();
+        for run in 1.. {
+            let (stop, stopped) = watch::channel(false);
+            let broker = Arc::new(Cutting {
+                inner: inner.clone(),
+                cuts: cuts.clone(),
+                stop,
+                handed_out: Arc::new(Mutex::new(0)),
+            });
+            let pipeline = Pipeline::new(plan.clone(), vec![broker.clone()], stores.clone());
+            let options = RunOptions {
+                cut: Cut::Lockstep,
+                until_end: watch::channel(true).1,
+                ..RunOptions::new("0", run)
+            };
+            pipeline.run(options, stopped).await.unwrap();
+            if !*broker.stop.borrow() {
+                break;
+            }
+            // Far enough to end some time.
+            cuts.stop_after = cuts.stop_after.map(|after| after + 37);
+        }
+        read(&inner, drawn).await
+    })
+}
+
+async fn read(broker: &MemoryBroker, drawn: &Drawn) -> Vec<String> {
+    let mut out = Vec::new();
+    for topic in drawn
+        .topics
+        .iter()
+        .map(String::as_str)
+        .chain(["any.dead-letter"])
+    {
+        let at = TopicPartition::new(Topic::new(topic).unwrap(), 0);
+        for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
+            for record in batch.iter() {
+                let headers: Vec<_> = record.headers().collect();
+                let text = |bytes: Option<&[u8]>| {
+                    String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned()
+                };
+                out.push(format!(
+                    "{topic} {:?} {} {} {headers:?}",
+                    record.timestamp,
+                    text(record.key),
+                    text(record.value)
+                ));
+            }
+        }
+    }
+    out
+}
+
+fn whole() -> How {
+    How {
+        cuts: Cuts {
+            records_max: 10_000,
+            seed: 0,
+            even: true,
+            stop_after: None,
+        },
+        epoch: 100_000,
+        memory: 1 << 24,
+    }
+}
+
+/// Other ways to cut the same records.
+fn others(rng: &mut SmallRng) -> Vec<How> {
+    let one_by_one = How {
+        cuts: Cuts {
+            records_max: 1,
+            ..whole().cuts
+        },
+        ..whole()
+    };
+    let mut drawn = |epoch: u64, stop_after: Option<u64>| How {
+        cuts: Cuts {
+            records_max: rng.random_range(2..50),
+            seed: rng.random(),
+            even: false,
+            stop_after,
+        },
+        epoch,
+        memory: [1 << 24, 2_000][rng.random_range(0..2)],
+    };
+    vec![
+        one_by_one,
+        drawn(100_000, None),
+        drawn(7, None),
+        drawn(1, None),
+        drawn(23, Some(60)),
+    ]
+}
+
+fn first_difference(one: &[String], other: &[String]) -> Option<String> {
+    let place = (0..one.len().max(other.len())).find(|at| one.get(*at) != other.get(*at))?;
+    Some(format!(
+        "record {place} of {} and {}:\n{:?}\n{:?}",
+        one.len(),
+        other.len(),
+        one.get(place),
+        other.get(place)
+    ))
+}
+
+fn is_a_function_of_the_order(seed: u64, sources: usize) -> Result<(), TestCaseError> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let drawn = Drawn::draw(&mut rng, sources);
+    let count = 150;
+    let input: Vec<RecordSet> = drawn
+        .sources
+        .iter()
+        .map(|topic| records(topic, count, &mut rng))
+        .collect();
+    let first = run(&drawn, &input, &whole());
+    prop_assert!(!first.is_empty());
+    for how in others(&mut rng) {
+        let out = run(&drawn, &input, &how);
+        let difference = first_difference(&first, &out);
+        prop_assert!(
+            difference.is_none(),
+            "{}\n{how:?}\n{}",
+            difference.unwrap_or_default(),
+            drawn.file(1)
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        max_shrink_iters: 0,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Fan-in went by how batches were cut: a stage with several inputs took a batch of the one before
+    /// that of the other, event time moved past the others' rows at the end of a batch, and a window
+    /// that a dropped record closes fired with the next batch, or the next row that came its way.
+    #[test]
+    fn the_output_of_any_graph_depends_on_the_order_of_its_input_alone(seed: u64) {
+        is_a_function_of_the_order(seed, 1)?;
+    }
+}
