@@ -353,6 +353,11 @@ mod tests {
         rows.retain(|rows, row| rows.number(row, 1) != Some(100));
         let mut copy = Rows::new(schema());
         copy.copy_row(&rows, 1);
+        let slice = rows.slice(1..2);
+        assert_eq!(slice.len(), 1);
+        assert_eq!(slice.text(0, 0), Some(&b"ETH-USD"[..]));
+        assert_eq!(slice.key(0), Some(&b"ETH-USD"[..]));
+        assert_eq!(rows.select(|row| row == 0).text(0, 0), Some(&b""[..]));
         assert_eq!(rows.len(), 2);
         assert_eq!(rows.text(0, 0), Some(&b""[..]));
         assert_eq!(copy.text(0, 0), Some(&b"ETH-USD"[..]));

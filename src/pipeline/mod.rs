@@ -19,6 +19,7 @@ mod intake;
 mod keys;
 mod marker;
 mod open;
+mod ordered;
 mod progress;
 mod recovery;
 mod reset;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill_broker::{
-    Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, TopicPartition,
+    Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, Topic, TopicPartition,
 };
 use tidemill_state::{Epoch, State, StateOptions, StateStore};
 use tokio::sync::{mpsc, watch};
@@ -16,6 +16,7 @@ use super::dead_letter::DeadLetters;
 use super::error::Doing;
 use super::graph::{Output, least};
 use super::input::InputPartition;
+use super::ordered::{Followed, Ordered, Place};
 use super::recovery::{redo, resume, retrying};
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) drain: watch::Receiver<bool>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) accept_new_version: bool,
+    /// Control records that say what is taken in which order: their topic, and its broker.
+    pub(crate) follow: Option<(Arc<dyn Broker>, Topic)>,
 }
 
 impl Shared {
@@ -196,7 +199,12 @@ pub(crate) async fn open_task(
             .await
             .map_err(failed)?;
     }
-    let broadcast = open_broadcast(shared, topology, &inputs).await?;
+    let followed = times::followed(&times).map_err(|error| failed(error.into()))?;
+    let ordered = open_ordered(shared, id, &inputs, followed).await?;
+    let broadcast = match &ordered {
+        Some(_) => None,
+        None => open_broadcast(shared, topology, &inputs).await?,
+    };
     let mut sinks = build::sinks(plan, topology, &shared.topics, id);
     if let Some(marker) = &marker {
         for (sink, partition, count) in &marker.sequences {
@@ -247,6 +255,7 @@ pub(crate) async fn open_task(
         generation,
         committer,
         broadcast,
+        ordered,
         open: if is_new_version {
             // The log says from now on that this version was accepted, whether or not anything comes.
             OpenEpoch::due()
@@ -409,6 +418,31 @@ async fn open_input(
     })
 }
 
+/// Reads all inputs in order, where the order is not left to when their records arrive: control
+/// records are followed, or there are several inputs and the outputs are to be equal in every run.
+async fn open_ordered(
+    shared: &Shared,
+    id: TaskId,
+    inputs: &[InputPartition],
+    followed: Option<Place>,
+) -> Result<Option<Ordered>> {
+    let is_choice = inputs.len() > 1 && shared.cut == Cut::Lockstep;
+    let followed = match &shared.follow {
+        Some((broker, topic)) => {
+            let at = TopicPartition::new(topic.clone(), shared.topics.ordinal(id));
+            Some(Followed::open(&**broker, at, id, followed).await?)
+        }
+        None if !is_choice => return Ok(None),
+        None => None,
+    };
+    let input = |input: &InputPartition| {
+        let broker = shared.brokers[input.broker].clone();
+        (broker, input.at.clone(), input.next)
+    };
+    let inputs = inputs.iter().map(input).collect();
+    Ordered::open(inputs, followed).await.map(Some)
+}
+
 async fn open_broadcast(
     shared: &Shared,
     topology: &SubTopology,
@@ -432,7 +466,12 @@ async fn open_broadcast(
 }
 
 /// Where the co-partitioned inputs of a task go on.
+///
+/// Nowhere if the task reads them itself.
 pub(crate) fn positions(task: &Task, topology: &SubTopology) -> Vec<(TopicPartition, Offset)> {
+    if task.ordered.is_some() {
+        return Vec::new();
+    }
     let own = task
         .inputs
         .iter()

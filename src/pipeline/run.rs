@@ -32,6 +32,10 @@ pub struct RunOptions {
     pub until_end: watch::Receiver<bool>,
     /// Whether to go on with state that another version of the file wrote.
     pub accept_new_version: bool,
+    /// A topic of control records on the broker of the inputs, as a run of this pipeline wrote it:
+    /// each task takes its inputs in the order written there as far as it goes, and finds them idle
+    /// and ended where that run did, so that what comes out is the same.
+    pub follow: Option<Topic>,
 }
 
 impl RunOptions {
@@ -43,6 +47,7 @@ impl RunOptions {
             cut: Cut::Live,
             until_end: watch::channel(false).1,
             accept_new_version: false,
+            follow: None,
         }
     }
 }
@@ -101,6 +106,7 @@ impl Pipeline {
             .filter(|source| !source.broadcast)
             .all(|source| source.topic.broker == plan.home());
         let in_group = input.capabilities().groups && shared_broker;
+        let follow = self.follow(&options, &topics, &input)?;
         let shared = Arc::new(Shared {
             plan: plan.clone(),
             topologies,
@@ -113,6 +119,7 @@ impl Pipeline {
             drain: options.until_end.clone(),
             progress: self.progress.clone(),
             accept_new_version: options.accept_new_version,
+            follow,
         });
 
         let id = TransactionalId::new(format!("{}.{}", plan.name, options.instance)).map_err(
@@ -169,6 +176,24 @@ impl Pipeline {
             });
         }
         Ok(self.brokers[first].clone())
+    }
+
+    /// The control records to follow: not those that this run is about to write.
+    fn follow(
+        &self,
+        options: &RunOptions,
+        topics: &Topics,
+        input: &Arc<dyn Broker>,
+    ) -> Result<Option<(Arc<dyn Broker>, Topic)>> {
+        let Some(topic) = &options.follow else {
+            return Ok(None);
+        };
+        if *topic == topics.control && Arc::ptr_eq(input, &self.brokers[self.plan.home()]) {
+            return Err(Error::Plan {
+                what: format!("`{topic}` cannot be followed: this run writes it"),
+            });
+        }
+        Ok(Some((input.clone(), topic.clone())))
     }
 
     fn consumer_options(&self, shared: &Shared, options: &RunOptions) -> ConsumerOptions {

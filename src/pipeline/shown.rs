@@ -73,7 +73,12 @@ pub fn show(
 
 fn time(key: &[u8], value: &[u8]) -> Result<Shown, DecodeError> {
     let Postcard((watermark, is_idle)) = Postcard::<(i64, bool)>::decode(value)?;
-    let key = if let Some(stage) = super::times::stage_of(key) {
+    let key = if let Some(what) = super::times::followed_of(key) {
+        return Ok(Shown {
+            key: format!("control records followed, {}", text(what)),
+            value: watermark.to_string(),
+        });
+    } else if let Some(stage) = super::times::stage_of(key) {
         format!("stage {}", text(stage))
     } else {
         let split = key.split_last_chunk::<4>();

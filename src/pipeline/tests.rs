@@ -3,6 +3,7 @@
 mod any_graph;
 mod cutting;
 mod fan_in;
+mod follow;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -502,6 +503,44 @@ async fn a_changed_pipeline_is_refused_until_the_new_version_is_accepted() {
         ..until_end()
     };
     first.run(options, watch::channel(false).1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_that_is_accepted_stays_accepted_though_nothing_comes_in_lockstep() {
+    let broker = broker_with(2).await;
+    for pair in ["BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD"] {
+        broker.send(tick(pair, 0, "10", "1")).await.unwrap();
+    }
+    let lockstep = RunOptions {
+        cut: Cut::Lockstep,
+        ..until_end()
+    };
+    let first = pipeline(bars_plan(), &broker);
+    let (_running, stop) = watch::channel(false);
+    first.run(lockstep.clone(), stop.clone()).await.unwrap();
+    let longer = BARS.replace("size = \"1s\"", "size = \"2s\"");
+    let second = pipeline(plan("", &longer), &broker);
+    let accepted = RunOptions {
+        accept_new_version: true,
+        ..lockstep.clone()
+    };
+    second.run(accepted, stop.clone()).await.unwrap();
+    second.run(lockstep.clone(), stop.clone()).await.unwrap();
+    let error = first.run(lockstep, stop).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_records_that_are_about_to_be_written_are_not_followed() {
+    let broker = broker_with(1).await;
+    let options = RunOptions {
+        follow: Some(Topic::new("bars.control").unwrap()),
+        ..until_end()
+    };
+    let (_running, stop) = watch::channel(false);
+    let error = pipeline(bars_plan(), &broker).run(options, stop).await;
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("cannot be followed"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

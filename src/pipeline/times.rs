@@ -2,16 +2,22 @@
 //!
 //! Key of an input: its source's name, 0, the partition (4 bytes, big endian). Key of a stage that
 //! has come further than its inputs are, for one of them was idle and is no more, or still is: 0,
-//! its name. Value: the watermark, and whether the input is idle.
+//! its name. Value: the watermark, and whether the input is idle. How far control records have been
+//! followed lies under 0, 0, `record` and `step`, as if they were watermarks.
 
 use tidemill_broker::Timestamp;
 use tidemill_state::{KeyError, Postcard, Table};
 
 use super::graph::{EventTime, Graph, Node};
 use super::input::InputPartition;
+use super::ordered::Place;
 
 /// The table of a task.
 pub(crate) type Times = Table<Postcard<(i64, bool)>>;
+
+// No stage is named like that.
+const RECORD: &[u8] = b"\0\0record";
+const STEP: &[u8] = b"\0\0step";
 
 fn stage_key(node: &Node) -> Vec<u8> {
     [&[0], node.name.as_bytes()].concat()
@@ -22,11 +28,17 @@ pub(crate) fn stage_of(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(&[0])
 }
 
+/// What a key tells of control records that are followed, if it does.
+pub(crate) fn followed_of(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(&[0, 0])
+}
+
 /// Puts down what has changed.
 pub(crate) fn save(
     times: &mut Times,
     inputs: &[InputPartition],
     graph: &Graph,
+    followed: Option<Place>,
 ) -> Result<(), KeyError> {
     for input in inputs {
         let time = (input.decode.watermark().0, input.is_idle);
@@ -40,7 +52,21 @@ pub(crate) fn save(
         let ahead = (node.reached > now).then_some((node.reached.0, false));
         put(times, &stage_key(node), ahead)?;
     }
+    if let Some(Place { record, step }) = followed {
+        put(times, RECORD, Some((record as i64, false)))?;
+        put(times, STEP, Some((step as i64, false)))?;
+    }
     Ok(())
+}
+
+/// How far control records had been followed.
+pub(crate) fn followed(times: &Times) -> Result<Option<Place>, KeyError> {
+    let (record, step) = (times.get(RECORD)?, times.get(STEP)?);
+    let place = record.zip(step).map(|(record, step)| Place {
+        record: record.0.0 as u64,
+        step: step.0.0 as u64,
+    });
+    Ok(place)
 }
 
 fn put(times: &mut Times, key: &[u8], time: Option<(i64, bool)>) -> Result<(), KeyError> {

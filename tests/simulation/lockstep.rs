@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tidemill::config::plan::Guarantee;
+use tidemill::config::plan::{Guarantee, Plan};
 use tidemill::pipeline::{Cut, Pipeline, RunOptions};
 use tidemill_broker::{
     Broker, BrokerExt, Headers, ManualClock, RecordSet, Start, Timestamp, Topic, TopicPartition,
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::draw::Draw;
 use crate::event::{EPOCH, Move};
-use crate::shape::Shape;
+use crate::shape::{Shape, broadcast_plan};
 use crate::world::{Disks, World};
 
 const PARTITIONS: u32 = 3;
@@ -36,15 +36,52 @@ fn draw(shape: Shape) -> Draw {
     }
 }
 
+/// A pipeline that is replayed: a shape of the simulation, or one whose tasks also read a topic of two
+/// partitions whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Job {
+    Shape(Shape),
+    Broadcast,
+}
+
+impl Job {
+    /// Topics that are read, with their partitions.
+    fn inputs(self) -> Vec<(&'static str, u32)> {
+        match self {
+            Self::Shape(shape) => shape
+                .inputs()
+                .iter()
+                .map(|input| (*input, PARTITIONS))
+                .collect(),
+            Self::Broadcast => vec![("moves", PARTITIONS), ("others", 2)],
+        }
+    }
+
+    fn outputs(self) -> &'static [&'static str] {
+        match self {
+            Self::Shape(shape) => shape.outputs(),
+            Self::Broadcast => Shape::Joined.outputs(),
+        }
+    }
+
+    fn plan(self) -> Plan {
+        match self {
+            Self::Shape(shape) => shape.plan(&draw(shape)),
+            Self::Broadcast => broadcast_plan(&draw(Shape::Joined)),
+        }
+    }
+}
+
 /// The recording: the same for every run.
-async fn record(broker: &dyn Broker, draw: &Draw) {
-    let count = std::num::NonZeroU32::new(PARTITIONS).unwrap();
+async fn record(broker: &dyn Broker, job: Job) {
+    let draw = draw(Shape::Joined);
     let mut rng = SmallRng::seed_from_u64(11);
-    for input in draw.shape.inputs() {
+    for (input, partitions) in job.inputs() {
         let topic = Topic::new(input).unwrap();
+        let count = std::num::NonZeroU32::new(partitions).unwrap();
         let spec = TopicSpec::new(topic.clone(), count);
         broker.create_topic(&spec).await.unwrap();
-        let mut sets: Vec<RecordSet> = (0..PARTITIONS)
+        let mut sets: Vec<RecordSet> = (0..partitions)
             .map(|partition| RecordSet::new(TopicPartition::new(topic.clone(), partition)))
             .collect();
         for id in 0..3_000_i64 {
@@ -59,7 +96,7 @@ async fn record(broker: &dyn Broker, draw: &Draw) {
                 contra: -amount,
                 at: EPOCH + 3_600_000_000 + id * 20_000 - back,
             };
-            let at = partition::for_key(one.account.as_bytes(), PARTITIONS) as usize;
+            let at = partition::for_key(one.account.as_bytes(), partitions) as usize;
             let value = match id % 97 {
                 0 => "poison".to_owned(),
                 _ => one.json("Move"),
@@ -75,14 +112,13 @@ async fn record(broker: &dyn Broker, draw: &Draw) {
 }
 
 /// Replays the recording on a runtime with so many workers, and returns all that came out.
-fn replay(shape: Shape, threads: usize, directory: Option<&std::path::Path>) -> Vec<String> {
+fn replay(job: Job, threads: usize, directory: Option<&std::path::Path>) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let draw = draw(shape);
         let clock = Arc::new(ManualClock::starting_at(Timestamp(EPOCH)));
         let file = match directory {
             Some(directory) => {
@@ -98,10 +134,10 @@ fn replay(shape: Shape, threads: usize, directory: Option<&std::path::Path>) -> 
             Some(broker) => Arc::new(broker.clone()),
             None => Arc::new(MemoryBroker::with_clock(clock)),
         };
-        record(&*broker, &draw).await;
-        let world = World::new(&draw);
+        record(&*broker, job).await;
+        let world = World::new(&draw(Shape::Bars));
         let stores = Arc::new(Disks { world, machine: 0 });
-        let pipeline = Pipeline::new(shape.plan(&draw), vec![broker.clone()], stores);
+        let pipeline = Pipeline::new(job.plan(), vec![broker.clone()], stores);
         let options = RunOptions {
             cut: Cut::Lockstep,
             until_end: watch::channel(true).1,
@@ -111,7 +147,7 @@ fn replay(shape: Shape, threads: usize, directory: Option<&std::path::Path>) -> 
         // On a worker, as the shipped program runs it.
         let running = tokio::spawn(async move { pipeline.run(options, stopped).await });
         running.await.unwrap().unwrap();
-        let out = read(&*broker, shape).await;
+        let out = read(&*broker, job).await;
         drop(broker);
         if let Some(file) = file {
             file.close().await.unwrap();
@@ -120,9 +156,9 @@ fn replay(shape: Shape, threads: usize, directory: Option<&std::path::Path>) -> 
     })
 }
 
-async fn read(broker: &dyn Broker, shape: Shape) -> Vec<String> {
+async fn read(broker: &dyn Broker, job: Job) -> Vec<String> {
     let mut out = Vec::new();
-    for topic in shape.outputs().iter().chain(&["sim.dead-letter"]) {
+    for topic in job.outputs().iter().chain(&["sim.dead-letter"]) {
         let topic = Topic::new(topic).unwrap();
         let count = broker.describe_topic(&topic).await.unwrap().partitions;
         for partition in 0..count {
@@ -135,24 +171,24 @@ async fn read(broker: &dyn Broker, shape: Shape) -> Vec<String> {
     out
 }
 
-fn is_equal(shape: Shape) {
-    let first = replay(shape, 1, None);
+fn is_equal(job: Job) {
+    let first = replay(job, 1, None);
     assert!(first.len() > 100, "only {} records came out", first.len());
     for threads in [1, 2, 2] {
-        compare(&first, &replay(shape, threads, None), shape, "memory");
+        compare(&first, &replay(job, threads, None), job, "memory");
     }
     for threads in [1, 2] {
         let directory = tempfile::tempdir().unwrap();
-        let out = replay(shape, threads, Some(directory.path()));
-        compare(&first, &out, shape, "file");
+        let out = replay(job, threads, Some(directory.path()));
+        compare(&first, &out, job, "file");
     }
 }
 
-fn compare(first: &[String], other: &[String], shape: Shape, broker: &str) {
+fn compare(first: &[String], other: &[String], job: Job, broker: &str) {
     let place = (0..first.len().max(other.len())).find(|at| first.get(*at) != other.get(*at));
     if let Some(place) = place {
         panic!(
-            "{shape:?} on {broker}: record {place} of {} and {} differs:\n{:?}\n{:?}",
+            "{job:?} on {broker}: record {place} of {} and {} differs:\n{:?}\n{:?}",
             first.len(),
             other.len(),
             first.get(place),
@@ -163,15 +199,25 @@ fn compare(first: &[String], other: &[String], shape: Shape, broker: &str) {
 
 #[test]
 fn one_recording_gives_the_same_bars_byte_for_byte_on_one_and_two_threads() {
-    is_equal(Shape::Bars);
+    is_equal(Job::Shape(Shape::Bars));
 }
 
 #[test]
 fn one_recording_without_its_repeats_is_the_same_byte_for_byte_on_one_and_two_threads() {
-    is_equal(Shape::Deduped);
+    is_equal(Job::Shape(Shape::Deduped));
 }
 
 #[test]
 fn one_recording_routed_and_merged_is_the_same_byte_for_byte_on_one_and_two_threads() {
-    is_equal(Shape::Routed);
+    is_equal(Job::Shape(Shape::Routed));
+}
+
+#[test]
+fn two_recordings_joined_are_the_same_byte_for_byte_on_one_and_two_threads() {
+    is_equal(Job::Shape(Shape::Joined));
+}
+
+#[test]
+fn a_recording_joined_with_one_that_every_task_reads_is_the_same_byte_for_byte() {
+    is_equal(Job::Broadcast);
 }

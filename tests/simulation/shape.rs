@@ -124,6 +124,10 @@ key = ["other"]
 
     /// The pipeline, read from its file.
     pub(crate) fn plan(self, draw: &Draw) -> Plan {
+        read(&self.file(draw), draw)
+    }
+
+    fn file(self, draw: &Draw) -> String {
         let guarantee = match draw.guarantee {
             Guarantee::AtMostOnce => "at_most_once",
             Guarantee::AtLeastOnce => "at_least_once",
@@ -154,13 +158,26 @@ time = "at"
                 file += &format!("idle = \"{}ms\"\n", idle.as_millis());
             }
         }
-        file += &self.stages(draw);
-        match Pipeline::parse("sim.toml", &file, &|_| None) {
-            Ok(pipeline) => Plan {
-                memory: draw.memory,
-                ..pipeline.plan
-            },
-            Err(problems) => panic!("{problems}\n{file}"),
-        }
+        file + &self.stages(draw)
+    }
+}
+
+/// As [`Shape::Joined`], but every task reads the second source whole.
+pub(crate) fn broadcast_plan(draw: &Draw) -> Plan {
+    let others = "[topics.others]\n";
+    let file = Shape::Joined.file(draw);
+    read(
+        &file.replace(others, &format!("{others}broadcast = true\n")),
+        draw,
+    )
+}
+
+fn read(file: &str, draw: &Draw) -> Plan {
+    match Pipeline::parse("sim.toml", file, &|_| None) {
+        Ok(pipeline) => Plan {
+            memory: draw.memory,
+            ..pipeline.plan
+        },
+        Err(problems) => panic!("{problems}\n{file}"),
     }
 }

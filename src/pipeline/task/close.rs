@@ -1,5 +1,6 @@
 //! Closing an epoch, settling it, and ending.
 
+use tidemill_broker::Timestamp;
 use tidemill_state::{Stateful, crash_point, planted};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use crate::pipeline::control::Step;
 use crate::pipeline::epoch::{ClosedEpoch, EpochOffsets, Settled, Submission};
 use crate::pipeline::error::Doing;
 use crate::pipeline::input::InputPartition;
+use crate::pipeline::ordered::Ordered;
 use crate::pipeline::{Error, Result, times};
 
 impl Task {
@@ -22,7 +24,8 @@ impl Task {
         }
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };
-        times::save(&mut self.times, &self.inputs, &self.graph)
+        let followed = self.ordered.as_ref().and_then(Ordered::followed);
+        times::save(&mut self.times, &self.inputs, &self.graph, followed)
             .map_err(|error| failed(error.into()))?;
         let epoch = self.marker.epoch.next();
         let mut tables: Vec<&mut dyn Stateful> = vec![&mut self.times];
@@ -171,25 +174,30 @@ impl Task {
                 .iter()
                 .map(|input| input.decode.watermark())
                 .min();
-            for index in 0..self.inputs.len() {
-                let input = &mut self.inputs[index];
-                // Known to be at its end, which is more than silent.
-                input.is_idle = false;
-                let watermark = input.decode.watermark().max(horizon);
-                input.decode.restore(watermark);
-            }
-            self.open.since.get_or_insert_with(Instant::now);
-            self.open.steps.decided(Step::Ended {
-                watermark: horizon.0,
-            });
-            for source in 0..self.graph.sources.len() {
-                self.advance(source).await?;
-            }
+            self.end_at(horizon).await?;
             if before.is_some_and(|before| before >= horizon) {
                 break;
             }
         }
         info!(task = %self.settings.id, "reached the end of every input");
         self.stop().await
+    }
+
+    /// Fires what is open up to a last watermark.
+    pub(super) async fn end_at(&mut self, horizon: Timestamp) -> Result<()> {
+        for input in &mut self.inputs {
+            // Known to be at its end, which is more than silent.
+            input.is_idle = false;
+            let watermark = input.decode.watermark().max(horizon);
+            input.decode.restore(watermark);
+        }
+        self.open.since.get_or_insert_with(Instant::now);
+        self.open.steps.decided(Step::Ended {
+            watermark: horizon.0,
+        });
+        for source in 0..self.graph.sources.len() {
+            self.advance(source).await?;
+        }
+        Ok(())
     }
 }

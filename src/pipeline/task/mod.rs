@@ -23,6 +23,7 @@ use super::epoch::Settled;
 use super::error::Doing;
 use super::graph::{EventTime, Graph, Output, least};
 use super::input::InputPartition;
+use super::ordered::{Next, Ordered};
 use super::recovery::retrying;
 use super::sink::SinkWriter;
 use super::times::Times;
@@ -69,6 +70,10 @@ pub(crate) struct TaskSettings {
     pub(crate) control: TopicPartition,
 }
 
+/// In lockstep, after how many records of an epoch it is asked whether it is full of bytes: at places
+/// that do not depend on how batches were cut.
+const LOCKSTEP_RECORDS: u64 = 256;
+
 /// Records for a partition, and the broker it is on.
 type Written = (usize, RecordSet);
 
@@ -92,7 +97,11 @@ pub(crate) struct Task {
     pub(crate) marker: Marker,
     pub(crate) generation: Option<Generation>,
     pub(crate) committer: mpsc::Sender<ToCommitter>,
+    /// Of inputs that are read whole, unless all are read in order.
     pub(crate) broadcast: Option<Box<dyn Consumer>>,
+    /// All inputs, where records or a control record decide what is taken next: then nothing is
+    /// taken that the intake or `broadcast` has.
+    pub(crate) ordered: Option<Ordered>,
     pub(crate) open: OpenEpoch,
     pub(crate) in_flight: Option<InFlight>,
     /// Whether the store is still to be compared with the digest of the log.
@@ -138,6 +147,7 @@ enum Event {
     Command(Option<Command>),
     Input(Option<Input>),
     Broadcast(tidemill_broker::Result<Delivery>),
+    Next(Result<Next>),
     Drain,
     Close,
     Idle,
@@ -191,7 +201,8 @@ impl Task {
             if self.is_full() && self.in_flight.is_none() {
                 self.close().await?;
             }
-            if *self.drain.borrow_and_update() && self.has_ended().await? {
+            let is_following = self.ordered.as_ref().is_some_and(Ordered::is_following);
+            if *self.drain.borrow_and_update() && !is_following && self.has_ended().await? {
                 return self.finish().await;
             }
             match self.wait(inbox, commands).await {
@@ -203,6 +214,8 @@ impl Task {
                 Event::Command(Some(Command::Restamp(generation))) => self.generation = generation,
                 Event::Command(Some(Command::Stop)) => return self.stop().await,
                 Event::Command(Some(Command::Abandon) | None) => return Ok(TaskEnd::Dropped),
+                Event::Next(next) => self.take_next(next?).await?,
+                Event::Input(Some(_)) if self.ordered.is_some() => {}
                 Event::Input(Some(Input::Batch(batch))) => self.take(&batch).await?,
                 Event::Input(Some(Input::End(at, offset))) => self.note_end(&at, offset),
                 Event::Input(None) => return self.stop().await,
@@ -226,9 +239,10 @@ impl Task {
             (None, Some(since), Cut::Live) => Some(since + self.settings.commit.interval),
             _ => None,
         };
-        let idle_at = match self.settings.cut {
-            Cut::Live => self.inputs.iter().filter_map(InputPartition::idle_at).min(),
-            Cut::Lockstep => None,
+        let idle_at = match (self.settings.cut, &self.ordered) {
+            (Cut::Live, None) => self.inputs.iter().filter_map(InputPartition::idle_at).min(),
+            // The clock decides nothing.
+            (Cut::Lockstep, _) | (_, Some(_)) => None,
         };
         let pass_at = match &self.pass {
             Some(_) => None,
@@ -246,15 +260,22 @@ impl Task {
             () = at(pass_at) => Event::PassDue,
             input = inbox.recv(), if has_room => Event::Input(input),
             delivery = broadcast(&mut self.broadcast), if has_room => Event::Broadcast(delivery),
+            next = next(&mut self.ordered), if has_room => Event::Next(next),
             () = at(idle_at), if has_room => Event::Idle,
         }
     }
 
     /// Whether the open epoch may take no more before the one in flight is settled.
     fn is_full(&self) -> bool {
-        self.open.taken >= self.settings.commit.records
-            || self.sinks.iter().map(SinkWriter::bytes).sum::<usize>() + self.dead.bytes()
-                >= self.settings.commit.bytes
+        if self.open.taken >= self.settings.commit.records {
+            return true;
+        }
+        // In lockstep only where batches of any size are cut.
+        if self.settings.cut == Cut::Lockstep && !self.open.taken.is_multiple_of(LOCKSTEP_RECORDS) {
+            return false;
+        }
+        let bytes = self.sinks.iter().map(SinkWriter::bytes).sum::<usize>() + self.dead.bytes();
+        bytes >= self.settings.commit.bytes
     }
 
     /// Whether more state is waiting to be written behind than may.
@@ -278,6 +299,7 @@ impl Task {
                 Cut::Live => batch.len(),
                 Cut::Lockstep => {
                     let left = self.settings.commit.records.saturating_sub(self.open.taken);
+                    let left = left.min(LOCKSTEP_RECORDS - self.open.taken % LOCKSTEP_RECORDS);
                     usize::try_from(left).unwrap_or(usize::MAX).max(1)
                 }
             };
@@ -293,7 +315,7 @@ impl Task {
                 self.process(index, &batch.slice(from..to, next)).await?;
             }
             from = to.max(1);
-            if from < batch.len() {
+            if from < batch.len() && self.is_full() {
                 self.settle_in_flight().await?;
                 self.close().await?;
             }
@@ -424,18 +446,38 @@ impl Task {
     async fn note_idle(&mut self) -> Result<()> {
         let now = Instant::now();
         for index in 0..self.inputs.len() {
-            let input = &mut self.inputs[index];
+            let input = &self.inputs[index];
             if input.idle_at().is_some_and(|at| at <= now) {
-                input.is_idle = true;
-                let source = input.source;
-                self.open.since.get_or_insert(now);
-                self.open.steps.decided(Step::Idle {
-                    input: index as u32,
-                });
-                self.advance(source).await?;
+                self.set_idle(index).await?;
             }
         }
         Ok(())
+    }
+
+    async fn set_idle(&mut self, index: usize) -> Result<()> {
+        let input = &mut self.inputs[index];
+        input.is_idle = true;
+        let source = input.source;
+        self.open.since.get_or_insert_with(Instant::now);
+        self.open.steps.decided(Step::Idle {
+            input: index as u32,
+        });
+        self.advance(source).await
+    }
+
+    /// Takes what comes next where the order is given.
+    async fn take_next(&mut self, next: Next) -> Result<()> {
+        match next {
+            Next::Batch(index, batch) => self.take_from(index, &batch).await,
+            Next::End(at, offset) => {
+                self.note_end(&at, offset);
+                Ok(())
+            }
+            // The end of every input counts from now on.
+            Next::Followed => Ok(()),
+            Next::Idle(index) => self.set_idle(index).await,
+            Next::Ended(watermark) => self.end_at(watermark).await,
+        }
     }
 }
 
@@ -459,6 +501,13 @@ async fn pass_done(
 async fn broadcast(consumer: &mut Option<Box<dyn Consumer>>) -> tidemill_broker::Result<Delivery> {
     match consumer {
         Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(ordered: &mut Option<Ordered>) -> Result<Next> {
+    match ordered {
+        Some(ordered) => ordered.next().await,
         None => std::future::pending().await,
     }
 }

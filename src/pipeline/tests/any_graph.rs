@@ -18,7 +18,8 @@ pub(crate) struct Drawn {
     pub(crate) topics: Vec<String>,
     /// What a stage or sink may read, with the type of its events.
     streams: Vec<(String, Kind)>,
-    idle: bool,
+    /// Whether a source that is silent for a second holds nobody back.
+    pub(crate) idle: bool,
     out_of_order_ms: u32,
 }
 
@@ -74,7 +75,12 @@ impl Drawn {
                 made += 1;
             }
         }
-        for number in 0..rng.random_range(2..5) {
+        let sinks = rng.random_range(1..5);
+        for number in 0.. {
+            if drawn.topics.len() >= sinks {
+                break;
+            }
+            assert!(number < 1_000, "no sink fits: {}", drawn.file(100));
             let mut with = drawn.clone();
             with.sink(number, rng);
             if with.parse(100).is_ok() {
