@@ -275,7 +275,7 @@ impl Shared {
         let number = log.header.number;
         let place = log.end_place();
         let body: u64 = headers.iter().map(|header| u64::from(header.len)).sum();
-        let durable = *self.durable.borrow();
+        let durable = self.durable.get();
         let frame = frame::encode(head, body, place, durable, log.header.salt());
         if frame.len() > frame::HEADER_BYTES + frame::HEAD_BYTES_MAX {
             return Err(Failure::Refused(too_much(frame.len() as u64)));

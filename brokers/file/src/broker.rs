@@ -347,7 +347,7 @@ impl Broker for FileBroker {
             return Ok(());
         };
         let end = shared.end();
-        if *shared.durable.borrow() < end {
+        if shared.durable.get() < end {
             writing.syncer.ring(crate::bell::Ring::Urgent);
         }
         shared.durable_to(end).await

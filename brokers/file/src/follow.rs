@@ -18,7 +18,17 @@ use crate::shared::{Shared, lock};
 pub(crate) struct Following {
     /// What the writer said last.
     seen: Option<Durable>,
+    /// Whether anything was taken in since the last look anew. Where no writer has left its word, the
+    /// log stays as it is until one comes.
+    looked: bool,
     scanner: Option<Scanner>,
+}
+
+impl Following {
+    fn look_anew(&mut self) {
+        self.seen = None;
+        self.looked = false;
+    }
 }
 
 /// Opens a directory to read.
@@ -50,7 +60,7 @@ impl Shared {
             match self.follow(&mut following) {
                 Ok(()) => return Ok(()),
                 Err(error) if tries < 5 && is_missing(&error) => {
-                    following.seen = None;
+                    following.look_anew();
                     tries += 1;
                 }
                 Err(error) => return Err(error),
@@ -64,7 +74,7 @@ impl Shared {
         let Some(following) = &self.following else {
             return Ok(false);
         };
-        lock(following).seen = None;
+        lock(following).look_anew();
         self.refresh()?;
         Ok(true)
     }
@@ -73,8 +83,8 @@ impl Shared {
         let durable = read_durable(self.disk(), &self.layout)?;
         match durable {
             Some(_) if durable == following.seen => return Ok(()),
-            // Torn while it was written: the next look finds it whole.
-            None if following.seen.is_some() => return Ok(()),
+            // Torn while it was written: the next look finds it whole. Or there is no writer.
+            None if following.looked => return Ok(()),
             _ => {}
         }
         let known = self.live().manifest;
@@ -87,7 +97,8 @@ impl Shared {
         };
         self.catch_up(following, end)?;
         following.seen = durable;
-        self.durable.send_replace(end);
+        following.looked = true;
+        self.durable.set(end);
         self.changed.notify_waiters();
         Ok(())
     }

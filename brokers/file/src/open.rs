@@ -82,7 +82,7 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     // is before it is.
     shared.sync_now()?;
     crash_point!("open.synced");
-    shared.durable.send_replace(end);
+    shared.durable.set(end);
     shared.publish_manifest()?;
     Ok((shared, torn))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -19,6 +20,7 @@ use crate::format::manifest::Manifest;
 use crate::group::Groups;
 use crate::layout::{Layout, failed};
 use crate::live::{Live, LogFile};
+use crate::mark::Mark;
 use crate::options::FileOptions;
 use crate::split::Cleaned;
 
@@ -70,7 +72,7 @@ pub(crate) struct Shared {
     live: RwLock<Live>,
     pub(crate) groups: Mutex<Groups>,
     /// How much of the whole log is durable.
-    pub(crate) durable: watch::Sender<u64>,
+    pub(crate) durable: Mark,
     /// Wakes whoever waits for records, news of its group, or a log file to be split.
     pub(crate) changed: Notify,
     /// The time of day when somebody last appended or asked to clean. Threads go by it: a clock may
@@ -125,7 +127,7 @@ impl Shared {
             uuid,
             live: RwLock::new(live),
             groups: Mutex::default(),
-            durable: watch::Sender::new(durable),
+            durable: Mark::new(durable),
             changed: Notify::new(),
             noted: AtomicI64::new(i64::MIN),
             poisoned: OnceLock::new(),
@@ -187,7 +189,7 @@ impl Shared {
 
     fn wake(&self) {
         self.changed.notify_waiters();
-        self.durable.send_modify(|_| {});
+        self.durable.wake();
         if let Some(writing) = &self.writing {
             writing.cleaned.send_modify(|_| {});
         }
@@ -223,14 +225,14 @@ impl Shared {
         let live = self.live();
         live.logs
             .last_key_value()
-            .map_or(*self.durable.borrow(), |(_, log)| log.end_place())
+            .map_or(self.durable.get(), |(_, log)| log.end_place())
     }
 
     /// Makes everything committed so far durable, waiting for the disk.
     pub(crate) fn sync_now(&self) -> Result<()> {
         let writing = self.writing("sync")?;
         let mut synced = lock(&writing.syncing);
-        let durable = *self.durable.borrow();
+        let durable = self.durable.get();
         let (logs, end) = {
             let live = self.live();
             let logs: Vec<LogFile> = live
@@ -275,7 +277,7 @@ impl Shared {
         let synced = lock(&writing.syncing);
         // What was split lies in synced segments, also where the log itself was never synced. Whoever
         // waits for it to be durable may go on.
-        let durable = (*self.durable.borrow()).max(self.live().first_start);
+        let durable = self.durable.get().max(self.live().first_start);
         let result = self.publish_durable(writing, durable);
         drop(synced);
         result
@@ -299,21 +301,21 @@ impl Shared {
         // Not synced: after a loss of power an older one is as true.
         write_all(&*writing.durable_file, 0, &[&record.encode()])
             .map_err(failed("write", &self.layout.durable()))?;
-        self.durable.send_replace(end);
+        self.durable.set(end);
         Ok(())
     }
 
     /// Waits until the log is durable up to a place.
     pub(crate) async fn durable_to(&self, place: u64) -> Result<()> {
-        let mut durable = self.durable.subscribe();
         loop {
-            if *durable.borrow_and_update() >= place {
+            // Listen before looking, so that nothing falls in between.
+            let mut moved = pin!(self.durable.moved());
+            moved.as_mut().enable();
+            if self.durable.get() >= place {
                 return Ok(());
             }
             self.alive()?;
-            if durable.changed().await.is_err() {
-                return self.alive();
-            }
+            moved.await;
         }
     }
 }

@@ -47,12 +47,18 @@ struct State {
     short_writes: bool,
     /// How many more calls of each kind succeed.
     faults: Vec<(Fault, u32)>,
+    /// Held by each open file.
+    open: Arc<()>,
     writes: u64,
     syncs: u64,
     /// After how many changes an image is taken, and with which seed.
     crash: Option<(u64, u64)>,
     image: Option<SimDisk>,
+    watcher: Option<Watcher>,
 }
+
+/// Hears of each change before it happens.
+type Watcher = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Clone)]
 enum Node {
@@ -92,13 +98,49 @@ impl DirChange {
     }
 }
 
+/// Copies of files, one for each however many directories or changes name it.
 #[derive(Default)]
+struct Copies(BTreeMap<*const Mutex<Inode>, Node>);
+
+impl Copies {
+    fn of_node(&mut self, node: &Node) -> Node {
+        let Node::File(inode) = node else {
+            return Node::Dir;
+        };
+        let copy = self.0.entry(Arc::as_ptr(inode));
+        let copy = copy.or_insert_with(|| Node::File(Arc::new(Mutex::new(lock(inode).clone()))));
+        copy.clone()
+    }
+
+    fn of_names(&mut self, names: &BTreeMap<String, Node>) -> BTreeMap<String, Node> {
+        let names = names.iter();
+        names
+            .map(|(name, node)| (name.clone(), self.of_node(node)))
+            .collect()
+    }
+
+    fn of_dir(&mut self, dir: &Dir) -> Dir {
+        let pending = dir.pending.iter().map(|change| match change {
+            DirChange::Link(name, node) => DirChange::Link(name.clone(), self.of_node(node)),
+            other => other.clone(),
+        });
+        let pending = pending.collect();
+        Dir {
+            now: self.of_names(&dir.now),
+            durable: self.of_names(&dir.durable),
+            pending,
+        }
+    }
+}
+
+#[derive(Clone, Default)]
 struct Inode {
     now: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
 }
 
+#[derive(Clone)]
 enum Change {
     Write { at: usize, bytes: Vec<u8> },
     Truncate(usize),
@@ -188,10 +230,12 @@ impl SimDisk {
                 space: None,
                 short_writes: false,
                 faults: Vec::new(),
+                open: Arc::new(()),
                 writes: 0,
                 syncs: 0,
                 crash: None,
                 image: None,
+                watcher: None,
             })),
         }
     }
@@ -263,54 +307,42 @@ impl SimDisk {
         lock(&self.state).image.clone()
     }
 
+    /// Calls `watcher` before each change: writes, syncs, renames and removals. It may take images.
+    pub fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        lock(&self.state).watcher = Some(Arc::new(watcher));
+    }
+
     /// A change is about to happen.
     fn about_to_change(&self) {
-        let seed = match &mut lock(&self.state).crash {
-            Some((left, _)) if *left > 0 => {
-                *left -= 1;
-                return;
-            }
-            crash => crash.take().map(|(_, seed)| seed),
+        let (seed, watcher) = {
+            let mut state = lock(&self.state);
+            let seed = match &mut state.crash {
+                Some((left, _)) if *left > 0 => {
+                    *left -= 1;
+                    None
+                }
+                crash => crash.take().map(|(_, seed)| seed),
+            };
+            (seed, state.watcher.clone())
         };
         if let Some(seed) = seed {
             let image = self.crash_image(seed);
             lock(&self.state).image = Some(image);
         }
+        if let Some(watcher) = watcher {
+            watcher();
+        }
     }
 
-    /// A disk as this one is found after its process was killed: everything written is there, synced
-    /// or not, and nobody holds a lock.
+    /// A disk as this one is found after its process was killed: everything written is there, and
+    /// what was not synced is still to be lost with the power; nobody holds a lock.
     pub fn kill_image(&self, seed: u64) -> Self {
         let image = Self::new(seed);
         let state = lock(&self.state);
-        let mut dirs = BTreeMap::new();
-        for (path, dir) in &state.dirs {
-            let names = |of: &BTreeMap<String, Node>| -> BTreeMap<String, Node> {
-                of.iter()
-                    .map(|(name, node)| {
-                        let node = match node {
-                            Node::Dir => Node::Dir,
-                            Node::File(inode) => {
-                                let now = lock(inode).now.clone();
-                                Node::File(Arc::new(Mutex::new(Inode {
-                                    durable: now.clone(),
-                                    now,
-                                    pending: Vec::new(),
-                                })))
-                            }
-                        };
-                        (name.clone(), node)
-                    })
-                    .collect()
-            };
-            let now = names(&dir.now);
-            let copy = Dir {
-                durable: now.clone(),
-                now,
-                pending: Vec::new(),
-            };
-            dirs.insert(path.clone(), copy);
-        }
+        let mut copies = Copies::default();
+        let dirs = state.dirs.iter();
+        let dirs = dirs.map(|(path, dir)| (path.clone(), copies.of_dir(dir)));
+        let dirs = dirs.collect();
         drop(state);
         lock(&image.state).dirs = dirs;
         image
@@ -331,10 +363,23 @@ impl SimDisk {
         lock(&self.state).faults.push((fault, after));
     }
 
+    /// Ends what it was told to do wrong and has not done yet.
+    pub fn heal(&self) {
+        let mut state = lock(&self.state);
+        state.faults.clear();
+        state.space = None;
+    }
+
     /// How many writes and how many syncs there were.
     pub fn counts(&self) -> (u64, u64) {
         let state = lock(&self.state);
         (state.writes, state.syncs)
+    }
+
+    /// How many files are open; one that was opened twice counts twice.
+    pub fn open_files(&self) -> usize {
+        // One count is the disk's own.
+        Arc::strong_count(&lock(&self.state).open) - 1
     }
 
     /// The names of all files.
@@ -510,9 +555,11 @@ impl Disk for SimDisk {
             }
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
+        let open = Arc::clone(&state.open);
         Ok(Arc::new(SimFile {
             disk: self.clone(),
             inode,
+            _open: open,
         }))
     }
 
@@ -604,6 +651,7 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     inode: Arc<Mutex<Inode>>,
+    _open: Arc<()>,
 }
 
 impl fmt::Debug for SimFile {

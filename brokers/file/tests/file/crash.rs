@@ -7,9 +7,9 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tidemill_broker::{
-    Broker, Cleanup, GroupOffsets, Offset, Outcome, Start, TopicSpec, Transaction,
+    Broker, Cleanup, ConsumerOptions, GroupOffsets, Offset, Outcome, Start, TopicSpec, Transaction,
 };
-use tidemill_broker_file::{FileBroker, FileOptions, Fsync, SimDisk};
+use tidemill_broker_file::{Disk, FileBroker, FileOptions, Fsync, Mode, SimDisk};
 
 use crate::support::{at, create, read, set, topic};
 
@@ -263,4 +263,61 @@ async fn a_directory_is_made_whole_or_not_at_all() {
             .unwrap();
         broker.list_topics().await.unwrap();
     }
+}
+
+/// A reader beside a log whose writer had died together with `DURABLE` told itself of news at every look,
+/// and so looked again at once, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_reader_without_the_word_of_a_writer_waits_for_one() {
+    let disk = SimDisk::new(1);
+    let writer = FileBroker::open("/log", options(&disk, Fsync::Commit))
+        .await
+        .unwrap();
+    create(&writer, "t", 1).await;
+    writer.produce(vec![set(at("t", 0), ["a"])]).await.unwrap();
+    writer.sync().await.unwrap();
+    let disk = disk.kill_image(2);
+    drop(writer);
+    disk.remove("/log/DURABLE".as_ref()).unwrap();
+
+    let reader = FileBroker::open_reader("/log", options(&disk, Fsync::Commit))
+        .await
+        .unwrap();
+    let partitions = vec![(at("t", 0), Start::Earliest)];
+    let mut consumer = reader
+        .consumer(ConsumerOptions::partitions(partitions))
+        .await
+        .unwrap();
+    let mut deliveries = 0;
+    while tokio::time::timeout(Duration::from_secs(1), consumer.next())
+        .await
+        .is_ok()
+    {
+        deliveries += 1;
+    }
+    assert!(deliveries < 5, "{deliveries} deliveries of one record");
+
+    let writer = FileBroker::open("/log", options(&disk, Fsync::Commit))
+        .await
+        .unwrap();
+    writer.produce(vec![set(at("t", 0), ["b"])]).await.unwrap();
+    writer.sync().await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await;
+    assert!(next.is_ok(), "a new writer was not heard");
+}
+
+#[test]
+fn what_a_killed_process_wrote_is_there_and_may_still_be_lost_with_the_power() {
+    let disk = SimDisk::new(1);
+    disk.create_dir("/d".as_ref()).unwrap();
+    let path = std::path::Path::new("/d/file");
+    let file = disk.open(path, Mode::Create).unwrap();
+    disk.sync_dir("/".as_ref()).unwrap();
+    disk.sync_dir("/d".as_ref()).unwrap();
+    file.write_at(0, &[std::io::IoSlice::new(b"bytes")])
+        .unwrap();
+    let killed = disk.kill_image(2);
+    assert_eq!(killed.bytes(path).unwrap(), b"bytes");
+    let lost = (0..50).any(|seed| killed.crash_image(seed).bytes(path).unwrap().is_empty());
+    assert!(lost, "what nobody has synced was never lost");
 }
