@@ -23,9 +23,6 @@ use super::open::{Shared, open_task, positions};
 use super::task::{Command, Input, TaskEnd};
 use super::{Error, Result, TaskId};
 
-/// Batches on the way to a task: enough that it need not wait for the intake to be scheduled.
-const INBOX_BATCHES: usize = 16;
-
 /// A task as the intake sees it.
 #[derive(Debug)]
 struct Handle {
@@ -262,7 +259,7 @@ impl Intake {
         self.consumer.pause(&partitions);
         self.runs += 1;
         let run = self.runs;
-        let (inbox, inputs) = mpsc::channel(INBOX_BATCHES);
+        let (inbox, inputs) = mpsc::channel(self.shared.bounds.inbox_batches.max(1));
         let (commands, orders) = mpsc::channel(16);
         self.tasks.insert(
             id,

@@ -6,6 +6,7 @@
 //! transaction: outputs, dead letters, the state's changes, a marker, and the input's offsets. The
 //! log is the truth; the stores on disk are written behind it and can only be older.
 
+mod bounds;
 mod build;
 mod committer;
 mod control;
@@ -32,6 +33,7 @@ mod times;
 mod topics;
 mod topology;
 
+pub use bounds::Bounds;
 pub use build::OpenBroker;
 pub use committer::Cut;
 pub use control::{Control, Step};

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::bounds::Bounds;
 use super::committer::{Cut, ToCommitter};
 use super::dead_letter::DeadLetters;
 use super::error::Doing;
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) accept_new_version: bool,
     /// Control records that say what is taken in which order: their topic, and its broker.
     pub(crate) follow: Option<(Arc<dyn Broker>, Topic)>,
+    pub(crate) bounds: Bounds,
 }
 
 impl Shared {
@@ -117,7 +119,10 @@ pub(crate) async fn open_task(
         .await
         .map_err(failed)?;
     forget_if_overtaken(&*shared.outputs, &changelog, id, &*store).await?;
-    let options = state_options(plan);
+    let options = match &shared.bounds.state {
+        Some(options) => options.clone(),
+        None => state_options(plan),
+    };
     let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
     // Before the changelog: once they are stable no commit of an earlier owner is left open, so the
     // changelog then holds the marker that goes with them.

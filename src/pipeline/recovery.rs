@@ -247,8 +247,7 @@ pub(crate) async fn redo(
 
 /// The last epoch of a changelog, after the log was made durable.
 async fn last_durable(broker: &dyn Broker, at: &TopicPartition, from: Offset) -> Result<Epoch> {
-    broker
-        .sync()
+    retrying(|| broker.sync())
         .await
         .doing(|| format!("cannot make {at} durable"))?;
     let marker = last_marker(broker, at, from).await?;

@@ -6,6 +6,7 @@ use tidemill_broker::{Broker, ConsumerOptions, Start, Topic, TopicPartition, Tra
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
+use super::bounds::Bounds;
 use super::committer::{Committer, Cut};
 use super::error::Doing;
 use super::intake::Intake;
@@ -36,6 +37,8 @@ pub struct RunOptions {
     /// each task takes its inputs in the order written there as far as it goes, and finds them idle
     /// and ended where that run did, so that what comes out is the same.
     pub follow: Option<Topic>,
+    /// How much may wait.
+    pub bounds: Bounds,
 }
 
 impl RunOptions {
@@ -48,6 +51,7 @@ impl RunOptions {
             until_end: watch::channel(false).1,
             accept_new_version: false,
             follow: None,
+            bounds: Bounds::default(),
         }
     }
 }
@@ -120,6 +124,7 @@ impl Pipeline {
             progress: self.progress.clone(),
             accept_new_version: options.accept_new_version,
             follow,
+            bounds: options.bounds.clone(),
         });
 
         let id = TransactionalId::new(format!("{}.{}", plan.name, options.instance)).map_err(

@@ -204,7 +204,7 @@ impl Overlay {
     pub(crate) fn begin_pass(&mut self) -> Stored {
         self.reclaim();
         self.flushing = std::mem::take(&mut self.unflushed);
-        crate::planted!(P3, {
+        crate::planted!(P3_uncommitted, {
             for delta in &self.in_flight {
                 for change in delta.changes() {
                     self.unwritten += cost(&change.key, change.value.as_ref());

@@ -10,7 +10,7 @@ mod pass;
 use std::sync::Arc;
 
 use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
-use tidemill_state::{Epoch, State, crash_point};
+use tidemill_state::{Epoch, State, crash_point, planted};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
@@ -234,7 +234,11 @@ impl Task {
         inbox: &mut mpsc::Receiver<Input>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Event {
-        let has_room = !self.is_full() && !self.is_state_full();
+        #[allow(unused_mut)]
+        let mut has_room = !self.is_full() && !self.is_state_full();
+        planted!(P13, {
+            has_room = !self.is_full();
+        });
         let close_at = match (&self.in_flight, self.open.since, self.settings.cut) {
             (None, Some(since), Cut::Live) => Some(since + self.settings.commit.interval),
             _ => None,

@@ -1,0 +1,26 @@
+//! How much may wait in a run.
+
+use tidemill_state::StateOptions;
+
+/// How much may wait in a run, for each task. The defaults are for production.
+///
+/// What an epoch may hold is the file's to say, and so is what a task keeps in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// Batches on the way to a task, at least one. A task that is slow stops its own partitions when
+    /// there are more.
+    pub inbox_batches: usize,
+    /// State that is waiting to be written behind, and the bounds of its chunks: what fits the memory that
+    /// the file allows, unless said here. A task takes no more input while more of it waits.
+    pub state: Option<StateOptions>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            // Enough that a task need not wait for the intake to be scheduled.
+            inbox_batches: 16,
+            state: None,
+        }
+    }
+}
