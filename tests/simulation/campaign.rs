@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use crate::draw::Draw;
+use crate::load::Pressed;
 use crate::run::{self, Outcome};
+use crate::scenario::Scenario;
 use crate::world::POINTS;
 
 /// Seeds that failed once, each with the story of its bug.
@@ -22,31 +23,27 @@ const SECONDS_DEFAULT: u64 = 20;
 const CAMPAIGN: Duration = Duration::from_secs(60);
 const CRASHES_MIN: u64 = 20;
 
-/// The seed with this number in a series: splitmix64, so that neighbours have nothing in common.
-pub(crate) fn seed(base: u64, index: u64) -> u64 {
-    let mut z = base.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// No run takes as long by the wall clock: one that does is going around in circles.
+const RUN_MAX: Duration = Duration::from_secs(120);
+
+/// Names the run that does not end, and gives up. Dropping the sender says that it has ended.
+fn watch_over(scenario: Scenario) -> mpsc::Sender<()> {
+    let (running, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(RUN_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let text = format!("seed {scenario} does not end within {RUN_MAX:?}\n");
+            std::io::stderr().write_all(text.as_bytes()).unwrap();
+            std::process::abort();
+        }
+    });
+    running
 }
 
-/// Runs one seed; a panic is a failure like any other.
-pub(crate) fn try_seed(seed: u64) -> Outcome {
-    let draw = Draw::new(seed);
-    let once = || {
-        catch_unwind(AssertUnwindSafe(|| run::run(&draw))).unwrap_or_else(|panic| {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Outcome {
-                wrong: Some(format!("panicked: {}", text.unwrap_or_default())),
-                lines: Vec::new(),
-                hash: 0,
-                crashes: Vec::new(),
-            }
-        })
-    };
+/// Runs one seed in its setting.
+pub(crate) fn try_scenario(scenario: Scenario) -> Outcome {
+    let _running = watch_over(scenario);
+    let draw = Draw::new(scenario);
+    let once = || run::run(&draw);
     let mut outcome = once();
     if draw.twice && outcome.wrong.is_none() {
         let again = once();
@@ -65,15 +62,15 @@ pub(crate) fn try_seed(seed: u64) -> Outcome {
     outcome
 }
 
-fn report(seed: u64, outcome: &Outcome) -> String {
-    let mut text = format!("{:#?}\n", Draw::new(seed));
+fn report(scenario: Scenario, outcome: &Outcome) -> String {
+    let mut text = format!("{:#?}\n", Draw::new(scenario));
     for line in &outcome.lines {
         let _ = writeln!(text, "{line}");
     }
     if let Some(wrong) = &outcome.wrong {
         let _ = writeln!(
             text,
-            "\nseed {seed} failed: {wrong}\nrepeat it with: SIM_SEED={seed} cargo test --all-features --test simulation whatever_breaks"
+            "\nseed {scenario} failed: {wrong}\nrepeat it with: SIM_SEED={scenario} cargo test --all-features --test simulation whatever_breaks"
         );
     }
     text
@@ -90,7 +87,7 @@ fn wall() -> std::time::Instant {
 }
 
 /// Every line: a seed, then what it found.
-fn failed_seeds() -> impl Iterator<Item = u64> {
+fn failed_seeds() -> impl Iterator<Item = Scenario> {
     let lines = FAILED.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
@@ -98,19 +95,20 @@ fn failed_seeds() -> impl Iterator<Item = u64> {
 
 #[test]
 fn seeds_that_failed_once_pass() {
-    for seed in failed_seeds() {
-        let outcome = try_seed(seed);
-        assert!(outcome.wrong.is_none(), "{}", report(seed, &outcome));
+    for scenario in failed_seeds() {
+        let outcome = try_scenario(scenario);
+        assert!(outcome.wrong.is_none(), "{}", report(scenario, &outcome));
     }
 }
 
 #[test]
 fn every_input_has_its_effect_once_whatever_breaks() {
-    if let Some(seed) = number("SIM_SEED") {
-        let outcome = try_seed(seed);
-        let report = report(seed, &outcome);
+    if let Ok(name) = std::env::var("SIM_SEED") {
+        let scenario = name.parse().unwrap();
+        let outcome = try_scenario(scenario);
+        let report = report(scenario, &outcome);
         std::io::stderr().write_all(report.as_bytes()).unwrap();
-        assert!(outcome.wrong.is_none(), "seed {seed} failed");
+        assert!(outcome.wrong.is_none(), "seed {scenario} failed");
         return;
     }
     let base = std::env::var("SIM_BASE").unwrap_or_default();
@@ -128,6 +126,7 @@ fn every_input_has_its_effect_once_whatever_breaks() {
     let failed = AtomicBool::new(false);
     let failures: Mutex<Vec<String>> = Mutex::default();
     let crashes: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
+    let pressed: Mutex<Pressed> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -136,13 +135,18 @@ fn every_input_has_its_effect_once_whatever_breaks() {
                     if index >= seeds {
                         return;
                     }
-                    let seed = seed(base, index);
-                    let outcome = try_seed(seed);
+                    let scenario = Scenario::of_series(base, index);
+                    let outcome = try_scenario(scenario);
+                    {
+                        let mut pressed = pressed.lock().unwrap();
+                        pressed.inboxes += outcome.pressed.inboxes;
+                        pressed.states += outcome.pressed.states;
+                    }
                     for (name, count) in &outcome.crashes {
                         *crashes.lock().unwrap().entry(name).or_default() += count;
                     }
                     if outcome.wrong.is_some() {
-                        failures.lock().unwrap().push(report(seed, &outcome));
+                        failures.lock().unwrap().push(report(scenario, &outcome));
                         let go_on = std::env::var("SIM_GO_ON").is_ok();
                         failed.store(!go_on, Ordering::Relaxed);
                     }
@@ -152,8 +156,9 @@ fn every_input_has_its_effect_once_whatever_breaks() {
     });
     let (runs, seconds) = (next.into_inner(), began.elapsed().as_secs_f64());
     let crashes = crashes.into_inner().unwrap();
+    let pressed = pressed.into_inner().unwrap();
     let mut text = format!(
-        "{runs} seeds in {seconds:.1} s on {threads} threads, {:.0} seeds/s; crashes at {crashes:?}\n",
+        "{runs} seeds in {seconds:.1} s on {threads} threads, {:.0} seeds/s; crashes at {crashes:?}; waits for room: {pressed:?}\n",
         runs as f64 / seconds
     );
     let failures = failures.into_inner().unwrap();
@@ -176,5 +181,7 @@ fn every_input_has_its_effect_once_whatever_breaks() {
             let count = crashes.get(point).copied().unwrap_or_default();
             assert!(count >= CRASHES_MIN, "only {count} crashes at {point}");
         }
+        let least = pressed.inboxes.min(pressed.states);
+        assert!(least >= CRASHES_MIN, "hardly anything waited: {pressed:?}");
     }
 }

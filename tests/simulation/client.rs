@@ -1,35 +1,66 @@
-//! The broker as one process reaches it: its death is not told to the group.
+//! The broker as one process reaches it: what passes is counted, calls are slow now and then, and the
+//! death of a process is not told to its group.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rand::Rng;
 use tidemill_broker::{
     Acks, Broker, Capabilities, Consumer, ConsumerOptions, Delivery, Generation, Group, Offset,
-    RecordSet, Result, Timestamp, Topic, TopicDescription, TopicPartition, TopicSpec,
-    TransactionalId, Transactor, Watermarks,
+    Outcome, RecordSet, Result, Timestamp, Topic, TopicDescription, TopicPartition, TopicSpec,
+    Transaction, TransactionalId, Transactor, Watermarks,
 };
-use tidemill_broker_memory::MemoryBroker;
 
 use crate::world::World;
+
+/// Whose connection it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) world: Arc<World>,
+    pub(crate) process: usize,
+    pub(crate) machine: usize,
+    /// The run.
+    pub(crate) scope: u64,
+}
+
+impl Peer {
+    /// Before and after calls that change something: the machine has other things to do.
+    async fn dawdle(&self) {
+        let Some(files) = &self.world.draw.files else {
+            return;
+        };
+        if files.slow == 0.0 || self.world.is_healed() {
+            return;
+        }
+        let pause = self.world.draw_with(|rng| {
+            rng.random_bool(files.slow)
+                .then(|| files.slow_max.mul_f64(rng.random_range(0.0..1.0)))
+        });
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
 
 /// One process's connection.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) world: Arc<World>,
-    pub(crate) process: usize,
-    pub(crate) scope: u64,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) peer: Peer,
 }
 
 impl Client {
-    fn broker(&self) -> &MemoryBroker {
-        &self.world.broker
+    fn broker(&self) -> &dyn Broker {
+        &*self.broker
     }
 }
 
 #[async_trait]
 impl Broker for Client {
     fn capabilities(&self) -> Capabilities {
-        self.broker().capabilities()
+        let mut capabilities = self.broker().capabilities();
+        capabilities.groups &= self.peer.world.draw.groups;
+        capabilities
     }
 
     async fn create_topic(&self, topic: &TopicSpec) -> Result<()> {
@@ -61,41 +92,71 @@ impl Broker for Client {
     }
 
     async fn produce(&self, records: Vec<RecordSet>) -> Result<Vec<Acks>> {
-        self.broker().produce(records).await
+        self.peer.dawdle().await;
+        let acks = self.broker().produce(records).await;
+        self.peer.dawdle().await;
+        acks
     }
 
     async fn transactor(&self, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
-        self.broker().transactor(id).await
+        Ok(Box::new(Committing {
+            transactor: self.broker().transactor(id).await?,
+            peer: self.peer.clone(),
+        }))
     }
 
     async fn consumer(&self, mut options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
-        options.batch_records_max = self.world.draw.batch_records;
-        options.revoke_deadline = self.world.draw.revoke_deadline;
+        options.batch_records_max = self.peer.world.draw.batch_records;
+        options.revoke_deadline = self.peer.world.draw.revoke_deadline;
         let in_group = options.group.is_some();
         let consumer = self.broker().consumer(options).await?;
-        if !in_group {
-            return Ok(consumer);
-        }
         Ok(Box::new(Member {
             consumer: Some(consumer),
-            world: self.world.clone(),
-            process: self.process,
-            scope: self.scope,
+            in_group,
+            peer: self.peer.clone(),
         }))
     }
 
     async fn sync(&self) -> Result<()> {
-        self.broker().sync().await
+        self.peer.dawdle().await;
+        let synced = self.broker().sync().await;
+        self.peer.dawdle().await;
+        synced
     }
 }
 
-/// A member of the group.
+/// An owner of a transactional id.
+#[derive(Debug)]
+struct Committing {
+    transactor: Box<dyn Transactor>,
+    peer: Peer,
+}
+
+#[async_trait]
+impl Transactor for Committing {
+    async fn commit(&mut self, transaction: Transaction) -> Outcome {
+        let Peer {
+            world,
+            scope,
+            machine,
+            ..
+        } = &self.peer;
+        if let Some(wrong) = world.load.submitted(*scope, *machine, &transaction) {
+            world.wrong(wrong);
+        }
+        self.peer.dawdle().await;
+        let outcome = self.transactor.commit(transaction).await;
+        self.peer.dawdle().await;
+        outcome
+    }
+}
+
+/// A reader; often a member of the group.
 #[derive(Debug)]
 struct Member {
     consumer: Option<Box<dyn Consumer>>,
-    world: Arc<World>,
-    process: usize,
-    scope: u64,
+    in_group: bool,
+    peer: Peer,
 }
 
 impl Member {
@@ -106,9 +167,19 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let was_killed = self.world.scope_of(self.process) != Some(self.scope);
-        if let (true, Some(consumer)) = (was_killed, self.consumer.take()) {
-            self.world.bury(consumer);
+        let Peer {
+            world,
+            process,
+            scope,
+            ..
+        } = &self.peer;
+        // A group that is kept on the machine dies with it.
+        let is_missed = self.in_group && world.host().is_none();
+        if is_missed
+            && world.scope_of(*process) != Some(*scope)
+            && let Some(consumer) = self.consumer.take()
+        {
+            world.bury(consumer);
         }
     }
 }
@@ -116,7 +187,12 @@ impl Drop for Member {
 #[async_trait]
 impl Consumer for Member {
     async fn next(&mut self) -> Result<Delivery> {
-        self.consumer().next().await
+        let delivery = self.consumer().next().await;
+        if let Ok(Delivery::Records(batch)) = &delivery {
+            let Peer { world, scope, .. } = &self.peer;
+            world.load.delivered(*scope, batch.at(), batch.next());
+        }
+        delivery
     }
 
     async fn commit(
@@ -128,7 +204,9 @@ impl Consumer for Member {
     }
 
     async fn seek(&mut self, at: &TopicPartition, offset: Offset) -> Result<()> {
-        self.consumer().seek(at, offset).await
+        self.consumer().seek(at, offset).await?;
+        self.peer.world.load.sought(self.peer.scope, at, offset);
+        Ok(())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) {

@@ -5,8 +5,12 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tidemill::config::plan::Guarantee;
+use tidemill::pipeline::Bounds;
+use tidemill_broker_file::Fsync;
 use tidemill_broker_memory::{FaultPlan, Persona};
+use tidemill_state::StateOptions;
 
+use crate::scenario::{Scenario, Setting};
 use crate::shape::Shape;
 
 /// Everything that a seed decides once for its run.
@@ -57,10 +61,97 @@ pub(crate) struct Draw {
     /// How often somebody starts a process again that still runs, on another machine. Without a
     /// group: within one, two of a name shut each other out for as long as both run.
     pub(crate) twins: u32,
+    /// How much may wait in a process.
+    pub(crate) bounds: Bounds,
+    /// Of a log in files.
+    pub(crate) files: Option<Files>,
+}
+
+/// What a seed decides for a log in files.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    pub(crate) fsync: Fsync,
+    pub(crate) split_bytes: u64,
+    pub(crate) unsplit_max: usize,
+    pub(crate) short_writes: bool,
+    /// Crashes between two changes of the disk.
+    pub(crate) crashes_at_changes: u32,
+    /// How likely a call is to be slow, and how slow.
+    pub(crate) slow: f64,
+    pub(crate) slow_max: Duration,
 }
 
 impl Draw {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let draw = Self::of_seed(scenario.seed);
+        // Chance of its own: what a seed means in one setting does not depend on the others.
+        let rng = &mut SmallRng::seed_from_u64(scenario.seed ^ 0x7e77_1265);
+        match scenario.setting {
+            Setting::Memory => draw,
+            Setting::Tight => draw.tightened(rng),
+            Setting::Files => draw.put_into_files(rng),
+        }
+    }
+
+    /// Lets more come than is taken, in the same time.
+    fn tightened(self, rng: &mut SmallRng) -> Self {
+        Self {
+            records: rng.random_range(300..1_000),
+            busy: self.busy.div_f64(rng.random_range(1.0..8.0)),
+            commit_records: [1, 7, 20, 50][rng.random_range(0..4)],
+            batch_records: [1, 3, 16][rng.random_range(0..3)],
+            disk_latency: Duration::from_micros([0, 1_000, 20_000, 50_000][rng.random_range(0..4)]),
+            bounds: Bounds {
+                inbox_batches: rng.random_range(1..4),
+                state: Some(StateOptions {
+                    dirty_bytes_max: [0, 500, 2_000, 10_000][rng.random_range(0..4)],
+                    chunk_elements: [1, 4, 256][rng.random_range(0..3)],
+                    chunk_bytes: [1, 300, 1 << 18][rng.random_range(0..3)],
+                }),
+            },
+            ..self
+        }
+    }
+
+    fn put_into_files(self, rng: &mut SmallRng) -> Self {
+        let files = Files {
+            fsync: match rng.random_range(0..4) {
+                0 => Fsync::Commit,
+                1 => Fsync::Never,
+                _ => Fsync::Every(Duration::from_millis(
+                    [1, 100, 2_000][rng.random_range(0..3)],
+                )),
+            },
+            split_bytes: [3_000, 20_000, 100_000, 64 << 20][rng.random_range(0..4)],
+            unsplit_max: [1, 2, 16][rng.random_range(0..3)],
+            short_writes: rng.random(),
+            crashes_at_changes: if rng.random_bool(0.7) {
+                rng.random_range(1..6)
+            } else {
+                0
+            },
+            slow: [0.0, 0.05, 0.3][rng.random_range(0..3)],
+            slow_max: Duration::from_millis(rng.random_range(1..300)),
+        };
+        let draw = if rng.random_bool(0.3) {
+            self.tightened(rng)
+        } else {
+            self
+        };
+        Self {
+            files: Some(files),
+            power_loss: rng.random_bool(0.8),
+            // The log keeps groups in its own process, and one process only has it open.
+            faults: [FaultPlan::default(); 2],
+            rejects: false,
+            rebalances: 0,
+            expulsions: 0,
+            twins: 0,
+            ..draw
+        }
+    }
+
+    fn of_seed(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let rng = &mut rng;
         let shape = Shape::ALL[rng.random_range(0..Shape::ALL.len())];
@@ -148,6 +239,8 @@ impl Draw {
             } else {
                 0
             },
+            bounds: Bounds::default(),
+            files: None,
         }
     }
 

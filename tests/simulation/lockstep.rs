@@ -16,8 +16,10 @@ use tokio::sync::watch;
 
 use crate::draw::Draw;
 use crate::event::{EPOCH, Move};
+use crate::scenario::{Scenario, Setting};
 use crate::shape::{Shape, broadcast_plan};
-use crate::world::{Disks, World};
+use crate::store::Disks;
+use crate::world::World;
 
 const PARTITIONS: u32 = 3;
 
@@ -32,7 +34,7 @@ fn draw(shape: Shape) -> Draw {
         commit_records: 50,
         memory: 1 << 20,
         groups: true,
-        ..Draw::new(7)
+        ..Draw::new(Scenario::new(Setting::Memory, 7))
     }
 }
 

@@ -7,16 +7,24 @@
 //! SIM_SEEDS=1000000                                 that many
 //! SIM_SEED=42                                       this one, with its log
 //! ```
+//!
+//! Every seed is played in a *setting*, which is part of its name: in `42` the log is in memory and breaks
+//! as a remote broker does; in `tight:42` hardly anything may wait; in `files:42` the log is in files on
+//! a disk that loses power, and log and stores lose it together.
 
 mod campaign;
 mod check;
 mod client;
 mod draw;
 mod event;
+mod host;
+mod load;
 mod lockstep;
 mod model;
 mod planted;
 mod reader;
 mod run;
+mod scenario;
 mod shape;
+mod store;
 mod world;

@@ -3,15 +3,20 @@
 use tidemill_state::planted;
 
 use crate::campaign;
+use crate::scenario::{Scenario, Setting};
 
 /// Seeds within which each bug must be found.
 const SEEDS_MAX: u64 = 500;
 
 fn is_found(name: &'static str) {
+    is_found_by(name, |_| true);
+}
+
+fn is_found_by(name: &'static str, tries: impl Fn(Setting) -> bool) {
     planted::plant(name);
-    let found = (0..SEEDS_MAX).find(|index| {
-        let outcome = campaign::try_seed(campaign::seed(0, *index));
-        outcome.wrong.is_some()
+    let mut seeds = (0..SEEDS_MAX).map(|index| Scenario::of_series(0, index));
+    let found = seeds.find(|scenario| {
+        tries(scenario.setting) && campaign::try_scenario(*scenario).wrong.is_some()
     });
     planted::plant("");
     assert!(found.is_some(), "{name} was not found by {SEEDS_MAX} seeds");
@@ -28,8 +33,14 @@ fn delta_and_marker_in_two_transactions_are_found() {
 }
 
 #[test]
-fn a_store_ahead_of_the_log_is_found() {
-    is_found("P3");
+fn a_store_ahead_of_the_durable_log_is_found_when_the_power_is_lost() {
+    // Only there the log loses what it has not made durable.
+    is_found_by("P3", |setting| setting == Setting::Files);
+}
+
+#[test]
+fn state_written_behind_before_its_commit_is_known_is_found() {
+    is_found("P3_uncommitted");
 }
 
 #[test]
@@ -45,4 +56,9 @@ fn a_revocation_that_is_ignored_is_found() {
 #[test]
 fn state_merged_before_its_commit_is_known_is_found() {
     is_found("P7");
+}
+
+#[test]
+fn input_that_is_taken_although_there_is_no_room_is_found() {
+    is_found_by("P13", |setting| setting == Setting::Tight);
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_broker::{Broker, ConsumerOptions, Delivery, RecordRef, Start, Topic, TopicPartition};
+use tidemill_broker::{
+    Broker, Consumer, ConsumerOptions, Delivery, Error, Offset, RecordRef, Start, Topic,
+    TopicPartition,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
@@ -32,6 +35,13 @@ impl Reader {
 pub(crate) fn hash(record: RecordRef<'_>) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&record.timestamp.0.to_be_bytes());
+    hash.update(&content(record).to_be_bytes());
+    hash.digest()
+}
+
+/// What a producer says of a record.
+pub(crate) fn content(record: RecordRef<'_>) -> u64 {
+    let mut hash = Xxh3::new();
     for part in [record.key, record.value, Some(record.encoded_headers())] {
         hash.update(&[u8::from(part.is_some())]);
         hash.update(&(part.map_or(0, <[u8]>::len) as u64).to_be_bytes());
@@ -57,27 +67,41 @@ pub(crate) fn outputs(world: &World) -> Vec<TopicPartition> {
         .collect()
 }
 
+/// Goes on after what was seen.
+async fn open(world: &World, seen: &Seen) -> (Arc<dyn Broker>, Box<dyn Consumer>) {
+    let next = |seen: &Vec<(u64, u64)>| match seen.last() {
+        Some((offset, _)) => Start::Offset(Offset(offset + 1)),
+        None => Start::Earliest,
+    };
+    let partitions = seen.iter().map(|(at, seen)| (at.clone(), next(seen)));
+    let options = ConsumerOptions::partitions(partitions.collect());
+    loop {
+        if let Ok(broker) = world.reader().await
+            && let Ok(consumer) = broker.consumer(options.clone()).await
+        {
+            return (broker, consumer);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Begins to follow all outputs.
 pub(crate) fn follow(world: &Arc<World>) -> Reader {
     let (stop, mut stopped) = watch::channel(false);
-    let partitions: Vec<_> = outputs(world)
-        .into_iter()
-        .map(|at| (at, Start::Earliest))
-        .collect();
     let world = world.clone();
     let reading = tokio::spawn(async move {
-        let mut seen = Seen::new();
-        let options = ConsumerOptions::partitions(partitions);
-        let mut consumer = loop {
-            match world.broker.consumer(options.clone()).await {
-                Ok(consumer) => break consumer,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
+        let mut seen: Seen = outputs(&world).into_iter().map(|at| (at, vec![])).collect();
+        let mut deaths = world.deaths();
+        let (mut _broker, mut consumer) = open(&world, &seen).await;
         loop {
             let delivery = tokio::select! {
                 biased;
                 _ = stopped.changed() => return seen,
+                Ok(()) = deaths.changed() => {
+                    // It dies with the machine, and goes on where it was.
+                    (_broker, consumer) = open(&world, &seen).await;
+                    continue;
+                }
                 delivery = consumer.next() => delivery,
             };
             match delivery {
@@ -88,6 +112,14 @@ pub(crate) fn follow(world: &Arc<World>) -> Reader {
                 Ok(_) => {}
                 Err(error) if error.is_transient() => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                // After a loss of power it may not know yet what it knew to be durable before. What is
+                // there in the end shows whether that was right.
+                Err(Error::OutOfRange { asked, high, .. })
+                    if world.host().is_some() && asked > high =>
+                {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    (_broker, consumer) = open(&world, &seen).await;
                 }
                 Err(error) => {
                     world.wrong(format!("the reader beside failed: {error}"));

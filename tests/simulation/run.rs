@@ -1,6 +1,7 @@
 //! One run: everything from one seed.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, Peer};
 use crate::draw::Draw;
 use crate::event::{EPOCH, Move};
-use crate::world::{Disks, POINTS, World};
+use crate::load::Pressed;
+use crate::store::Disks;
+use crate::world::{Log, POINTS, World};
 use crate::{check, reader};
 
 /// How a run ended.
@@ -33,6 +36,7 @@ pub(crate) struct Outcome {
     /// Hash of all topics.
     pub(crate) hash: u64,
     pub(crate) crashes: Vec<(&'static str, u64)>,
+    pub(crate) pressed: Pressed,
 }
 
 /// Progress after the last fault takes no longer than this.
@@ -49,21 +53,41 @@ pub(crate) fn run(draw: &Draw) -> Outcome {
         .start_paused(true)
         .build()
         .unwrap();
-    let outcome = runtime.block_on(async {
-        let world = World::new(draw);
-        let watched = world.clone();
-        let _watch = crash_point::watch(move |name| watched.pass(name));
-        simulate(&world).await
-    });
+    let world = {
+        let _entered = runtime.enter();
+        World::new(draw)
+    };
+    let hash = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let watched = world.clone();
+            let _watch = crash_point::watch(move |name| watched.pass(name));
+            simulate(&world).await
+        })
+    }));
     drop(runtime);
     crash_point::reset();
-    outcome
+    if let Err(panic) = &hash {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        world.wrong(format!("panicked: {}", text.unwrap_or_default()));
+    }
+    let crashes = world.crashes.lock().unwrap().clone();
+    Outcome {
+        wrong: world.first_wrong(),
+        lines: world.lines(),
+        hash: hash.unwrap_or_default(),
+        crashes: crashes.into_iter().collect(),
+        pressed: world.load.pressed(),
+    }
 }
 
-async fn simulate(world: &Arc<World>) -> Outcome {
+/// Returns a hash of all topics.
+async fn simulate(world: &Arc<World>) -> u64 {
     let draw = &world.draw;
     create_topics(world).await;
-    world.broker.faults().plan(draw.faults[0]);
+    if let Some(faults) = world.faults() {
+        faults.plan(draw.faults[0]);
+    }
     let reader = reader::follow(world);
     // One for each: who of many hears first is not the seed's to say.
     let stops: Vec<watch::Sender<bool>> = (0..draw.processes)
@@ -101,26 +125,27 @@ async fn simulate(world: &Arc<World>) -> Outcome {
         drain(world).await;
     }
     if world.first_wrong().is_none() {
+        if world.host().is_some() {
+            // Whoever stopped in good order has made everything durable.
+            world.kill_all("the end", Some(true));
+        }
         hash = check::all(world, &seen).await;
     }
-    let counts = world.broker.faults().counts();
-    world.say(format!("faults: {counts:?}"));
-    let crashes = world.crashes.lock().unwrap().clone();
-    Outcome {
-        wrong: world.first_wrong(),
-        lines: world.lines(),
-        hash,
-        crashes: crashes.into_iter().collect(),
+    if let Some(host) = world.host() {
+        host.verify(world);
     }
+    let counts = world.faults().map(|faults| faults.counts());
+    world.say(format!("faults: {:?}", counts.unwrap_or_default()));
+    hash
 }
 
 pub(crate) async fn create_topics(world: &World) {
     let draw = &world.draw;
+    let broker = world.broker().await;
     let create = async |name: &str, partitions: u32| {
         let topic = Topic::new(name).unwrap();
         let spec = TopicSpec::new(topic, NonZeroU32::new(partitions).unwrap());
-        world
-            .broker
+        broker
             .create_topic(&spec.cleanup(Cleanup::default()))
             .await
             .unwrap();
@@ -132,6 +157,7 @@ pub(crate) async fn create_topics(world: &World) {
         create(output, draw.output_partitions).await;
     }
     create("sim.dead-letter", draw.output_partitions).await;
+    broker.sync().await.unwrap();
 }
 
 /// Keeps a process running: starts it again after each crash.
@@ -143,9 +169,10 @@ async fn supervise(
     twins: Arc<Vec<Notify>>,
 ) {
     'runs: while !*stopped.borrow() {
+        let broker = world.broker().await;
         let (scope, number) = world.started(process);
         let (stop, stopping) = watch::channel(false);
-        let mut running = start(&world, process, scope, number, stopping, false);
+        let mut running = start(&world, broker, process, scope, number, stopping, false);
         let mut told = false;
         let ended = loop {
             tokio::select! {
@@ -178,7 +205,13 @@ async fn supervise(
             }
             Some(Ok(())) if told => world.say(format!("process {process} has stopped")),
             Some(Ok(())) => world.wrong(format!("process {process} ended by itself")),
-            Some(Err(error)) => note_error(&world, process, &error),
+            Some(Err(error)) => {
+                note_error(&world, process, &error);
+                world.ended(process);
+                if let Some(host) = world.host() {
+                    host.revive(&world).await;
+                }
+            }
         }
         world.ended(process);
         let pause = world.draw_with(|rng| rng.random_range(0..3_000));
@@ -209,6 +242,7 @@ async fn outlive(
 
 fn start(
     world: &Arc<World>,
+    broker: Arc<dyn Broker>,
     process: usize,
     scope: u64,
     number: u64,
@@ -216,18 +250,24 @@ fn start(
     until_end: bool,
 ) -> crash_point::Scoped<tidemill::pipeline::Result<()>> {
     world.say(format!("process {process} starts, run {number}"));
+    let machine = world.machine(process);
     let client: Arc<dyn Broker> = Arc::new(Client {
-        world: world.clone(),
-        process,
-        scope,
+        broker,
+        peer: Peer {
+            world: world.clone(),
+            process,
+            machine,
+            scope,
+        },
     });
     let disks = Arc::new(Disks {
         world: world.clone(),
-        machine: world.machine(process),
+        machine,
     });
     let pipeline = Pipeline::new(world.plan.clone(), vec![client], disks);
     let mut options = RunOptions::new(format!("p{process}"), number);
     options.until_end = watch::channel(until_end).1;
+    options.bounds = world.draw.bounds.clone();
     crash_point::in_scope(scope, async move { pipeline.run(options, stop).await })
 }
 
@@ -255,6 +295,7 @@ enum Action {
     Poison(u32),
     ArmAny(u32),
     ArmAt(&'static str, u32),
+    ArmChange(u32),
     Kill(usize),
     Freeze(usize, Duration),
     Thaw(u64),
@@ -356,6 +397,14 @@ fn schedule(world: &World) -> Vec<(Duration, Action)> {
             actions.push((when(rng), Action::FailDisk(process(rng))));
         }
         actions.push((when(rng), Action::Faults));
+        for _ in 0..draw
+            .files
+            .as_ref()
+            .map_or(0, |files| files.crashes_at_changes)
+        {
+            let most = [5, 50, 400][rng.random_range(0..3)];
+            actions.push((when(rng), Action::ArmChange(rng.random_range(0..most))));
+        }
         for _ in 0..draw.twins {
             actions.push((when(rng), Action::Twin(process(rng))));
         }
@@ -371,7 +420,7 @@ fn schedule(world: &World) -> Vec<(Duration, Action)> {
 async fn busy(world: &Arc<World>, restarts: &[Notify], twins: &[Notify]) {
     let began = Instant::now();
     let group = &world.plan.group;
-    let faults = world.broker.faults();
+    let faults = world.faults();
     let mut plan = world.draw.faults[0];
     let mut waiting: std::collections::VecDeque<_> = schedule(world).into();
     while let Some((at, action)) = waiting.pop_front() {
@@ -381,6 +430,11 @@ async fn busy(world: &Arc<World>, restarts: &[Notify], twins: &[Notify]) {
             Action::Poison(chance) => poison(world, plan, chance).await,
             Action::ArmAny(left) => world.arm(None, left),
             Action::ArmAt(name, left) => world.arm(Some(name), left),
+            Action::ArmChange(left) => {
+                if let Some(host) = world.host() {
+                    host.arm(left);
+                }
+            }
             Action::Kill(process) => world.kill(process, "a random time"),
             Action::Freeze(process, long) => {
                 if let Some(scope) = world.scope_of(process) {
@@ -397,33 +451,54 @@ async fn busy(world: &Arc<World>, restarts: &[Notify], twins: &[Notify]) {
             }
             Action::Rebalance => {
                 world.say("the group is rebalanced");
-                faults.rebalance(group);
+                if let Some(faults) = &faults {
+                    faults.rebalance(group);
+                }
             }
             Action::Expel => {
                 world.say("all members are expelled");
-                faults.expel(group);
+                if let Some(faults) = &faults {
+                    faults.expel(group);
+                }
             }
             Action::Restart(process) => {
                 world.say(format!("process {process} is restarted"));
                 restarts[process].notify_one();
             }
-            Action::Clean => world.broker.clean(),
+            Action::Clean => match &world.log {
+                Log::Memory(broker) => broker.clean(),
+                Log::Files(host) => host.clean(world).await,
+            },
             Action::Faults => {
                 plan = world.draw.faults[1];
-                faults.plan(plan);
+                if let Some(faults) = &faults {
+                    faults.plan(plan);
+                }
             }
             Action::FailDisk(process) => world.fail_disk(process),
             Action::Twin(process) => twins[process].notify_one(),
-            Action::EndSessions => world.end_sessions(false),
+            Action::EndSessions => {
+                world.end_sessions(false);
+                if let Some(host) = world.host() {
+                    host.is_within_bounds(world);
+                }
+            }
         }
     }
 }
 
 async fn append(world: &World, plan: FaultPlan, sets: Vec<RecordSet>) {
+    let broker = match &world.log {
+        Log::Memory(broker) => broker,
+        Log::Files(host) => {
+            let syncs = world.draw_with(|rng| rng.random_bool(0.3));
+            return host.append(world, sets, syncs).await;
+        }
+    };
     // What the input holds is the world's word: faults are for the processes.
-    let faults = world.broker.faults();
+    let faults = broker.faults();
     faults.plan(FaultPlan::default());
-    for acks in world.broker.produce(sets).await.unwrap() {
+    for acks in broker.produce(sets).await.unwrap() {
         acks.into_result().unwrap();
     }
     faults.plan(plan);
@@ -477,7 +552,13 @@ async fn poison(world: &World, plan: FaultPlan, chance: u32) {
 async fn quiet(world: &Arc<World>, restarts: &[Notify]) {
     world.say("everything heals");
     world.disarm();
-    world.broker.faults().heal();
+    if let Some(faults) = world.faults() {
+        faults.heal();
+    }
+    if let Some(host) = world.host() {
+        host.heal();
+        host.revive(world).await;
+    }
     world.heal_disks();
     world.end_sessions(true);
     for (process, restart) in restarts.iter().enumerate() {
@@ -510,6 +591,7 @@ async fn quiet(world: &Arc<World>, restarts: &[Notify]) {
 /// Input records that are not committed.
 async fn lag(world: &World) -> u64 {
     let mut lag = 0;
+    let broker = world.broker().await;
     let markers = match world.draw.groups {
         true => Vec::new(),
         false => check::markers(world).await,
@@ -517,9 +599,9 @@ async fn lag(world: &World) -> u64 {
     for input in world.draw.shape.inputs() {
         for partition in 0..world.draw.partitions {
             let at = TopicPartition::new(Topic::new(input).unwrap(), partition);
-            let high = world.broker.watermarks(&at).await.unwrap().high.0;
+            let high = broker.watermarks(&at).await.unwrap().high.0;
             let committed = if world.draw.groups {
-                let found = world.broker.committed(&world.plan.group, &[at]).await;
+                let found = broker.committed(&world.plan.group, &[at]).await;
                 found
                     .ok()
                     .and_then(|found| found[0])
@@ -538,9 +620,10 @@ async fn lag(world: &World) -> u64 {
 /// One last run to the end of the input, which fires what is open.
 async fn drain(world: &Arc<World>) {
     world.end_sessions(true);
+    let broker = world.broker().await;
     let (scope, number) = world.started(0);
     let (_stop, stopped) = watch::channel(false);
-    let running = start(world, 0, scope, number, stopped, true);
+    let running = start(world, broker, 0, scope, number, stopped, true);
     match tokio::time::timeout(RECOVERY_MAX, running).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => note_error(world, 0, &error),
@@ -556,6 +639,7 @@ pub(crate) async fn undisturbed(world: &World) -> Arc<World> {
         faults: [FaultPlan::default(); 2],
         disk_latency: Duration::ZERO,
         guarantee: Guarantee::ExactlyOnce,
+        files: None,
         ..world.draw.clone()
     };
     let reference = World::new(&draw);
@@ -564,7 +648,7 @@ pub(crate) async fn undisturbed(world: &World) -> Arc<World> {
         for partition in 0..draw.partitions {
             let at = TopicPartition::new(Topic::new(input).unwrap(), partition);
             let mut set = RecordSet::new(at.clone());
-            for batch in check::read(&world.broker, &at).await {
+            for batch in check::read(&*world.broker().await, &at).await {
                 batch.iter().for_each(|record| set.push_ref(record));
             }
             append(&reference, FaultPlan::default(), vec![set]).await;

@@ -1,37 +1,47 @@
 //! What the simulated processes share: broker, disks, chance, and the crashes that wait for them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tidemill::config::Plan;
-use tidemill::pipeline::Stores;
-use tidemill_broker::{Consumer, Timestamp, TokioClock};
-use tidemill_broker_memory::{MemoryBroker, MemoryOptions};
-use tidemill_state::{
-    Call, Fault, Identity, MemoryDisk, MemoryStore, StateStore, Survivors, crash_point,
-};
-use tokio::sync::Notify;
+use tidemill::pipeline::Bounds;
+use tidemill_broker::{Broker, Consumer, Timestamp, TokioClock};
+use tidemill_broker_memory::{Faults, MemoryBroker, MemoryOptions};
+use tidemill_state::{Call, Fault, MemoryDisk, Survivors, crash_point};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::draw::Draw;
 use crate::event::EPOCH;
+use crate::host::Host;
+use crate::load::Load;
 
 /// Everything outside of the processes.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) draw: Draw,
     pub(crate) plan: Plan,
-    pub(crate) broker: MemoryBroker,
+    pub(crate) log: Log,
+    pub(crate) load: Load,
+    me: Weak<World>,
     start: Instant,
     inner: Mutex<Inner>,
     /// Told when the process of that number was killed.
     pub(crate) killed: Vec<Notify>,
     /// Crashes at each named instant.
     pub(crate) crashes: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// The log of a world.
+#[derive(Debug)]
+pub(crate) enum Log {
+    /// In memory: it outlives every process.
+    Memory(MemoryBroker),
+    /// In files, on the one machine where everything runs.
+    Files(Host),
 }
 
 #[derive(Debug)]
@@ -47,6 +57,8 @@ struct Inner {
     graves: Vec<Grave>,
     lines: Vec<String>,
     wrong: Option<String>,
+    /// Whether everything that was slow is fast again.
+    healed: bool,
 }
 
 /// A crash that waits for its instant.
@@ -85,11 +97,19 @@ pub(crate) const POINTS: [&str; 15] = [
 impl World {
     pub(crate) fn new(draw: &Draw) -> Arc<Self> {
         let clock = Arc::new(TokioClock::starting_at(Timestamp(EPOCH)));
-        let mut options = MemoryOptions::new(draw.persona, clock, draw.seed);
-        options.capabilities.groups &= draw.groups;
-        Arc::new(Self {
+        let log = match &draw.files {
+            Some(files) => Log::Files(Host::new(draw, files, clock)),
+            None => {
+                let mut options = MemoryOptions::new(draw.persona, clock, draw.seed);
+                options.capabilities.groups &= draw.groups;
+                Log::Memory(MemoryBroker::new(options))
+            }
+        };
+        Arc::new_cyclic(|me| Self {
             plan: draw.shape.plan(draw),
-            broker: MemoryBroker::new(options),
+            log,
+            load: Load::new(draw),
+            me: me.clone(),
             start: Instant::now(),
             inner: Mutex::new(Inner {
                 rng: SmallRng::seed_from_u64(draw.seed ^ 0x5eed),
@@ -101,11 +121,57 @@ impl World {
                 graves: Vec::new(),
                 lines: Vec::new(),
                 wrong: None,
+                healed: false,
             }),
             killed: (0..draw.processes).map(|_| Notify::new()).collect(),
             crashes: Mutex::default(),
             draw: draw.clone(),
         })
+    }
+
+    pub(crate) fn weak(&self) -> Weak<World> {
+        self.me.clone()
+    }
+
+    /// The broker, which is opened first if its log is in files and its machine has died.
+    pub(crate) async fn broker(&self) -> Arc<dyn Broker> {
+        match &self.log {
+            Log::Memory(broker) => Arc::new(broker.clone()),
+            Log::Files(host) => Arc::new(host.broker(self).await),
+        }
+    }
+
+    /// The broker for who only reads, from another process.
+    pub(crate) async fn reader(&self) -> tidemill_broker::Result<Arc<dyn Broker>> {
+        Ok(match &self.log {
+            Log::Memory(broker) => Arc::new(broker.clone()),
+            Log::Files(host) => Arc::new(host.reader().await?),
+        })
+    }
+
+    /// What breaks a broker in memory.
+    pub(crate) fn faults(&self) -> Option<Faults> {
+        match &self.log {
+            Log::Memory(broker) => Some(broker.faults()),
+            Log::Files(_) => None,
+        }
+    }
+
+    /// The machine, where there is only one.
+    pub(crate) fn host(&self) -> Option<&Host> {
+        match &self.log {
+            Log::Memory(_) => None,
+            Log::Files(host) => Some(host),
+        }
+    }
+
+    /// Tells of deaths of the machine that keeps the log.
+    pub(crate) fn deaths(&self) -> watch::Receiver<u64> {
+        match &self.log {
+            // Of one that never dies.
+            Log::Memory(_) => watch::channel(0).1,
+            Log::Files(host) => host.deaths(),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -204,7 +270,12 @@ impl World {
 
     /// Kills a process at this very instant: nothing of it runs on, and its disks lose what a crash
     /// loses.
+    ///
+    /// Where the log is in files, everything that runs is of one process, on one machine.
     pub(crate) fn kill(&self, process: usize, at: &str) {
+        if self.host().is_some() {
+            return self.kill_all(at, None);
+        }
         let Some(scope) = self.inner().scopes[process].take() else {
             return;
         };
@@ -214,10 +285,41 @@ impl World {
             "process {process} crashes at {at}{}",
             if loses { ", its disks lose power" } else { "" }
         ));
+        self.crash_disks(Some(self.machine(process)), loses);
+        self.killed[process].notify_one();
+    }
+
+    /// Kills the one machine at this very instant, and with it everything that runs: log and stores
+    /// lose together what a crash loses.
+    pub(crate) fn kill_all(&self, at: &str, loses_power: Option<bool>) {
+        let Some(host) = self.host() else { return };
+        let scopes: Vec<_> = self.inner().scopes.iter_mut().map(Option::take).collect();
+        for scope in scopes.iter().flatten() {
+            crash_point::stop(*scope);
+        }
+        let loses = loses_power
+            .unwrap_or_else(|| self.draw.power_loss && self.draw_with(|rng| rng.random_bool(0.6)));
+        self.say(format!(
+            "the machine {} at {at}",
+            if loses { "loses power" } else { "is killed" }
+        ));
+        self.crash_disks(None, loses);
+        host.crash(self, loses, self.draw_with(|rng| rng.random()));
+        for (process, _) in scopes
+            .iter()
+            .enumerate()
+            .filter(|(_, scope)| scope.is_some())
+        {
+            self.killed[process].notify_one();
+        }
+    }
+
+    /// Lets the stores of a machine, or of all, lose what a crash loses.
+    fn crash_disks(&self, machine: Option<usize>, loses: bool) {
         let mut inner = self.inner();
-        let machine = inner.machines[process];
         let Inner { rng, disks, .. } = &mut *inner;
-        for (_, disk) in disks.range((machine, String::new())..(machine + 1, String::new())) {
+        let of = |of: usize| machine.is_none_or(|machine| machine == of);
+        for (_, disk) in disks.iter().filter(|((machine, _), _)| of(*machine)) {
             let survivors = match rng.random_range(0..3) {
                 _ if !loses => Survivors::All,
                 0 => Survivors::None,
@@ -226,8 +328,13 @@ impl World {
             };
             disk.crash(survivors);
         }
-        drop(inner);
-        self.killed[process].notify_one();
+    }
+
+    /// The disk of the log is about to change.
+    pub(crate) fn pass_change(&self) {
+        if self.host().is_some_and(Host::about_to_change) {
+            self.kill_all("a change of its disk", None);
+        }
     }
 
     /// Keeps the consumer of a dead process in its group, as until its session ends.
@@ -254,8 +361,14 @@ impl World {
         }
     }
 
-    /// Makes a later call of one of a process's stores fail.
+    /// Makes a later call of one of a process's stores fail, or of the log's disk.
     pub(crate) fn fail_disk(&self, process: usize) {
+        if let Some(host) = self.host()
+            && self.draw_with(|rng| rng.random())
+        {
+            self.say("the disk of the log will fail");
+            return host.fail(self.draw_with(|rng| rng.random()));
+        }
         let mut inner = self.inner();
         let machine = inner.machines[process];
         let Inner { rng, disks, .. } = &mut *inner;
@@ -274,8 +387,12 @@ impl World {
     }
 
     pub(crate) fn disk(&self, machine: usize, task: &str) -> MemoryDisk {
-        let latency = self.draw.disk_latency;
         let mut inner = self.inner();
+        let latency = match inner.healed && self.draw.bounds != Bounds::default() {
+            // One commit for each record takes an age on a slow disk.
+            true => Duration::ZERO,
+            false => self.draw.disk_latency,
+        };
         let disk = inner
             .disks
             .entry((machine, task.to_owned()))
@@ -287,9 +404,16 @@ impl World {
         disk.clone()
     }
 
+    /// Whether everything that was slow is fast again.
+    pub(crate) fn is_healed(&self) -> bool {
+        self.inner().healed
+    }
+
     /// Ends what makes disks slow and fail.
     pub(crate) fn heal_disks(&self) {
-        for disk in self.inner().disks.values() {
+        let mut inner = self.inner();
+        inner.healed = true;
+        for disk in inner.disks.values() {
             disk.heal();
         }
     }
@@ -297,36 +421,5 @@ impl World {
     /// Takes all disks of a machine away.
     pub(crate) fn lose_disks(&self, machine: usize) {
         self.inner().disks.retain(|(of, _), _| *of != machine);
-    }
-}
-
-/// The stores of one machine.
-#[derive(Debug)]
-pub(crate) struct Disks {
-    pub(crate) world: Arc<World>,
-    pub(crate) machine: usize,
-}
-
-#[async_trait]
-impl Stores for Disks {
-    async fn open(
-        &self,
-        pipeline: &str,
-        task: &str,
-    ) -> tidemill_state::Result<Arc<dyn StateStore>> {
-        let identity = Identity {
-            pipeline: pipeline.into(),
-            task: task.into(),
-        };
-        let disk = self.world.disk(self.machine, task);
-        Ok(Arc::new(MemoryStore::open(&disk, &identity)?))
-    }
-
-    async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()> {
-        // No disk of the simulation damages what it keeps.
-        self.world
-            .wrong(format!("the store of task {task} was set aside: {why}"));
-        self.world.lose_disks(self.machine);
-        Ok(())
     }
 }
