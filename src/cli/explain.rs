@@ -136,7 +136,11 @@ fn pipeline_explained(
             .filter(|(slot, _)| source.needed & (1 << slot) != 0)
             .map(|(_, field)| &*field.name)
             .collect();
-        console.line(format_args!("    fields read: {}", read.join(", ")))?;
+        console.line(format_args!(
+            "    fields read: {}; of records of at most {}",
+            read.join(", "),
+            show_size(source.record_max as u64)
+        ))?;
     }
     if !plan.stages.is_empty() {
         console.line("\ndoes")?;
@@ -285,12 +289,19 @@ fn operator(plan: &Plan, stage: &StagePlan) -> String {
             window,
             count_max,
             state,
-        } => format!(
-            "dedupe by {} within {}, at most {count_max} ids for each key, state {}",
-            names(schema, id),
-            show_duration(*window),
-            plan.states[*state].name,
-        ),
+        } => {
+            let state = &plan.states[*state];
+            let ttl = match state.ttl {
+                Some(ttl) if ttl < *window => format!(" (time to live {})", show_duration(ttl)),
+                _ => String::new(),
+            };
+            format!(
+                "dedupe by {} within {}, at most {count_max} ids for each key, state {}{ttl}",
+                names(schema, id),
+                show_duration(*window),
+                state.name,
+            )
+        }
         OpPlan::TumblingWindow {
             key,
             size,

@@ -95,7 +95,7 @@ async fn the_shipped_pipeline_is_right_and_explains_itself() {
     assert_eq!(ran.exit, Exit::Ok);
     for part in [
         "pipeline bars, version 1: exactly_once",
-        "fields read: pair, currentPrice, timestamp, quantity",
+        "fields read: pair, currentPrice, timestamp, quantity; of records of at most 1MiB",
         "tumbling_window of 1m by pair",
         "vwap = vwap(currentPrice, quantity)",
         "dead letters to topic bars.dead-letter on main (file://data?fsync=100ms)",

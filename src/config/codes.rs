@@ -205,6 +205,11 @@ codes! {
          other's entries.";
     NothingWritten = "E0151", "a pipeline without sinks",
         "A pipeline has at least one `[sinks.NAME]`: without, nothing it computes would be kept.";
+    TimeToLive = "E0152", "a time to live where state ends by itself",
+        "`[state.NAME] ttl` lets an entry go once the watermark has passed the event time of its \
+         last write by that much. What a window holds is let go once the window has fired and takes \
+         no more late events; let go before, its events would be lost without a word. Leave `ttl` \
+         out; `lateness` says how long windows are kept.";
     // Guarantees.
     Guarantee = "E0160", "a guarantee that cannot be kept",
         "The guarantee of a pipeline is the weakest of its sources, its state, its operators and \
@@ -227,7 +232,8 @@ codes! {
         "No topic that is read or written lies on it. It is not connected.";
     NoEffect = "W0206", "an option without effect",
         "Where to start, how late events may be and the like say how a topic is read, but nothing \
-         in the file reads this one.";
+         in the file reads this one; or a time to live is not shorter than what the stage forgets \
+         by itself.";
 }
 
 #[cfg(test)]

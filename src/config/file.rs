@@ -69,7 +69,7 @@ pub(crate) struct EventSection {
 /// `[state.NAME]`.
 #[derive(Debug)]
 pub(crate) struct StateSection {
-    pub(crate) ttl: Option<Duration>,
+    pub(crate) ttl: Option<Located<Duration>>,
 }
 
 /// `[sinks.NAME]`.
@@ -281,9 +281,7 @@ fn event(mut table: Reader<'_>) -> EventSection {
 
 fn state(mut table: Reader<'_>) -> StateSection {
     let section = StateSection {
-        ttl: table
-            .duration("ttl", Duration::from_millis(1))
-            .map(|ttl| ttl.value),
+        ttl: table.duration("ttl", Duration::from_millis(1)),
     };
     table.finish();
     section

@@ -193,6 +193,8 @@ pub struct SourcePlan {
     pub idle: Option<Duration>,
     /// Whether every task reads all its partitions.
     pub broadcast: bool,
+    /// The largest payload that is decoded, in bytes; larger records go to the dead letters.
+    pub record_max: usize,
 }
 
 /// Where a stage or sink reads from.
@@ -348,6 +350,13 @@ pub struct StatePlan {
     pub name: Arc<str>,
     /// How long, in event time, an untouched entry is kept; `None` leaves it to the operator.
     pub ttl: Option<Duration>,
+}
+
+impl StatePlan {
+    /// How long an entry is kept that its operator would keep for `window`.
+    pub fn keeps(&self, window: Duration) -> Duration {
+        self.ttl.map_or(window, |ttl| ttl.min(window))
+    }
 }
 
 /// A topic that is written.

@@ -12,6 +12,8 @@ use super::plan::{OnGap, StartAt};
 use super::reader::{self, Reader};
 use super::source::{At, Located};
 use super::tree::{Node, Value};
+use super::value::show_size;
+use crate::events::Limits;
 
 /// `[topics.NAME]`, or the same in place.
 #[derive(Debug, Clone)]
@@ -38,6 +40,7 @@ pub(crate) struct Reading {
     pub(crate) out_of_order: Duration,
     pub(crate) idle: Option<Duration>,
     pub(crate) broadcast: Option<At>,
+    pub(crate) record_max: usize,
     /// The options given, which mean nothing for topics that are not read.
     pub(crate) given: Vec<At>,
 }
@@ -50,6 +53,7 @@ impl Default for Reading {
             out_of_order: Duration::ZERO,
             idle: None,
             broadcast: None,
+            record_max: Limits::default().record,
             given: Vec::new(),
         }
     }
@@ -105,19 +109,47 @@ impl Reading {
         let out_of_order = table.duration("out_of_order", Duration::ZERO);
         let idle = table.duration("idle", Duration::from_millis(1));
         let broadcast = table.boolean("broadcast");
-        let keys = ["start", "on_gap", "out_of_order", "idle", "broadcast"];
+        let record_max = record_max(table);
+        let keys = [
+            "start",
+            "on_gap",
+            "out_of_order",
+            "idle",
+            "broadcast",
+            "record_max",
+        ];
         Self {
             start: start.unwrap_or(defaults.start),
             on_gap: on_gap.unwrap_or(defaults.on_gap),
             out_of_order: out_of_order.map_or(defaults.out_of_order, |value| value.value),
             idle: idle.map(|value| value.value),
             broadcast: broadcast.filter(|value| value.value).map(|value| value.at),
+            record_max: record_max.unwrap_or(defaults.record_max),
             given: keys
                 .into_iter()
                 .filter_map(|key| table.given_at(key))
                 .collect(),
         }
     }
+}
+
+/// The largest payload that is decoded, as written.
+fn record_max(table: &mut Reader<'_>) -> Option<usize> {
+    let size = table.size("record_max")?;
+    let value = usize::try_from(size.value).unwrap_or(usize::MAX);
+    if value > Limits::RECORD_MAX {
+        let most = show_size(Limits::RECORD_MAX as u64);
+        table
+            .report
+            .add(
+                Code::OutOfRange,
+                &size.at,
+                format!("must be at most {most}"),
+            )
+            .help("larger records go to the dead letters");
+        return None;
+    }
+    Some(value)
 }
 
 /// How long a tombstone stays readable unless the file says otherwise: Kafka's default.

@@ -323,6 +323,10 @@ proptest! {
 
     #[test]
     fn dedupe_never_remembers_more_than_its_count((events, cuts) in events(), count in 1usize..4) {
+        // Two ids of one key and time go in the order of their bytes, which the model does not know.
+        let mut times = BTreeSet::new();
+        let mut events = events;
+        events.retain(|event| times.insert((event.pair, event.time)));
         // The least of what is remembered goes when another comes, as in a sorted list of `count`.
         let mut seen: BTreeMap<i64, BTreeSet<(i64, i64)>> = BTreeMap::new();
         let mut kept = Vec::new();
@@ -340,9 +344,6 @@ proptest! {
         let forever = Duration::from_secs(3_600);
         let mut dedupe = Dedupe::new(vec![PRICE], forever, count, table(DEDUPE_CODEC));
         let (out, _) = run(&mut dedupe, &batches(&input(), &events, &cuts));
-        // Two ids of one key and time go in the order of their bytes, which the model does not know.
-        let times: BTreeSet<_> = events.iter().map(|event| (event.pair, event.time)).collect();
-        prop_assume!(times.len() == events.len());
         prop_assert_eq!(numbers(out.get(&0)), kept);
     }
 

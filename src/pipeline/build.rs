@@ -223,12 +223,13 @@ fn operator(
                 id,
                 window,
                 count_max,
-                ..
+                state,
             },
             Some(table),
         ) => {
             let seen = Table::<i64>::new(table, table_bytes);
-            Box::new(Dedupe::new(id.clone(), *window, *count_max, seen))
+            let window = plan.states[*state].keeps(*window);
+            Box::new(Dedupe::new(id.clone(), window, *count_max, seen))
         }
         (OpPlan::Merge, Some(table)) => {
             let held = Table::<Postcard<HeldRow>>::new(table, table_bytes);

@@ -125,8 +125,8 @@ impl DeadLetters {
                     whole = Some(value);
                 }
                 match name {
-                    // Attempts and ids of an earlier death are replaced.
-                    "dl-id" => dead_id = Some(value),
+                    // Attempts and ids of an earlier death are replaced; one of ours is 32 long.
+                    "dl-id" if value.len() <= 64 => dead_id = Some(value),
                     name if name.starts_with("dl-") => {}
                     name => {
                         headers.push(name, value);
@@ -171,6 +171,9 @@ impl DeadLetters {
             let _ = write!(text, "truncated {} ", value.len());
             write_hex(hash, text);
             headers.push("dl-payload", text);
+            if own > self.record_bytes_max / 4 {
+                *headers = without_own(headers);
+            }
             let room = self.record_bytes_max / 2;
             let kept = &value[..value.len().min(room)];
             let key = key.map(|key| &key[..key.len().min(1024)]);
@@ -263,6 +266,21 @@ fn write_hex(id: u128, text: &mut Vec<u8>) {
     }
 }
 
+/// Leaves out the record's own headers, and says how many bytes they had.
+fn without_own(headers: &Headers) -> Headers {
+    let mut kept = Headers::new();
+    let mut bytes = 0;
+    for (name, value) in headers.iter() {
+        if name.starts_with("dl-") {
+            kept.push(name, value);
+        } else {
+            bytes += name.len() + value.len();
+        }
+    }
+    kept.push("dl-headers", format!("removed {bytes}").as_bytes());
+    kept
+}
+
 /// The beginning of `text`, at most `bytes` long, ending at a character.
 fn cut(text: &str, bytes: usize) -> &str {
     let mut end = text.len().min(bytes);
@@ -270,4 +288,47 @@ fn cut(text: &str, bytes: usize) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_broker::{BatchBuilder, Offset, Topic};
+
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_fits_however_large_the_record_and_its_headers() {
+        let at = |name| TopicPartition::new(Topic::new(name).unwrap(), 0);
+        for (headers, value, kept_headers) in [
+            (10, 0, true),
+            (10, 63_000, true),
+            (10, 65_000, true),
+            (40_000, 10, true),
+            (65_000, 10, false),
+            (30_000, 64_000, false),
+        ] {
+            let own = Headers::new().with("own", vec![b'h'; headers]);
+            let mut builder = BatchBuilder::default();
+            let value = vec![b'v'; value];
+            builder.push(Timestamp(7), Some(b"key"), Some(&value), own.encoded());
+            let batch = builder.build(at("t"), Offset(1));
+            let mut dead = DeadLetters::new(at("dead"), "p".into(), 64 << 10);
+            dead.poison(
+                &batch,
+                0,
+                &Poison::new("decode.too_large", "x".repeat(5_000)),
+            );
+            let set = dead.take();
+            let record = set.get(0);
+            let bytes = record.encoded_headers().len()
+                + record.key.map_or(0, <[u8]>::len)
+                + record.value.map_or(0, <[u8]>::len);
+            assert!(bytes < 64 << 10, "{bytes} of {headers} and {}", value.len());
+            let named = |name: &str| record.headers().find(|(found, _)| *found == name);
+            assert_eq!(named("own").is_some(), kept_headers, "{headers}");
+            assert_eq!(named("dl-headers").is_some(), !kept_headers, "{headers}");
+            assert_eq!(named("dl-error").unwrap().1.len(), ERROR_BYTES_MAX);
+            assert!(value.starts_with(record.value.unwrap()));
+        }
+    }
 }

@@ -397,11 +397,11 @@ async fn open_input(
         warn!(%at, %asked, low = %found.next, "retention removed records before they were read");
         dead.gap(&at, asked.0, found.next.0);
     }
-    let decoder = JsonDecoder::new(
-        source_plan.schema.clone(),
-        source_plan.needed,
-        Limits::default(),
-    );
+    let limits = Limits {
+        record: source_plan.record_max,
+        ..Limits::default()
+    };
+    let decoder = JsonDecoder::new(source_plan.schema.clone(), source_plan.needed, limits);
     let decoder = if source_plan.schema.is_system_event() {
         decoder.system_event()
     } else {

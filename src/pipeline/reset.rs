@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::error::Doing;
 use super::recovery::{content, own_topic, retrying};
+use super::run::transactional_id;
 use super::topics::{Topics, describe, tasks_of};
 use super::topology::{SubTopology, sub_topologies};
 use super::{Attempt, Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
@@ -143,7 +144,7 @@ impl Resetting {
         &self.reset
     }
 
-    /// Does it, in the name of every one of `instances`, which are shut out first. `run` is drawn
+    /// Does it, in the name of the pipeline and of every one of `instances`, which are shut out first. `run` is drawn
     /// once: it tells this reset from every other.
     ///
     /// # Errors
@@ -158,19 +159,12 @@ impl Resetting {
     pub async fn apply(self, instances: &[String], run: u64) -> Result<Reset> {
         let plan = &self.plan;
         let outputs = self.brokers[plan.home()].clone();
-        let mut ids = Vec::new();
+        // Whether they ran in a group or not, which may have changed with the file.
         for instance in instances {
-            ids.push(transactional_id(plan, instance)?);
+            open(&*outputs, &transactional_id(plan, Some(instance))?).await?;
         }
-        let Some((last, others)) = ids.split_last() else {
-            return Err(Error::Plan {
-                what: "a reset needs an instance to speak for".into(),
-            });
-        };
-        for id in others {
-            open(&*outputs, id).await?;
-        }
-        let mut transactor = open(&*outputs, last).await?;
+        let own = transactional_id(plan, None)?;
+        let mut transactor = open(&*outputs, &own).await?;
         let changelog = own_topic(&plan.name, "changelog")?;
         if self.reset.rebuilt.is_some() {
             let control = own_topic(&plan.name, "control")?;
@@ -196,7 +190,7 @@ impl Resetting {
                 Outcome::Committed(_) => break,
                 Outcome::Unknown(error) => {
                     warn!(%error, "the outcome of the reset is unknown: reading the markers");
-                    transactor = open(&*outputs, last).await?;
+                    transactor = open(&*outputs, &own).await?;
                     if self.happened(&topics, &attempt).await? {
                         break;
                     }
@@ -280,13 +274,6 @@ impl Resetting {
         // All of a transaction is there, or nothing.
         Ok(last.is_some_and(|(marker, _)| marker.attempt == *attempt))
     }
-}
-
-fn transactional_id(plan: &Plan, instance: &str) -> Result<TransactionalId> {
-    let id = TransactionalId::new(format!("{}.{instance}", plan.name));
-    id.map_err(|error| Error::Plan {
-        what: error.to_string(),
-    })
 }
 
 async fn open(

@@ -23,7 +23,8 @@ const COMMITTER_INBOX: usize = 256;
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// The instance's name: part of its transactional id and its markers. Stable across restarts.
+    /// The instance's name: part of its markers, and of its transactional id where a group shares
+    /// out the partitions. Stable across restarts.
     pub instance: String,
     /// Drawn once for this run: tells its markers from those of every other.
     pub run: u64,
@@ -54,6 +55,28 @@ impl RunOptions {
             bounds: Bounds::default(),
         }
     }
+}
+
+/// Whether a group hands out the partitions of a pipeline that reads from `input`: its offsets ride
+/// along in the pipeline's transactions, so inputs and outputs must share the broker.
+pub(super) fn is_in_group(plan: &Plan, input: &dyn Broker) -> bool {
+    let mut sources = plan.sources.iter().filter(|source| !source.broadcast);
+    input.capabilities().groups && sources.all(|source| source.topic.broker == plan.home())
+}
+
+/// The transactional id of `member` of a pipeline's group, or of the whole pipeline.
+///
+/// Members of a group own different tasks, and their generations fence them: each has an id of its
+/// own. Without a group every process would run every task, and only the id tells who is the last:
+/// it is the pipeline's, whatever the processes are called, so that a second one shuts out the first.
+pub(super) fn transactional_id(plan: &Plan, member: Option<&String>) -> Result<TransactionalId> {
+    let id = match member {
+        Some(instance) => TransactionalId::new(format!("{}.{instance}", plan.name)),
+        None => TransactionalId::new(plan.name.to_string()),
+    };
+    id.map_err(|error| Error::Plan {
+        what: error.to_string(),
+    })
 }
 
 /// A checked pipeline with its brokers and stores, ready to run.
@@ -104,12 +127,7 @@ impl Pipeline {
         let topics = Topics::prepare(plan, &topologies, &self.brokers, &*outputs).await?;
         keys::check(plan, &topics)?;
         let input = self.input_broker()?;
-        let shared_broker = plan
-            .sources
-            .iter()
-            .filter(|source| !source.broadcast)
-            .all(|source| source.topic.broker == plan.home());
-        let in_group = input.capabilities().groups && shared_broker;
+        let in_group = is_in_group(plan, &*input);
         let follow = self.follow(&options, &topics, &input)?;
         let shared = Arc::new(Shared {
             plan: plan.clone(),
@@ -127,11 +145,7 @@ impl Pipeline {
             bounds: options.bounds.clone(),
         });
 
-        let id = TransactionalId::new(format!("{}.{}", plan.name, options.instance)).map_err(
-            |error| Error::Plan {
-                what: error.to_string(),
-            },
-        )?;
+        let id = transactional_id(plan, in_group.then_some(&options.instance))?;
         let (to_committer, inbox) = mpsc::channel(COMMITTER_INBOX);
         let committer = Committer::open(
             outputs.clone(),

@@ -562,3 +562,57 @@ async fn an_input_that_was_deleted_and_created_again_is_not_taken_for_the_old_on
     );
     assert_eq!(error.kind(), Kind::Integrity);
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_group_a_second_process_of_any_name_shuts_out_the_first() {
+    // Inputs and outputs on two brokers: no group hands out the partitions.
+    let rest = BARS.replace(
+        "[topics.bars-1s]\n    broker = \"main\"",
+        "[brokers.out]\n    url = \"mem://\"\n    [topics.bars-1s]\n    broker = \"out\"",
+    );
+    let plan = plan(
+        "dead_letter = { broker = \"out\", topic = \"dead\" }",
+        &rest,
+    );
+    let (input, outputs) = (broker_with(1).await, MemoryBroker::default());
+    let process = || {
+        let brokers: Vec<Arc<dyn Broker>> = plan
+            .brokers
+            .iter()
+            .map(|broker| match &*broker.name {
+                "out" => Arc::new(outputs.clone()) as Arc<dyn Broker>,
+                _ => Arc::new(input.clone()),
+            })
+            .collect();
+        Pipeline::new(plan.clone(), brokers, Arc::new(MemoryStores::default()))
+    };
+    let live = |name: &str, run| RunOptions::new(name, run);
+    let second = Duration::from_secs(1);
+    let send = async |millis| {
+        input.send(tick("A", millis, "1", "1")).await.unwrap();
+        tokio::time::sleep(second).await;
+    };
+
+    let (stop, stopped) = watch::channel(false);
+    let first = process();
+    let mut first = tokio::spawn({
+        let stopped = stopped.clone();
+        async move { first.run(live("east", 1), stopped).await }
+    });
+    for millis in [0, 1_000, 2_000] {
+        send(millis).await;
+    }
+    let taken_over = process();
+    let taken_over = tokio::spawn(async move { taken_over.run(live("west", 2), stopped).await });
+    tokio::time::sleep(second).await;
+    for millis in [3_000, 4_000, 5_000] {
+        send(millis).await;
+    }
+    let ended = tokio::time::timeout(60 * second, &mut first).await;
+    let error = ended.expect("the first goes on").unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Fenced, "{error}");
+    stop.send_replace(true);
+    taken_over.await.unwrap().unwrap();
+    // Five windows have ended, each written once, whoever wrote it.
+    assert_eq!(read_all(&outputs, "bars-1s").await.len(), 5);
+}

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tidemill_broker::Headers;
 
-use crate::support::{Home, TICKS, append, append_ticks, block_on, tick};
+use crate::support::{Home, PIPELINE, TICKS, append, append_ticks, block_on, pair, tick};
 
 /// A tick with a part replaced.
 fn changed(from: &str, to: &str) -> Vec<u8> {
@@ -120,6 +120,44 @@ fn a_dead_letter_never_fails_for_its_size() {
         "{payload}"
     );
     assert!(huge.starts_with(&dead[0].value) && !dead[0].value.is_empty());
+}
+
+#[test]
+fn a_raised_limit_takes_larger_records_and_what_exceeds_it_is_a_dead_letter() {
+    let home = Home::empty();
+    let raised = "event = \"MarketDataUpdate\"\nrecord_max = \"3MiB\"";
+    let file = PIPELINE.replacen("event = \"MarketDataUpdate\"", raised, 1);
+    home.write("p.toml", file);
+    let padded = |number: u64, bytes: usize| {
+        let mut text = tick(number);
+        text.push_str(&" ".repeat(bytes - text.len()));
+        text.into_bytes()
+    };
+    let over = padded(TICKS - 1, (3 << 20) + 1);
+    block_on(async {
+        let log = home.log().await;
+        append_ticks(&log, 0..TICKS - 2).await;
+        let key = |number| pair(number).as_bytes();
+        let headers = Headers::new();
+        append(&log, key(TICKS - 1), &over, &headers).await;
+        // As large as may be: the two ticks that are missing.
+        let largest = padded(TICKS - 2, 3 << 20);
+        append(&log, key(TICKS - 2), &largest, &headers).await;
+        append(&log, key(TICKS - 1), tick(TICKS - 1).as_bytes(), &headers).await;
+        log.close().await.unwrap();
+    });
+    home.run_well();
+    home.expect_all_bars();
+    let dead = home.records("p.dead-letter");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].header("dl-class"), "decode.too_large");
+    assert_eq!(dead[0].header("dl-disposition"), "poison");
+    let error = dead[0].header("dl-error");
+    assert!(
+        error.starts_with("3145729 bytes: at most 3145728 are read; `record_max`"),
+        "{error}"
+    );
+    assert!(dead[0].value == over, "kept whole: the log takes it");
 }
 
 #[test]

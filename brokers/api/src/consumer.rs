@@ -51,7 +51,9 @@ pub struct ConsumerOptions {
     pub batch_bytes_max: usize,
     /// How long the holder of a [`Permit`] may keep a revoked partition.
     pub revoke_deadline: Duration,
-    /// How long a member may be silent before the group takes it for dead.
+    /// How long a member may be silent before the group takes it for dead: neither in a call of
+    /// [`next`](Consumer::next) nor making one. Its partitions then go to the others, and it is told
+    /// so by [`Delivery::Lost`] when it next asks.
     pub session_timeout: Duration,
 }
 

@@ -6,6 +6,10 @@
 //! A round ends when every partition that changes hands has been given back or its deadline has
 //! passed; only then does the generation rise. Until a member gives a partition back it may commit
 //! for it under the old generation.
+//!
+//! A member is heard of whenever it asks for its next event, and for as long as it
+//! [waits](Coordinator::wait) for one. One that is not for longer than its session lasts is taken for
+//! dead.
 
 mod held;
 
@@ -55,6 +59,11 @@ struct Member {
     instance: Option<String>,
     topics: Vec<Topic>,
     revoke_deadline: Duration,
+    session_timeout: Duration,
+    /// When it last asked for news; what it is silent since, unless it waits for some.
+    heard: Instant,
+    /// Whether it waits for news: then it is there, however long there are none.
+    waits: bool,
     /// What it may commit for.
     owned: BTreeSet<TopicPartition>,
     /// What of that it was asked to give back, and until when.
@@ -63,6 +72,17 @@ struct Member {
     /// The round of its latest assignment; 0 before the first.
     generation: u64,
     events: VecDeque<Event>,
+}
+
+impl Member {
+    /// When it is taken for dead unless it gives back what it must, and is heard of.
+    fn deadline(&self) -> Option<Instant> {
+        let permit = self.revoking.values().min().copied();
+        // A session too long for the clock never ends.
+        let session = self.heard.checked_add(self.session_timeout);
+        let session = session.filter(|_| !self.waits);
+        permit.into_iter().chain(session).min()
+    }
 }
 
 /// How a member joins.
@@ -74,6 +94,8 @@ pub struct Joining {
     pub topics: Vec<Topic>,
     /// How long it may keep a partition that is taken away.
     pub revoke_deadline: Duration,
+    /// How long it may be silent.
+    pub session_timeout: Duration,
 }
 
 /// The members of one group.
@@ -117,6 +139,9 @@ impl Coordinator {
             instance: joining.instance,
             topics: joining.topics,
             revoke_deadline: joining.revoke_deadline,
+            session_timeout: joining.session_timeout,
+            heard: world.now,
+            waits: false,
             owned: BTreeSet::new(),
             revoking: BTreeMap::new(),
             target: BTreeSet::new(),
@@ -286,12 +311,13 @@ impl Coordinator {
         }
     }
 
-    /// Removes members that kept a partition beyond the deadline. Says whether any did.
+    /// Removes members that kept a partition beyond the deadline or were silent beyond their
+    /// session. Says whether there were any.
     pub fn pass_deadlines(&mut self, world: &World<'_>) -> bool {
         let late: Vec<MemberId> = self
             .members
             .iter()
-            .filter(|(_, member)| member.revoking.values().any(|at| *at <= world.now))
+            .filter(|(_, member)| member.deadline().is_some_and(|at| at <= world.now))
             .map(|(id, _)| Arc::clone(id))
             .collect();
         for id in &late {
@@ -300,21 +326,27 @@ impl Coordinator {
         !late.is_empty()
     }
 
-    /// When the next permit runs out.
+    /// When the next permit or session runs out.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.members
-            .values()
-            .flat_map(|member| member.revoking.values())
-            .min()
-            .copied()
+        self.members.values().filter_map(Member::deadline).min()
     }
 
-    /// What a member is to be told next.
-    pub fn next_event(&mut self, id: &str) -> Option<Event> {
+    /// What a member, which asks at `now`, is to be told next.
+    pub fn next_event(&mut self, id: &str, now: Instant) -> Option<Event> {
         if let Some(event) = self.parting.remove(id) {
             return Some(event);
         }
-        self.members.get_mut(id)?.events.pop_front()
+        let member = self.members.get_mut(id)?;
+        member.heard = now;
+        member.events.pop_front()
+    }
+
+    /// Notes that a member begins to wait for its next event, or has stopped to at `now`.
+    pub fn wait(&mut self, id: &str, waits: bool, now: Instant) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.waits = waits;
+            member.heard = now;
+        }
     }
 
     /// Whether a member reads any of these topics.

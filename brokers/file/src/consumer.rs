@@ -59,6 +59,7 @@ impl FileConsumer {
                         instance: options.instance,
                         topics,
                         revoke_deadline: options.revoke_deadline,
+                        session_timeout: options.session_timeout,
                     };
                     let mut membership = Membership::new(group, joining);
                     join(&mut membership, &shared);
@@ -168,7 +169,7 @@ impl FileConsumer {
                 .shared
                 .groups_at(Instant::now())
                 .get_mut(&membership.group)?
-                .next_event(&member)?;
+                .next_event(&member, Instant::now())?;
             let shared = Arc::clone(&self.shared);
             let release = move |group: Group, member: MemberId, partitions: Vec<_>| {
                 shared.release(&group, &member, &partitions);
@@ -268,6 +269,43 @@ fn join(membership: &mut Membership, shared: &Shared) -> MemberId {
     member
 }
 
+/// A member that waits for its next event.
+struct Waiting {
+    shared: Arc<Shared>,
+    group: Group,
+    member: MemberId,
+}
+
+impl Waiting {
+    fn tell(&self, waits: bool) {
+        let mut groups = lock(&self.shared.groups);
+        if let Some(group) = groups.get_mut(&self.group) {
+            group.wait(&self.member, waits, Instant::now());
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.tell(false);
+    }
+}
+
+impl FileConsumer {
+    /// Tells the group that this member waits, until the guard drops: also with the future that
+    /// waits.
+    fn waiting(&self) -> Option<Waiting> {
+        let membership = self.membership.as_ref()?;
+        let waiting = Waiting {
+            shared: Arc::clone(&self.shared),
+            group: membership.group.clone(),
+            member: membership.member.clone()?,
+        };
+        waiting.tell(true);
+        Some(waiting)
+    }
+}
+
 #[async_trait]
 impl Consumer for FileConsumer {
     async fn next(&mut self) -> Result<Delivery> {
@@ -283,8 +321,12 @@ impl Consumer for FileConsumer {
             changed.as_mut().enable();
             match self.look() {
                 Look::Deliver(delivery) => return delivery,
-                Look::Wait(None) => changed.await,
-                Look::Wait(Some(until)) => {
+                Look::Wait(until) => {
+                    let _waiting = self.waiting();
+                    let Some(until) = until else {
+                        changed.await;
+                        continue;
+                    };
                     // Which of both it was is seen at the next look.
                     let _ = tokio::time::timeout_at(until, changed).await;
                 }

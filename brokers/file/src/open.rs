@@ -172,7 +172,10 @@ pub(crate) fn read_manifest(disk: &dyn Disk, layout: &Layout, uuid: [u8; 16]) ->
         Err(error) => return Err(failed("read", &path)(error)),
     };
     match Manifest::parse(&bytes) {
-        Some(manifest) if manifest.uuid == uuid => Ok(manifest),
+        Some(manifest) if manifest.uuid == uuid => match manifest.contradiction() {
+            None => Ok(manifest),
+            Some(what) => Err(damaged(&path, 12, format!("it contradicts itself: {what}"))),
+        },
         Some(_) => Err(damaged(&path, 16, "it belongs to another directory")),
         None => Err(damaged(&path, 8, "the checksum does not match the bytes")),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidemill_broker::Result;
 
 use crate::catalog::TopicId;
-use crate::disk::{Disk, Mode, read_whole};
+use crate::disk::{Disk, DiskFile, Mode, read_whole};
 use crate::format::index::Index;
 use crate::format::log_header::{self, LogHeader};
 use crate::format::manifest::{Manifest, SegmentMeta};
@@ -200,35 +200,30 @@ impl Check<'_> {
     fn logs(&mut self, manifest: &Manifest) -> Result<()> {
         let durable = read_durable(self.disk, self.layout)?.map_or(0, |durable| durable.end);
         let mut live = Live::from_manifest(manifest, self.layout);
+        let numbers: Vec<u64> = log_numbers(self.disk, self.layout)?
+            .into_iter()
+            .filter(|number| *number >= manifest.first_log)
+            .collect();
         let mut place = manifest.first_start;
-        let mut expected = manifest.first_log;
-        let mut last = self.layout.log(expected);
+        let mut last = self.layout.log(manifest.first_log);
         let mut end = 0;
-        for number in log_numbers(self.disk, self.layout)? {
-            if number < manifest.first_log {
-                continue;
-            }
+        for (index, number) in numbers.iter().enumerate() {
             self.report.logs += 1;
-            let path = self.layout.log(number);
-            let file = self
-                .disk
-                .open(&path, Mode::Read)
-                .map_err(failed("open", &path))?;
-            let len = file.len().map_err(failed("measure", &path))?;
-            let mut bytes = Vec::new();
-            file.read_at(0, log_header::BYTES, &mut bytes)
-                .map_err(failed("read", &path))?;
-            let header = LogHeader::parse(&bytes).filter(|header| {
+            let (path, file, header) = self.open_log(*number)?;
+            let expected = manifest.first_log + index as u64;
+            let follows = header.filter(|header| {
                 header.uuid == manifest.uuid
-                    && header.number == number
-                    && number == expected
+                    && header.number == *number
+                    && header.number == expected
                     && header.start == place
             });
-            let Some(header) = header else {
+            let Some(header) = follows else {
                 let what = "this log file does not follow the one before";
-                self.find(&path, 0, what, durable <= place);
+                let claimed = self.claimed(manifest, &numbers[index..], 0, place)?;
+                self.find(&path, 0, what, claimed.max(durable) <= place);
                 return Ok(());
             };
+            let len = file.len().map_err(failed("measure", &path))?;
             let mut scanner = Scanner::new(file, len, header, self.salt);
             let mut at = log_header::BYTES as u64;
             loop {
@@ -237,7 +232,7 @@ impl Check<'_> {
                         live.apply(&frame.head);
                         for (block, position) in &frame.blocks {
                             self.report.records += u64::from(block.count);
-                            if !live.append(block, number, *position) {
+                            if !live.append(block, *number, *position) {
                                 let what = "the offsets of this block do not follow those before";
                                 self.find(&path, *position, what, false);
                                 return Ok(());
@@ -247,18 +242,15 @@ impl Check<'_> {
                     }
                     Found::End => break,
                     Found::Torn(what) => {
-                        let claimed = scanner
-                            .durable_from(at)
-                            .map_err(failed("read", &path))?
-                            .max(durable);
-                        self.find(&path, at, what, claimed <= header.start + at);
+                        place = header.start + at;
+                        let claimed = self.claimed(manifest, &numbers[index..], at, place)?;
+                        self.find(&path, at, what, claimed.max(durable) <= place);
                         return Ok(());
                     }
                 }
             }
             self.report.bytes += at;
             place = header.start + at;
-            expected = number + 1;
             last = path;
             end = at;
         }
@@ -270,5 +262,40 @@ impl Check<'_> {
             self.find(&last, end, what, false);
         }
         Ok(())
+    }
+
+    /// A log file and, if that is whole, its header.
+    fn open_log(&self, number: u64) -> Result<(PathBuf, Arc<dyn DiskFile>, Option<LogHeader>)> {
+        let path = self.layout.log(number);
+        let file = self
+            .disk
+            .open(&path, Mode::Read)
+            .map_err(failed("open", &path))?;
+        let mut bytes = Vec::new();
+        file.read_at(0, log_header::BYTES, &mut bytes)
+            .map_err(failed("read", &path))?;
+        Ok((path, file, LogHeader::parse(&bytes)))
+    }
+
+    /// The most that any frame of these log files, in the first from `at` on, says was durable: the
+    /// proof that opening asks for before it cuts what is broken at `place`.
+    fn claimed(&self, manifest: &Manifest, numbers: &[u64], at: u64, place: u64) -> Result<u64> {
+        let mut most = 0;
+        for (index, number) in numbers.iter().enumerate() {
+            let (path, file, header) = self.open_log(*number)?;
+            let header = header
+                .filter(|header| header.uuid == manifest.uuid && header.number == *number)
+                .unwrap_or(LogHeader {
+                    uuid: manifest.uuid,
+                    number: *number,
+                    start: place,
+                });
+            let len = file.len().map_err(failed("measure", &path))?;
+            let from = if index == 0 { at } else { 0 };
+            let mut scanner = Scanner::new(file, len, header, self.salt);
+            let claimed = scanner.durable_from(from).map_err(failed("read", &path))?;
+            most = most.max(claimed);
+        }
+        Ok(most)
     }
 }

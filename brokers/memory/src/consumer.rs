@@ -77,6 +77,7 @@ impl MemoryConsumer {
                         instance: options.instance,
                         topics,
                         revoke_deadline: options.revoke_deadline,
+                        session_timeout: options.session_timeout,
                     };
                     let mut membership = Membership::new(group, joining);
                     join(&mut membership, &mut state);
@@ -193,7 +194,7 @@ impl MemoryConsumer {
         loop {
             let membership = self.membership.as_mut()?;
             let group = state.groups.get_mut(&membership.group)?;
-            let event = group.members.next_event(&member)?;
+            let event = group.members.next_event(&member, Instant::now())?;
             let shared = Arc::clone(&self.shared);
             let release = move |group: Group, member: MemberId, partitions: Vec<_>| {
                 shared.release(&group, &member, &partitions);
@@ -342,6 +343,43 @@ fn join(membership: &mut Membership, state: &mut State) -> MemberId {
     joined.unwrap_or_else(|| Arc::from(""))
 }
 
+/// A member that waits for its next event.
+struct Waiting {
+    shared: Arc<Shared>,
+    group: Group,
+    member: MemberId,
+}
+
+impl Waiting {
+    fn tell(&self, waits: bool) {
+        let mut state = self.shared.lock();
+        if let Some(group) = state.groups.get_mut(&self.group) {
+            group.members.wait(&self.member, waits, Instant::now());
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.tell(false);
+    }
+}
+
+impl MemoryConsumer {
+    /// Tells the group that this member waits, until the guard drops: also with the future that
+    /// waits.
+    fn waiting(&self) -> Option<Waiting> {
+        let membership = self.membership.as_ref()?;
+        let waiting = Waiting {
+            shared: Arc::clone(&self.shared),
+            group: membership.group.clone(),
+            member: membership.member.clone()?,
+        };
+        waiting.tell(true);
+        Some(waiting)
+    }
+}
+
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Result<Delivery> {
@@ -356,8 +394,12 @@ impl Consumer for MemoryConsumer {
             let changed = shared.changed.notified();
             match self.step() {
                 Step::Deliver(delivery) => return delivery,
-                Step::Wait(None) => changed.await,
-                Step::Wait(Some(until)) => {
+                Step::Wait(until) => {
+                    let _waiting = self.waiting();
+                    let Some(until) = until else {
+                        changed.await;
+                        continue;
+                    };
                     // Which of both it was is seen at the next look.
                     let _ = tokio::time::timeout_at(until, changed).await;
                 }

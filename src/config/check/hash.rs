@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::plan::{Input, Late, OpPlan, Otherwise, Plan, TopicPlan};
-use crate::events::Schema;
+use crate::events::{Limits, Schema};
 
 /// The hash of a plan.
 pub(super) fn hash(plan: &Plan) -> u64 {
@@ -33,6 +33,13 @@ fn canonical(plan: &Plan) -> String {
                 source.broadcast,
             ),
         );
+        // Only where it was set: the numbers of older files stay what they are.
+        if source.record_max != Limits::default().record {
+            line(
+                &mut out,
+                format_args!("record-max {:?} {}", source.name, source.record_max),
+            );
+        }
     }
     for stage in &plan.stages {
         let ports: Vec<String> = stage

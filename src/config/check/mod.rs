@@ -278,6 +278,7 @@ fn source_plans(
             out_of_order: reading.out_of_order,
             idle: reading.idle,
             broadcast: topic.broadcast,
+            record_max: reading.record_max,
         })
     });
     plans.collect()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fields;
 use super::graph::{Graph, Link, Target};
@@ -265,6 +266,13 @@ impl<'f> Stages<'f> {
             } => {
                 keys::check(self.topics, context, None, report);
                 let state = self.state(context, state.as_ref(), report);
+                if let (Some(ttl), Some(window)) = (self.ttl(state), window)
+                    && ttl.value >= *window
+                {
+                    let window = value::show_duration(*window);
+                    let message = format!("has no effect: ids are forgotten after {window} anyway");
+                    report.add(Code::NoEffect, &ttl.at, message);
+                }
                 let id = context
                     .input
                     .schema
@@ -295,6 +303,15 @@ impl<'f> Stages<'f> {
             }
             Op::TumblingWindow(options) => {
                 let state = self.state(context, options.state.as_ref(), report);
+                if let Some(ttl) = self.ttl(state) {
+                    report
+                        .add(
+                            Code::TimeToLive,
+                            &ttl.at,
+                            "a window ends by itself and takes no time to live",
+                        )
+                        .help("`lateness` says how long a window is kept after its end");
+                }
                 window::check(options, state, self.topics, context, report)
             }
             Op::Route { .. } => route::check(op, context, report),
@@ -335,9 +352,15 @@ impl<'f> Stages<'f> {
         let body = declared.and_then(|section| section.body.as_ref());
         self.states.push(StatePlan {
             name: name.into(),
-            ttl: body.and_then(|body| body.ttl),
+            ttl: body.and_then(|body| body.ttl.as_ref().map(|ttl| ttl.value)),
         });
         Some(self.states.len() - 1)
+    }
+
+    /// The time to live that the file gives a state.
+    fn ttl(&self, state: Option<usize>) -> Option<&'f Located<Duration>> {
+        let section = self.file.states.get(&*self.states[state?].name)?;
+        section.body.as_ref()?.ttl.as_ref()
     }
 }
 

@@ -135,11 +135,17 @@ hopping = true"#,
 commit = "100"
 memory = "64megs""#,
             ),
+            (
+                r#"key = "pair""#,
+                r#"key = "pair"
+record_max = 2097152"#,
+            ),
         ],
         told: &[
             r#"4:10: E0109 pipeline.commit: `100` needs a unit, as in "100ms" or "100s""#,
             "5:10: E0109 pipeline.memory: unknown unit `megs`: use B, KiB, MiB, GiB, TiB, kB, MB, GB or TB",
-            r#"23:8: E0109 stages.bar.size: `60` has no unit: write a duration with its unit, such as "250ms""#,
+            r#"17:14: E0109 topics.trades.record_max: `2097152` has no unit: write a size with its unit, such as "64MiB""#,
+            r#"24:8: E0109 stages.bar.size: `60` has no unit: write a duration with its unit, such as "250ms""#,
         ],
     },
     Case {
@@ -157,12 +163,46 @@ commit = { records = -1 }"#,
                 r#"[topics.bars]
 partitions = 20000"#,
             ),
+            (
+                r#"key = "pair""#,
+                r#"key = "pair"
+record_max = "17MiB""#,
+            ),
         ],
         told: &[
             "4:11: E0110 pipeline.threads: must be a whole number from 1 to 1024",
             "5:22: E0110 pipeline.commit.records: must be a whole number of at least 1",
-            "19:14: E0110 topics.bars.partitions: must be a whole number from 1 to 4096",
-            "24:8: E0110 stages.bar.size: must be at least 1ms",
+            "17:14: E0110 topics.trades.record_max: must be at most 16MiB",
+            "20:14: E0110 topics.bars.partitions: must be a whole number from 1 to 4096",
+            "25:8: E0110 stages.bar.size: must be at least 1ms",
+        ],
+    },
+    Case {
+        about: "times to live that mean nothing",
+        changes: &[
+            (
+                r#"size = "1m""#,
+                r#"size = "1m"
+state = "kept""#,
+            ),
+            (
+                "[sinks.out]",
+                r#"[stages.once]
+from = "trades"
+op = "dedupe"
+id = "pair"
+window = "1h"
+[state.kept]
+ttl = "1d"
+[state.once]
+ttl = "2h"
+[sinks.out]"#,
+            ),
+            (r#"from = "bar""#, r#"from = ["bar"]"#),
+        ],
+        told: &[
+            "31:7: E0152 state.kept.ttl: a window ends by itself and takes no time to live",
+            "33:7: W0206 state.once.ttl: has no effect: ids are forgotten after 1h anyway",
         ],
     },
     Case {

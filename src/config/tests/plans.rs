@@ -195,7 +195,8 @@ fn all_options_reach_the_plan() {
         (
             "key = \"pair\"",
             "key = \"pair\"\nstart = \"2013-10-07T13:30:00Z\"\non_gap = \"skip\"\n\
-             out_of_order = \"5s\"\nidle = \"1m\"\npartitions = 2",
+             out_of_order = \"5s\"\nidle = \"1m\"\npartitions = 2\n\
+             record_max = \"4MiB\"",
         ),
         (
             "[topics.bars]",
@@ -205,10 +206,7 @@ fn all_options_reach_the_plan() {
             "size = \"1m\"",
             "size = \"1m\"\nlateness = \"2s\"\nstate = \"kept\"\nlate = { drop = \"too old\" }",
         ),
-        (
-            "[sinks.out]",
-            "[state.kept]\nttl = \"1d\"\n[sinks.out]\nkey = \"pair\"",
-        ),
+        ("[sinks.out]", "[state.kept]\n[sinks.out]\nkey = \"pair\""),
     ]);
     assert_eq!(plan.group.as_str(), "g");
     assert_eq!(plan.state_dir, Some("s".into()));
@@ -227,17 +225,37 @@ fn all_options_reach_the_plan() {
     assert_eq!(source.on_gap, OnGap::Skip);
     assert_eq!(source.out_of_order, Duration::from_secs(5));
     assert_eq!(source.idle, Some(Duration::from_secs(60)));
+    assert_eq!(source.record_max, 4 << 20);
     assert_eq!(source.topic.partitions, NonZeroU32::new(2));
     let tombstones = Duration::from_secs(3600);
     assert_eq!(plan.sinks[0].topic.cleanup, Cleanup::Compact { tombstones });
     assert_eq!(plan.sinks[0].key, [0]);
-    assert_eq!(plan.states[0].ttl, Some(Duration::from_secs(86_400)));
+    assert_eq!(plan.states[0].ttl, None);
     let OpPlan::TumblingWindow { lateness, late, .. } = &plan.stages[0].op else {
         panic!("a window");
     };
     assert_eq!(*lateness, Duration::from_secs(2));
     let reason = "too old".into();
     assert_eq!(*late, Late::Drop { reason });
+}
+
+#[test]
+fn a_time_to_live_shortens_how_long_ids_are_kept_and_makes_another_version() {
+    let dedupe = |ttl: &str| {
+        let state = format!("[state.seen]\n{ttl}[sinks.out]");
+        plan(&[
+            (
+                "op = \"tumbling_window\"\nsize = \"1m\"\naggregate = { close = \"last(price)\" }",
+                "op = \"dedupe\"\nid = \"pair\"\nwindow = \"1h\"\nstate = \"seen\"",
+            ),
+            ("[sinks.out]", &state),
+        ])
+    };
+    let hour = Duration::from_secs(3_600);
+    let (without, with) = (dedupe(""), dedupe("ttl = \"5m\"\n"));
+    assert_eq!(without.states[0].keeps(hour), hour);
+    assert_eq!(with.states[0].keeps(hour), Duration::from_secs(300));
+    assert_ne!(without.config_hash, with.config_hash);
 }
 
 #[test]

@@ -33,6 +33,11 @@ pub struct Limits {
     pub array: usize,
 }
 
+impl Limits {
+    /// The largest payload that may be asked for: what brokers take by default.
+    pub const RECORD_MAX: usize = 16 << 20;
+}
+
 impl Default for Limits {
     /// 1 MiB, strings of 256 KiB, 64 levels, arrays of 100,000.
     fn default() -> Self {
@@ -216,6 +221,29 @@ impl JsonDecoder {
         rows
     }
 
+    /// Holds one payload to what records are held to, without making a row of it.
+    ///
+    /// # Errors
+    ///
+    /// What [`decode`](Self::decode) would refuse it for.
+    pub fn check(&self, payload: &[u8]) -> Result<(), Poison> {
+        self.check_size(payload)?;
+        let mut rows = Rows::new(self.spec.schema.clone());
+        let mut slots = vec![0; self.slots.len()];
+        Strict::read(&self.spec, payload, 0, &mut rows, &mut slots).map(drop)
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), Poison> {
+        let (size, limit) = (payload.len(), self.spec.limits.record);
+        if size <= limit {
+            return Ok(());
+        }
+        let message = format!(
+            "{size} bytes: at most {limit} are read; `record_max` of the topic sets how many"
+        );
+        Err(Poison::new(class::TOO_LARGE, message))
+    }
+
     /// Decodes one record into `self.slots`; answers which are there.
     fn record(&mut self, batch: &Batch, index: usize, rows: &mut Rows) -> Result<u64, Poison> {
         let Some((start, end)) = batch.value_range(index) else {
@@ -225,14 +253,7 @@ impl JsonDecoder {
             ));
         };
         let payload = &batch.slab()[start as usize..end as usize];
-        let limit = self.spec.limits.record;
-        if payload.len() > limit {
-            let size = payload.len();
-            return Err(Poison::new(
-                class::TOO_LARGE,
-                format!("{size} bytes: at most {limit} are read"),
-            ));
-        }
+        self.check_size(payload)?;
         if let Some(present) = self.predict(batch, start, end) {
             self.predicted += 1;
             self.misses = 0;

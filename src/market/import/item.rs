@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidemill_broker::Timestamp;
 
 use super::error::BadLine;
+use crate::events::write_time_json;
 use crate::market::decimal::write_decimal;
 
 /// One record to be.
@@ -70,7 +71,6 @@ pub(super) struct Update<'a> {
     pub(super) ask: Option<i64>,
     pub(super) ask_quantity: Option<i64>,
     pub(super) venue: Option<&'a str>,
-    /// As JSON.
     pub(super) trade_id: Option<&'a str>,
     pub(super) sequence: Option<u64>,
 }
@@ -79,9 +79,9 @@ impl Update<'_> {
     /// The event as JSON, its fields always in this order.
     pub(super) fn json(&self, pair: &str, scales: Scales) -> Vec<u8> {
         let mut out = Vec::with_capacity(192);
-        out.extend_from_slice(br#"{"eventType":"MarketDataUpdate","timestamp":""#);
-        write_time(self.time, &mut out);
-        out.extend_from_slice(br#"","version":1,"pair":"#);
+        out.extend_from_slice(br#"{"eventType":"MarketDataUpdate","timestamp":"#);
+        write_time_json(self.time.0, &mut out);
+        out.extend_from_slice(br#","version":1,"pair":"#);
         write_text(pair, &mut out);
         let mut number = |name: &str, value: Option<i64>, scale| {
             if let Some(value) = value {
@@ -95,15 +95,15 @@ impl Update<'_> {
         number(r#","bidQuantity":"#, self.bid_quantity, scales.quantity);
         number(r#","ask":"#, self.ask, scales.price);
         number(r#","askQuantity":"#, self.ask_quantity, scales.quantity);
-        for (name, text) in [(r#","side":"#, self.side), (r#","venue":"#, self.venue)] {
+        for (name, text) in [
+            (r#","side":"#, self.side),
+            (r#","venue":"#, self.venue),
+            (r#","tradeId":"#, self.trade_id),
+        ] {
             if let Some(text) = text {
                 out.extend_from_slice(name.as_bytes());
                 write_text(text, &mut out);
             }
-        }
-        if let Some(id) = self.trade_id {
-            out.extend_from_slice(br#","tradeId":"#);
-            out.extend_from_slice(id.as_bytes());
         }
         if let Some(sequence) = self.sequence {
             out.extend_from_slice(format!(r#","sequence":{sequence}"#).as_bytes());
@@ -124,15 +124,6 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
         out.push(b'"');
     } else {
         out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
-    }
-}
-
-/// Appends an instant in RFC 3339, UTC, with microseconds.
-fn write_time(time: Timestamp, out: &mut Vec<u8>) {
-    match jiff::Timestamp::from_microsecond(time.0) {
-        Ok(time) => out.extend_from_slice(format!("{time:.6}").as_bytes()),
-        // Beyond the calendar; the layouts refuse such times before they come here.
-        Err(_) => out.extend_from_slice(time.0.to_string().as_bytes()),
     }
 }
 
@@ -172,7 +163,7 @@ mod tests {
         };
         assert_eq!(
             String::from_utf8(update.json("IBM", SCALES)).unwrap(),
-            r#"{"eventType":"MarketDataUpdate","timestamp":"2013-10-07T08:00:30.270000Z","version":1,"pair":"IBM","currentPrice":181.52,"quantity":283,"side":"buy","venue":"P\"1","tradeId":9,"sequence":1}"#
+            r#"{"eventType":"MarketDataUpdate","timestamp":"2013-10-07T08:00:30.270000Z","version":1,"pair":"IBM","currentPrice":181.52,"quantity":283,"side":"buy","venue":"P\"1","tradeId":"9","sequence":1}"#
         );
     }
 

@@ -13,6 +13,7 @@ use super::binance::MICROS_MAX;
 use super::error::BadLine;
 use super::item::{Item, Reason, Update};
 use super::layout::Emit;
+use crate::events::{JsonDecoder, Limits, Schema, parse_time};
 use crate::market::decimal;
 
 /// The fields of an update that are read, in the order of [`Found`].
@@ -127,13 +128,21 @@ pub(super) struct Parser {
     mapping: Arc<Mapping>,
     // The pair of the line before: most lines repeat it.
     pair: Option<Arc<str>>,
+    // Knows no field: checks what every event is held to.
+    limits: JsonDecoder,
 }
 
 impl Parser {
     pub(super) fn new(mapping: Arc<Mapping>) -> Self {
+        let nothing = Schema {
+            name: "MarketDataUpdate".into(),
+            fields: Vec::new(),
+            time: None,
+        };
         Self {
             mapping,
             pair: None,
+            limits: JsonDecoder::new(Arc::new(nothing), 0, Limits::default()),
         }
     }
 
@@ -168,6 +177,7 @@ impl Parser {
         };
         let side = found.text(SIDE)?;
         let venue = found.text(VENUE)?;
+        let trade_id = found.id(TRADE_ID)?;
         let sequence = found.sequence()?;
 
         let suspect = if update.quantity == Some(0) {
@@ -179,14 +189,18 @@ impl Parser {
         let ours = self.mapping.is_empty()
             && event_type.is_some()
             && found.raw(PAIR).is_some()
+            && found.raw(TRADE_ID).is_none_or(|id| id.starts_with('"'))
             && rounded == 0;
+        if ours {
+            self.check_limits(line)?;
+        }
         let payload = if ours {
             line.trim().as_bytes().to_vec()
         } else {
             Update {
                 side: side.as_deref(),
                 venue: venue.as_deref().or(out.venue),
-                trade_id: found.raw(TRADE_ID),
+                trade_id: trade_id.as_deref(),
                 sequence: sequence.or(Some(out.line)),
                 ..update
             }
@@ -200,6 +214,19 @@ impl Parser {
             payload,
         });
         Ok(rounded)
+    }
+
+    /// Holds an event that is kept as it is to what a pipeline reads: members that are not known here
+    /// may nest too deeply.
+    fn check_limits(&self, line: &str) -> Result<(), BadLine> {
+        // The event itself opens one level.
+        if memchr::memchr2(b'[', b'{', &line.trim_start().as_bytes()[1..]).is_none() {
+            return Ok(());
+        }
+        self.limits.check(line.trim().as_bytes()).map_err(|poison| {
+            let expected = format!("an event that can be read ({poison})");
+            BadLine::new(1, expected, line.as_bytes())
+        })
     }
 
     fn pair(&mut self, pair: &str) -> Arc<str> {
@@ -266,6 +293,16 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// A text, or a number as it is written: many venues count their trades.
+    fn id(&self, field: usize) -> Result<Option<Cow<'a, str>>, BadLine> {
+        match self.raw(field) {
+            Some(raw) if raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
+                Ok(Some(Cow::Borrowed(raw)))
+            }
+            _ => self.text(field),
+        }
+    }
+
     /// A number, also in quotes.
     fn number(&self, field: usize, scale: u8, rounded: &mut u64) -> Result<Option<i64>, BadLine> {
         let Some(raw) = self.raw(field) else {
@@ -301,13 +338,9 @@ impl<'a> Found<'a> {
         let text = unquoted(raw);
         let micros = if ours {
             if raw.starts_with('"') {
-                text.parse::<jiff::Timestamp>()
-                    .map_err(|_| bad())?
-                    .as_microsecond()
+                parse_time(text.as_bytes()).map_err(|_| bad())?
             } else {
-                decimal::parse_rounded(raw.as_bytes(), 3)
-                    .map_err(|_| bad())?
-                    .0
+                decimal::parse_exact(raw.as_bytes(), 3).map_err(|_| bad())?
             }
         } else {
             super::ohlcv::instant(text).ok_or_else(bad)?.0

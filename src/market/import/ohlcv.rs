@@ -68,6 +68,9 @@ impl Parser {
         let at = fields.text("timestamp")?;
         let start =
             instant(at.text).ok_or_else(|| at.bad("timestamp as a number since 1970 or a date"))?;
+        if start.plus(self.bar).0 > MICROS_MAX {
+            return Err(at.bad("timestamp of a bar that ends before the year 10000"));
+        }
         let prices = bars::prices(&mut fields, out.scales.price)?;
         let volume = fields.unsigned("volume", out.scales.quantity)?;
         bars::trades(out, start, self.bar, prices, volume);

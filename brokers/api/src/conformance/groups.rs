@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Subject;
 use super::kit::*;
 use crate::{Broker, ConsumerOptions, Error, Offset, Start, Subscription, TopicPartition};
@@ -444,6 +446,50 @@ pub async fn a_permit_kept_too_long_loses_its_partitions(subject: &dyn Subject) 
     assert_eq!(committed.unwrap(), [None]);
     // It joins anew, as if it were another.
     converge(subject, &mut [&mut first, &mut second], 2).await;
+}
+
+/// Contract: a member that is silent beyond its session is taken for dead: its partitions go to the
+/// others, its commits are fenced, and it learns of it when it asks again. One that waits for news
+/// is not silent.
+pub async fn a_silent_member_is_taken_for_dead(subject: &dyn Subject) {
+    let broker = subject.broker().await;
+    if !has_groups(&*broker).await {
+        return;
+    }
+    create(&*broker, "t", 4).await;
+    let session = Duration::from_secs(10);
+    let options = || ConsumerOptions {
+        session_timeout: session,
+        ..member_options("g", &["t"], Duration::from_secs(6))
+    };
+    let mut silent = Reader::open(subject, &*broker, options()).await;
+    let mut other = Reader::open(subject, &*broker, options()).await;
+    converge(subject, &mut [&mut silent, &mut other], 4).await;
+    let former = silent.generation.clone();
+    let Some(mine) = silent.owned.first().cloned() else {
+        panic!("a member got nothing");
+    };
+    let until = Instant::now() + session * 2 + subject.patience();
+    while other.owned.len() < 4 {
+        assert!(
+            Instant::now() < until,
+            "the silent member kept its partitions"
+        );
+        other.next_if_any().await;
+    }
+    assert!(other.lost.is_empty(), "the other waited, and was lost");
+    stale(
+        silent
+            .consumer
+            .commit(former.as_ref(), &[(mine.clone(), Offset(1))])
+            .await,
+        former.as_ref(),
+    );
+    let committed = broker.committed(&group("g"), &[mine]).await;
+    assert_eq!(committed.unwrap(), [None]);
+    // It joins anew, as if it were another.
+    converge(subject, &mut [&mut silent, &mut other], 4).await;
+    assert!(!silent.lost.is_empty(), "it was not told that it lost them");
 }
 
 /// Contract: what a member did not commit is delivered again to the next owner, and nothing is

@@ -175,6 +175,7 @@ macro_rules! __for_each_clause {
                 a_permit_given_back_fences
                 a_permit_given_back_fences_while_others_keep_theirs
                 a_permit_kept_too_long_loses_its_partitions
+                a_silent_member_is_taken_for_dead
                 what_a_member_did_not_commit_goes_to_the_next
                 a_partition_that_stays_keeps_its_position
                 a_member_that_returns_under_its_name_fences_its_former_self

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidemill_broker::{BatchBuilder, Offset, Timestamp};
 
-use super::{Crc, Reader, Writer};
+use super::{COUNT_MAX, Crc, Reader, Writer};
 
 /// `TmBk`, the first bytes of every block.
 pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"TmBk");
@@ -62,7 +62,8 @@ impl Header {
             && header
                 .base
                 .checked_add(u64::from(header.count))
-                .is_some_and(|end| end <= header.next);
+                .is_some_and(|end| end <= header.next)
+            && header.next <= COUNT_MAX;
         whole.then_some(header)
     }
 

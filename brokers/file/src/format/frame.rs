@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill_broker::{Cleanup, Group, Retention};
 
-use super::{Reader, Writer, crc32c};
+use super::{COUNT_MAX, Reader, Writer, crc32c};
 use crate::catalog::{TopicId, TopicInfo};
 
 /// `TmFr`, the first bytes of every frame.
@@ -171,7 +171,7 @@ impl Header {
                 }
             }
             CREATE_TOPIC => Head::CreateTopic {
-                id: reader.u64()?,
+                id: reader.u64().filter(|id| *id < COUNT_MAX)?,
                 topic: decode_topic(&mut reader)?,
             },
             DELETE_TOPIC => Head::DeleteTopic { id: reader.u64()? },
@@ -260,7 +260,7 @@ mod tests {
                     crcs,
                     offsets
                 }),
-            (any::<u64>(), "[a-z]{1,9}", cleanups(), 1..9usize).prop_map(
+            (0..COUNT_MAX, "[a-z]{1,9}", cleanups(), 1..9usize).prop_map(
                 |(id, name, cleanup, partitions)| Head::CreateTopic {
                     id,
                     topic: TopicInfo {

@@ -1,6 +1,6 @@
 //! The first bytes of a log file, and the small file that says how much of it is durable.
 
-use super::{Reader, VERSION, Writer, crc32c};
+use super::{COUNT_MAX, Reader, VERSION, Writer, crc32c};
 
 /// Bytes of a log file's header; frames follow.
 pub(crate) const BYTES: usize = 64;
@@ -39,11 +39,12 @@ impl LogHeader {
         if reader.u32()? > VERSION {
             return None;
         }
-        Some(Self {
+        let header = Self {
             uuid: reader.array()?,
             number: reader.u64()?,
             start: reader.u64()?,
-        })
+        };
+        (header.number.max(header.start) <= COUNT_MAX).then_some(header)
     }
 
     /// What the checksums of this log's frames are mixed with, so that a frame of another log or

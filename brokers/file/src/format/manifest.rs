@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::frame::{OffsetEntry, decode_topic, encode_topic};
-use super::{Reader, VERSION, Writer, crc32c};
+use super::{COUNT_MAX, Reader, VERSION, Writer, crc32c};
 use crate::catalog::{Catalog, TopicId};
 
 const MAGIC: &[u8; 8] = b"TmMan\r\n\0";
@@ -122,7 +122,7 @@ impl Manifest {
         };
         manifest.catalog.next_topic = reader.u64()?;
         for _ in 0..reader.u32()? {
-            let id = reader.u64()?;
+            let id = reader.u64().filter(|id| *id < COUNT_MAX)?;
             let mut topic = decode_topic(&mut reader)?;
             let mut metas = Vec::with_capacity(topic.next.len());
             for next in &mut topic.next {
@@ -153,6 +153,35 @@ impl Manifest {
         reader.is_empty().then_some(manifest)
     }
 
+    /// What in it cannot be true although its checksum holds; `None` for every manifest that a
+    /// writer has made.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let numbers = [
+            self.number,
+            self.first_log,
+            self.first_start,
+            self.catalog.next_topic,
+        ];
+        if numbers.iter().any(|number| *number > COUNT_MAX) {
+            return Some("a number in it is too large".into());
+        }
+        if self.catalog.names.len() != self.catalog.topics.len() {
+            return Some("two topics have one name".into());
+        }
+        for (id, topic) in &self.catalog.topics {
+            if *id >= self.catalog.next_topic {
+                return Some(format!("topic {id} is not below the next topic's number"));
+            }
+            let metas = self.partitions.get(id).map_or(&[][..], |metas| metas);
+            for (partition, (meta, next)) in metas.iter().zip(&topic.next).enumerate() {
+                if let Some(what) = meta.contradiction(*next) {
+                    return Some(format!("{what} in {}/{partition}", topic.name));
+                }
+            }
+        }
+        None
+    }
+
     /// The partition's entry, made where the topic is new.
     pub(crate) fn partition(&mut self, topic: TopicId, partition: u32) -> &mut PartitionMeta {
         let metas = self.partitions.entry(topic).or_default();
@@ -160,6 +189,25 @@ impl Manifest {
             metas.resize(partition as usize + 1, PartitionMeta::default());
         }
         &mut metas[partition as usize]
+    }
+}
+
+impl PartitionMeta {
+    fn contradiction(&self, next: u64) -> Option<&'static str> {
+        if next > COUNT_MAX {
+            return Some("the next offset is too large");
+        }
+        if self.low > next {
+            return Some("the low watermark is beyond the end");
+        }
+        let mut end = 0;
+        for segment in &self.segments {
+            if segment.base < end || segment.next < segment.base {
+                return Some("segments overlap");
+            }
+            end = segment.next;
+        }
+        (end > next).then_some("a segment reaches beyond the end")
     }
 }
 

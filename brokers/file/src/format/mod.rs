@@ -13,6 +13,10 @@ pub(crate) use bytes::{Reader, Writer};
 /// The version written, and the newest read.
 pub(crate) const VERSION: u32 = 1;
 
+/// Offsets, places and the numbers of files and topics lie below this, so that counting on from one
+/// never overflows. A larger one was not written by this program.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+
 /// CRC32C of some bytes.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
