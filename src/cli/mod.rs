@@ -39,6 +39,9 @@ pub use failure::Failure;
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// One item for each time the user asks the command to stop.
+///
+/// Polled only by verbs that have something to finish; the others commit nothing and may be ended at
+/// any instant, by whatever means.
 pub type Signals = BoxStream<'static, ()>;
 
 /// An embedded, broker-agnostic stream processor for trading.
@@ -149,7 +152,7 @@ async fn dispatch(
         Verb::Explain(args) => explain::run(&args, console, world),
         Verb::State(args) => state::run(args, console, world).await,
         Verb::Import(args) => import::run(&args, console, world, signals).await,
-        Verb::Read(args) => read::run(args, console, world, signals).await,
+        Verb::Read(args) => read::run(args, console, world).await,
         Verb::Topics(args) => topics::run(args, console, world).await,
         Verb::Offsets(args) => offsets::run(args, console, world).await,
         Verb::Run(args) => run::run(&args, console, world, signals).await,

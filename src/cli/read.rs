@@ -4,7 +4,6 @@ mod table;
 
 use std::collections::BTreeSet;
 
-use futures::StreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_broker::{
@@ -13,7 +12,7 @@ use tidemill_broker::{
 
 use self::table::Table;
 use super::target::{Access, TargetArgs};
-use super::{Console, Exit, Failure, Signals, World, printable, time};
+use super::{Console, Exit, Failure, World, printable, time};
 use crate::events::parse_time;
 
 /// Read the records of a topic
@@ -74,7 +73,6 @@ pub(super) async fn run(
     args: ReadArgs,
     console: &mut Console<'_>,
     world: &World<'_>,
-    signals: Signals,
 ) -> Result<Exit, Failure> {
     let target = args.target.resolve(Some(&args.topic), world)?;
     let broker = target.open(Access::Read).await?;
@@ -90,7 +88,7 @@ pub(super) async fn run(
         json: args.json || !console.terminals.output,
         colour: world.colour,
     };
-    read(&*broker.broker(), &reading, console, signals).await?;
+    read(&*broker.broker(), &reading, console).await?;
     Ok(Exit::Ok)
 }
 
@@ -109,7 +107,6 @@ async fn read(
     broker: &dyn Broker,
     reading: &Reading,
     console: &mut Console<'_>,
-    mut signals: Signals,
 ) -> Result<(), Failure> {
     let description = broker.describe_topic(&reading.topic).await?;
     let partitions: Vec<u32> = match reading.partition {
@@ -127,12 +124,7 @@ async fn read(
     let mut left = reading.limit;
     let mut table = Table::new(reading.colour);
     while left > 0 {
-        let delivery = tokio::select! {
-            biased;
-            _ = signals.next() => return Ok(()),
-            delivery = consumer.next() => delivery?,
-        };
-        match delivery {
+        match consumer.next().await? {
             Delivery::Records(batch) => {
                 let count = usize::try_from(left).unwrap_or(usize::MAX);
                 let records: Vec<_> = batch.iter().take(count).collect();

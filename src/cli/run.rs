@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::load::load;
 use super::printed::Printed;
 use super::{Console, Exit, Failure, Signals, World, stdio};
-use crate::config::Plan;
+use crate::config::{Plan, threads};
 use crate::config::plan::{BrokerPlan, BrokerUrl};
 use crate::pipeline::{
     self, Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
@@ -52,7 +52,7 @@ pub(super) struct RunArgs {
     #[arg(long)]
     lockstep: bool,
     /// Threads to run on, instead of what the file says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
     /// Keep state here, instead of where the file says
     #[arg(long, value_name = "DIR")]

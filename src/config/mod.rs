@@ -34,6 +34,7 @@ use std::sync::Arc;
 pub use check::broker_url;
 pub use codes::Code;
 pub use error::{Pretty, Problem, Problems, Severity};
+pub(crate) use file::threads;
 pub use plan::Plan;
 pub use source::{Place, Source};
 pub(crate) use value::{duration, size};

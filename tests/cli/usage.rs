@@ -9,11 +9,38 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
     let home = Home::empty();
     home.write("bad.toml", "[pipeline]\nformat = 1\nnmae = \"x\"\n");
     let before = listing(&home);
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 14] = [
         (&[], 2, &["Usage: tidemill <COMMAND>"]),
         (&["rnu"], 2, &["unrecognized subcommand 'rnu'"]),
         (&["run"], 2, &["<FILE>", "--help"]),
-        (&["run", "p.toml", "--threads", "0"], 2, &["--threads"]),
+        (
+            &["run", "p.toml", "--threads", "0"],
+            2,
+            &["'--threads <N>': must be a whole number from 1 to 1024"],
+        ),
+        (
+            &["run", "p.toml", "--threads", "30000"],
+            2,
+            &["'--threads <N>': must be a whole number from 1 to 1024"],
+        ),
+        (
+            &["offsets", "reset", "p.toml", "--to", "earliest"],
+            2,
+            &["<--keep-state|--drop-state>"],
+        ),
+        (
+            &[
+                "offsets",
+                "reset",
+                "p.toml",
+                "--to",
+                "earliest",
+                "--keep-state",
+                "--drop-state",
+            ],
+            2,
+            &["'--keep-state' cannot be used with '--drop-state'"],
+        ),
         (
             &["run", "missing.toml"],
             1,
