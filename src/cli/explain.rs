@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::load::load;
+use super::load::{load, tell};
 use super::{Console, Exit, Failure, World};
 use crate::config::guarantee::{self, Cause};
 use crate::config::plan::{
@@ -46,16 +46,15 @@ pub(super) fn run(
         })?;
         return code_explained(code, args.json, console);
     }
-    let Some(pipeline) = load(&args.what, console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let pipeline = load(&args.what, world)?;
     let causes = guarantee::causes(&pipeline.plan);
     if args.json {
         console.json(&as_json(&pipeline.plan, &causes))?;
     } else {
         pipeline_explained(&pipeline.plan, &causes, console)?;
         if !pipeline.warnings.is_empty() {
-            console.line(format_args!("\nwarnings\n{}", pipeline.warnings))?;
+            console.line("\nwarnings\n")?;
+            tell(&pipeline.warnings, world.colour, console.output)?;
         }
     }
     Ok(Exit::Ok)

@@ -87,9 +87,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let Some(pipeline) = load(&args.files, console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let pipeline = load(&args.files, world)?;
     let plan = pipeline.plan;
     let dir = args.state_dir.as_deref().or(plan.state_dir.as_deref());
     // Held to the end: no instance can start meanwhile.

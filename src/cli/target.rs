@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tidemill_broker::{SystemClock, Topic};
 
+use super::load::load;
 use super::{Exit, Failure, World};
+use crate::config::broker_url;
 use crate::config::plan::{BrokerUrl, Plan};
-use crate::config::{Pipeline, broker_url};
 use crate::pipeline::OpenBroker;
 
 /// Which broker.
@@ -42,11 +43,7 @@ impl TargetArgs {
         let plan = if self.files.is_empty() {
             None
         } else {
-            let pipeline = Pipeline::load(&self.files, world.env);
-            let pipeline = pipeline.map_err(|problems| {
-                Failure::new(Exit::Findings, format!("the file has problems\n{problems}"))
-            })?;
-            Some(pipeline.plan)
+            Some(load(&self.files, world)?.plan)
         };
         let found = plan
             .as_ref()

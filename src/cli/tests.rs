@@ -70,22 +70,50 @@ async fn with_ticks(dir: &Path) {
 }
 
 #[tokio::test]
-async fn check_ends_with_findings_and_tells_each_on_a_line() {
+async fn check_tells_everything_also_through_a_pipe_and_ends_with_findings() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wrong.toml");
     std::fs::write(&file, "[pipeline]\nformat = 1\nname = \"\"\n").unwrap();
     let file = file.to_str().unwrap();
     let ran = piped(&["check", file]).await;
     assert_eq!(ran.exit, Exit::Findings);
-    let expected = format!(
-        "{file}:1:1: E0151 pipeline: the pipeline has no sink\n\
-         {file}:3:8: E0112 pipeline.name: must not be empty\n"
-    );
-    assert_eq!(ran.output, expected);
+    for part in [
+        "error[E0151]: pipeline: the pipeline has no sink\n",
+        &format!("  at {file}:1:1\n"),
+        "  help: add `[sinks.NAME]` with `from` and `topic`\n",
+        "error[E0112]: pipeline.name: must not be empty\n",
+        &format!("  at {file}:3:8\n  |\n3 | name = \"\"\n  |        ^^\n"),
+        "\n2 errors; `tidemill explain E0151` tells more\n",
+    ] {
+        assert!(ran.output.contains(part), "{part}\n{}", ran.output);
+    }
+    assert!(!ran.output.contains('\u{1b}'), "no colours in a pipe");
+    // A verb that needs the file says the same beside its results.
+    let run = piped(&["run", file]).await;
+    assert_eq!((run.exit, run.output.as_str()), (Exit::Findings, ""));
+    assert_eq!(run.errors, ran.output);
     let json = piped(&["check", "--json", file]).await;
     let document: serde_json::Value = serde_json::from_str(&json.output).unwrap();
     assert_eq!(document["ok"], false);
     assert_eq!(document["problems"][1]["code"], "E0112");
+}
+
+#[tokio::test]
+async fn for_a_machine_an_error_is_json_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.toml");
+    let missing = missing.to_str().unwrap();
+    let ran = piped(&["run", "--json", missing]).await;
+    assert_eq!((ran.exit, ran.output.as_str()), (Exit::Io, ""));
+    let document: serde_json::Value = serde_json::from_str(&ran.errors).unwrap();
+    assert_eq!(document["error"]["exit"], 3);
+    assert_eq!(document["error"]["problems"][0]["code"], "E0100");
+    let none = url(&dir.path().join("none"));
+    let ran = piped(&["topics", "list", "--json", "--broker", &none]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.errors).unwrap();
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("there is no directory"), "{message}");
+    assert_eq!(piped(&["check", missing]).await.exit, Exit::Io);
 }
 
 #[tokio::test]

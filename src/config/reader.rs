@@ -158,13 +158,11 @@ impl<'r> Reader<'r> {
             let problem = self
                 .report
                 .add(Code::UnknownKey, &entry.key_at, "unknown key");
-            match suggestion {
-                Some(suggestion) => problem.did_you_mean(Some(suggestion)),
-                None => problem.help(format!(
-                    "known here: {}",
-                    one_of(self.asked.iter().copied())
-                )),
-            };
+            let known = format!("known here: {}", one_of(self.asked.iter().copied()));
+            problem.help(match suggestion {
+                Some(suggestion) => format!("did you mean `{suggestion}`? {known}"),
+                None => known,
+            });
         }
     }
 }

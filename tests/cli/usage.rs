@@ -8,8 +8,10 @@ use crate::support::Home;
 fn wrong_usage_is_told_and_leaves_nothing_behind() {
     let home = Home::empty();
     home.write("bad.toml", "[pipeline]\nformat = 1\nnmae = \"x\"\n");
+    let memory = crate::support::PIPELINE.replace("file://data", "mem://");
+    home.write("memory.toml", memory);
     let before = listing(&home);
-    let cases: [(&[&str], i32, &[&str]); 14] = [
+    let cases: [(&[&str], i32, &[&str]); 16] = [
         (&[], 2, &["Usage: tidemill <COMMAND>"]),
         (&["rnu"], 2, &["unrecognized subcommand 'rnu'"]),
         (&["run"], 2, &["<FILE>", "--help"]),
@@ -43,15 +45,31 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
         ),
         (
             &["run", "missing.toml"],
-            1,
-            &["missing.toml:1:1: E0100", "cannot be read"],
+            3,
+            &["error[E0100]: cannot be read", "at missing.toml:1:1"],
         ),
         (
             &["run", "bad.toml"],
             1,
-            &["bad.toml:3:1: E0103 pipeline.nmae: unknown key"],
+            &[
+                "error[E0103]: pipeline.nmae: unknown key\n  at bad.toml:3:1\n",
+                "help: did you mean `name`? known here: `format`, `name`, ",
+            ],
         ),
         (&["import", "x.csv"], 2, &["--broker"]),
+        (
+            &["import", "/dev/null", "--broker", "file://new"],
+            2,
+            &["/dev/null is neither a file nor a directory", "help:"],
+        ),
+        (
+            &["run", "memory.toml"],
+            2,
+            &[
+                "topic `ticks` of source `ticks` does not exist: `mem://` lies in this process",
+                "help: read from `stdio:` or from `file://DIRECTORY`",
+            ],
+        ),
         (
             &["import", "missing.csv", "--broker", "file://new"],
             3,

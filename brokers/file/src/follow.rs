@@ -27,7 +27,10 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<Shared> {
     let Some(uuid) = read_identity(disk, &layout)? else {
         refuse_foreign(disk, &layout)?;
         return Err(Error::Invalid {
-            what: format!("{} is not a tidemill log: it is empty", layout.root.display()),
+            what: format!(
+                "{} is not a tidemill log: it is empty",
+                layout.root.display()
+            ),
         });
     };
     let manifest = read_manifest(disk, &layout, uuid)?;
