@@ -155,6 +155,24 @@ async fn a_code_is_explained_and_an_unknown_one_is_wrong_usage() {
 }
 
 #[tokio::test]
+async fn what_may_stand_in_a_file_is_explained() {
+    let ran = piped(&["explain", "dedupe"]).await;
+    assert_eq!(ran.exit, Exit::Ok);
+    for part in ["op = \"dedupe\"", "  window: a duration; required\n"] {
+        assert!(ran.output.contains(part), "{part}\n{}", ran.output);
+    }
+    let all = piped(&["explain", "sections"]).await;
+    assert!(all.output.contains(&ran.output), "{}", all.output);
+    let ran = piped(&["explain", "dedup"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(
+        ran.errors.contains("did you mean `dedupe`?"),
+        "{}",
+        ran.errors
+    );
+}
+
+#[tokio::test]
 async fn help_is_a_result_and_wrong_usage_an_error() {
     let ran = piped(&["--help"]).await;
     assert_eq!((ran.exit, ran.errors.as_str()), (Exit::Ok, ""));

@@ -68,7 +68,8 @@ codes! {
          files, which are checked and run as one.";
     UnknownKey = "E0103", "a key or section that does not exist",
         "Unknown keys are refused rather than ignored, because a misspelt option would silently \
-         have no effect. The message lists what may stand there, or what was probably meant.";
+         have no effect. The message lists what may stand there; `tidemill explain stages` and the \
+         like say what each key means.";
     MissingKey = "E0104", "a required key is missing",
         "The section named needs this key and there is no default that would be right for \
          everybody.";

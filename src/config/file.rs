@@ -81,7 +81,7 @@ pub(crate) struct SinkSection {
 }
 
 /// The sections there are.
-const SECTIONS: [&str; 7] = [
+pub(crate) const SECTIONS: [&str; 7] = [
     "pipeline", "brokers", "topics", "events", "state", "stages", "sinks",
 ];
 

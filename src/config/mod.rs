@@ -19,6 +19,7 @@ pub mod guarantee;
 mod ops;
 pub mod plan;
 mod reader;
+pub mod reference;
 mod source;
 mod suggest;
 mod topics;
