@@ -180,6 +180,9 @@ impl Failure {
     }
 }
 
+/// What Unix calls `EMFILE`, which has no kind of its own.
+const TOO_MANY_FILES: i32 = 24;
+
 /// What to do about an error that does not say so itself.
 fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     use std::io::ErrorKind;
@@ -199,7 +202,11 @@ fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     if let Some(pipeline::Error::InUse { .. }) = error.downcast_ref::<pipeline::Error>() {
         return Some("stop the other process, or give this one another `--state-dir`");
     }
-    match error.downcast_ref::<std::io::Error>()?.kind() {
+    let error = error.downcast_ref::<std::io::Error>()?;
+    if error.raw_os_error() == Some(TOO_MANY_FILES) {
+        return Some("raise the limit of open files, as by `ulimit -n 4096`, and run it again");
+    }
+    match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Some("make room and run the same command again; what was committed is safe")
         }

@@ -13,6 +13,7 @@ use tidemill_broker::{SystemClock, Topic};
 
 use super::load::load;
 use super::rate::with_rate;
+use super::target::is_directory;
 use super::{Console, Exit, Failure, Signals, World};
 use crate::config::plan::BrokerUrl;
 use crate::config::{broker_url, duration};
@@ -129,6 +130,9 @@ pub(super) async fn run(
             Failure::usage("nothing would be left of an import into this broker")
                 .help("import into `file://DIRECTORY`"),
         );
+    }
+    if let BrokerUrl::File { path, .. } = &destination.url {
+        is_directory(path)?;
     }
     let options = options(args, &destination)?;
     let open = OpenBroker::open(&destination.url, Arc::new(SystemClock))

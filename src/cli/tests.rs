@@ -355,6 +355,40 @@ async fn a_misspelt_directory_is_told_and_not_made() {
 }
 
 #[tokio::test]
+async fn a_topic_or_an_offset_that_is_not_there_is_wrong_usage_and_told_with_what_is() {
+    let dir = tempfile::tempdir().unwrap();
+    with_ticks(dir.path()).await;
+    let url = url(dir.path());
+    for verb in [&["read"][..], &["topics", "describe"]] {
+        for (topic, help) in [
+            ("tikcs", "help: did you mean `ticks`?"),
+            ("orders", "help: `tidemill topics list` lists"),
+        ] {
+            let ran = piped(&[verb, &[topic, "--broker", &url]].concat()).await;
+            assert_eq!(ran.exit, Exit::Usage, "{}", ran.errors);
+            assert!(ran.errors.contains(help), "{}", ran.errors);
+        }
+    }
+    let ran = piped(&["read", "ticks", "--from", "99", "--broker", &url]).await;
+    assert_eq!(ran.exit, Exit::Usage, "{}", ran.errors);
+    let said = "ticks/0 has no offset 99: it goes from 0 to 4";
+    assert!(ran.errors.contains(said), "{}", ran.errors);
+}
+
+#[tokio::test]
+async fn what_is_no_directory_is_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let url = url(&file);
+    for args in [&["topics", "list"][..], &["topics", "create", "ticks"]] {
+        let ran = piped(&[args, &["--broker", &url]].concat()).await;
+        assert_eq!(ran.exit, Exit::Io, "{}", ran.errors);
+        assert!(ran.errors.contains("is not a directory"), "{}", ran.errors);
+    }
+}
+
+#[tokio::test]
 async fn a_log_is_read_while_another_writes_and_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     with_ticks(dir.path()).await;

@@ -38,6 +38,7 @@ pub use error::{Pretty, Problem, Problems, Severity};
 pub(crate) use file::threads;
 pub use plan::Plan;
 pub use source::{Place, Source};
+pub(crate) use suggest::nearest;
 pub(crate) use value::{duration, size};
 pub use value::{show_duration, show_size};
 

@@ -133,7 +133,7 @@ mod tests {
     use crate::events::{Field, RowHead, Schema, Type};
     use crate::operators::KeyBy;
 
-    fn batch(value: u64) -> Element {
+    fn batch(value: i64) -> Element {
         let field = Field {
             name: "venue".into(),
             ty: Type::Int,

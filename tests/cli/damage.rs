@@ -226,16 +226,15 @@ const MARKER_KEY: &[u8] = tidemill::pipeline::MARKER_KEY;
 fn a_reader_is_told_of_missing_files_as_the_writer_is() {
     let help = "help: restore the file from a copy";
     let read = ["read", "ticks", "--broker", "file://data"];
-    let files: [(fn(&Home) -> PathBuf, &str); 2] = [
-        (
-            |home| home.file_of_ticks("segment"),
-            "the segment is missing",
-        ),
-        (|home| home.path("data/FORMAT"), "the file is missing"),
-    ];
-    for (file, said) in files {
+    type Lost = fn(&Home) -> PathBuf;
+    let segment: Lost = |home| home.file_of_ticks("segment");
+    let format: Lost = |home| home.path("data/FORMAT");
+    for (lost, said) in [
+        (segment, "the segment is missing"),
+        (format, "the file is missing"),
+    ] {
         let home = Home::new();
-        fs::remove_file(file(&home)).unwrap();
+        fs::remove_file(lost(&home)).unwrap();
         home.run().expect(6, &[said, help]);
         home.tidemill(&read).expect(6, &[said, help]);
     }
@@ -247,7 +246,8 @@ fn a_reader_is_told_of_missing_files_as_the_writer_is() {
         for file in fs::read_dir(home.path("data/log")).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();
         }
-        home.tidemill(&read).expect(6, &["the file is missing", help]);
+        home.tidemill(&read)
+            .expect(6, &["the file is missing", help]);
     });
 }
 

@@ -41,7 +41,7 @@ async fn an_import_leaves_when_asked_and_at_once_when_asked_twice() {
     for said in [
         "stopping: committing what is in (again to leave at once)",
         "stopped before anything was written",
-        "help: run the same command again to go on",
+        "run the same command again to go on",
     ] {
         assert!(ran.errors.contains(said), "{}", ran.errors);
     }
