@@ -135,19 +135,33 @@ pub(super) async fn run(
         is_directory(path)?;
     }
     let options = options(args, &destination)?;
-    let open = OpenBroker::open(&destination.url, Arc::new(SystemClock))
-        .await
-        .map_err(refused)?;
     let bar = Bar::new(console.terminals.errors && !args.json);
     let mut come_to = None;
     let mut progress = |progress| {
         come_to = Some(progress);
         bar.show(progress);
     };
+    // Before the broker is opened: files that are refused must not leave an empty log behind.
+    let checked = tokio::select! {
+        biased;
+        Some(()) = signals.next() => None,
+        checked = import::check(&options, &mut progress) => Some(checked),
+    };
+    let Some(checked) = checked else {
+        bar.clear();
+        return Err(stopped(come_to));
+    };
+    let checked = checked.map_err(|error| {
+        bar.clear();
+        failure(error)
+    })?;
+    let open = OpenBroker::open(&destination.url, Arc::new(SystemClock))
+        .await
+        .map_err(refused)?;
     let imported = tokio::select! {
         biased;
         Some(()) = signals.next() => None,
-        imported = import::run(&options, open.broker(), &mut progress) => Some(imported),
+        imported = import::write(&options, checked, open.broker(), &mut progress) => Some(imported),
     };
     bar.clear();
     if imported.is_none() {

@@ -11,7 +11,7 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
     let memory = crate::support::PIPELINE.replace("file://data", "mem://");
     home.write("memory.toml", memory);
     let before = listing(&home);
-    let cases: [(&[&str], i32, &[&str]); 16] = [
+    let cases: [(&[&str], i32, &[&str]); 17] = [
         (&[], 2, &["Usage: tidemill <COMMAND>"]),
         (&["rnu"], 2, &["unrecognized subcommand 'rnu'"]),
         (&["run"], 2, &["<FILE>", "--help"]),
@@ -57,6 +57,18 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
             ],
         ),
         (&["import", "x.csv"], 2, &["--broker"]),
+        (
+            &[
+                "import",
+                "p.toml",
+                "--format",
+                "json",
+                "--broker",
+                "file://new",
+            ],
+            1,
+            &["p.toml"],
+        ),
         (
             &["import", "/dev/null", "--broker", "file://new"],
             2,
