@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::load::tell;
 use super::{Console, Exit, Failure, World};
-use crate::config::{Pipeline, Problems, Severity};
+use crate::config::Pipeline;
 
 /// Check pipeline files
 ///
@@ -41,40 +42,12 @@ pub(super) fn run(
     if args.json {
         let document = serde_json::json!({ "ok": ok, "problems": problems.to_json() });
         console.json(&document)?;
-    } else if console.terminals.output {
-        write!(console.output, "{}", problems.pretty(world.colour))?;
-        console.line(summary(&problems))?;
-    } else if !problems.is_empty() {
-        // One line each, as editors and scripts want them.
-        console.line(&problems)?;
+    } else {
+        tell(&problems, world.colour, console.output)?;
     }
-    Ok(if ok { Exit::Ok } else { Exit::Findings })
-}
-
-/// How many problems there are, and how to learn more.
-pub(super) fn summary(problems: &Problems) -> String {
-    let errors = problems
-        .iter()
-        .filter(|problem| problem.code.severity() == Severity::Error)
-        .count();
-    let warnings = problems.len() - errors;
-    let count = |count: usize, what: &str| match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    };
-    let mut parts = Vec::new();
-    if errors > 0 {
-        parts.push(count(errors, "error"));
-    }
-    if warnings > 0 {
-        parts.push(count(warnings, "warning"));
-    }
-    match problems.iter().next() {
-        None => "no problems".to_owned(),
-        Some(first) => format!(
-            "{}; `tidemill explain {}` tells more",
-            parts.join(", "),
-            first.code.as_str()
-        ),
-    }
+    Ok(match ok {
+        true => Exit::Ok,
+        false if problems.unreadable() => Exit::Io,
+        false => Exit::Findings,
+    })
 }

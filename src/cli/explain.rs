@@ -1,20 +1,24 @@
-//! `tidemill explain`: what a pipeline does and promises, or what a code means.
+//! `tidemill explain`: what a pipeline does and promises, what a code means, or what may stand in a
+//! file.
+
+mod keys;
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::load::load;
+use super::load::{load, tell};
 use super::{Console, Exit, Failure, World};
 use crate::config::guarantee::{self, Cause};
 use crate::config::plan::{
     AggregateFunction, BrokerUrl, FsyncPolicy, Input, Late, OpPlan, Otherwise, Plan, RouteValue,
     StagePlan, TopicPlan,
 };
+use crate::config::reference::Section;
 use crate::config::{Code, show_duration, show_size};
 use crate::events::{Schema, Type};
 
-/// Explain a pipeline, or the code of a problem
+/// Explain a pipeline, the code of a problem, or what may stand in a file
 ///
 /// For a pipeline: what is read, what becomes of it, what is written, and what is guaranteed, with
 /// one line of cause for each element. Connects to nothing.
@@ -22,10 +26,12 @@ use crate::events::{Schema, Type};
 #[command(after_help = "\
 Examples:
   tidemill explain pipelines/bars.toml
-  tidemill explain E0147")]
+  tidemill explain E0147
+  tidemill explain sections                     all that may stand in a file
+  tidemill explain dedupe                       what may stand in one section, or with one operator")]
 pub(super) struct ExplainArgs {
-    /// The files of one pipeline, or one code such as E0147
-    #[arg(required = true, value_name = "FILE|CODE")]
+    /// The files of one pipeline, one code such as E0147, or a section such as `topics`
+    #[arg(required = true, value_name = "FILE|CODE|SECTION")]
     what: Vec<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
@@ -46,16 +52,32 @@ pub(super) fn run(
         })?;
         return code_explained(code, args.json, console);
     }
-    let Some(pipeline) = load(&args.what, console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    if let [one] = args.what.as_slice()
+        && let Some(name) = one.to_str()
+        && !one.exists()
+    {
+        if name == "sections" {
+            return keys::all_explained(args.json, console);
+        }
+        if let Some(section) = Section::find(name) {
+            return keys::explained(section, args.json, console);
+        }
+        if !name.contains(['.', '/'])
+            && let Some(near) = Section::nearest(name)
+        {
+            let message = format!("there is no file and no section `{name}`");
+            return Err(Failure::usage(message).help(format!("did you mean `{near}`?")));
+        }
+    }
+    let pipeline = load(&args.what, world)?;
     let causes = guarantee::causes(&pipeline.plan);
     if args.json {
         console.json(&as_json(&pipeline.plan, &causes))?;
     } else {
         pipeline_explained(&pipeline.plan, &causes, console)?;
         if !pipeline.warnings.is_empty() {
-            console.line(format_args!("\nwarnings\n{}", pipeline.warnings))?;
+            console.line("\nwarnings\n")?;
+            tell(&pipeline.warnings, world.colour, console.output)?;
         }
     }
     Ok(Exit::Ok)

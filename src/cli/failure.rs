@@ -2,10 +2,13 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::{self, Write};
 
 use tidemill_broker as broker;
 
 use super::Exit;
+use super::load::tell;
+use crate::config::Problems;
 use crate::pipeline;
 
 /// Why a verb failed.
@@ -17,6 +20,8 @@ pub struct Failure {
     message: String,
     help: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// What is wrong with the pipeline's files, if that is why.
+    problems: Option<Problems>,
 }
 
 impl Failure {
@@ -27,6 +32,19 @@ impl Failure {
             message: message.into(),
             help: None,
             source: None,
+            problems: None,
+        }
+    }
+
+    /// The files of a pipeline cannot be used.
+    pub fn problems(problems: Problems) -> Self {
+        let exit = match problems.unreadable() {
+            true => Exit::Io,
+            false => Exit::Findings,
+        };
+        Self {
+            problems: Some(problems),
+            ..Self::new(exit, "the pipeline's files cannot be used")
         }
     }
 
@@ -49,6 +67,43 @@ impl Failure {
         self
     }
 
+    /// Tells it to a person.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub(super) fn tell(&self, colour: bool, to: &mut dyn Write) -> io::Result<()> {
+        if let Some(problems) = &self.problems {
+            return tell(problems, colour, to);
+        }
+        let (red, reset) = match colour {
+            true => ("\x1b[31m", "\x1b[0m"),
+            false => ("", ""),
+        };
+        writeln!(to, "{red}error{reset}: {self}")
+    }
+
+    /// For machines, beside the results: `{"error": {...}}`.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let problems = self.problems.as_ref().map(Problems::to_json);
+        serde_json::json!({ "error": {
+            "exit": self.exit as u8,
+            "message": self.with_causes(),
+            "help": self.help,
+            "problems": problems.unwrap_or_else(|| serde_json::json!([])),
+        } })
+    }
+
+    fn with_causes(&self) -> String {
+        let mut message = self.message.clone();
+        let mut cause = StdError::source(self);
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        message
+    }
+
     /// Nobody reads our output any more, as after `| head`: a reason to stop, not to complain.
     pub fn is_closed_pipe(&self) -> bool {
         let source = self.source.as_ref();
@@ -59,12 +114,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        let mut cause = StdError::source(self);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
+        f.write_str(&self.with_causes())?;
         if let Some(help) = &self.help {
             write!(f, "\n  help: {help}")?;
         }
@@ -130,6 +180,9 @@ impl Failure {
     }
 }
 
+/// What Unix calls `EMFILE`, which has no kind of its own.
+const TOO_MANY_FILES: i32 = 24;
+
 /// What to do about an error that does not say so itself.
 fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     use std::io::ErrorKind;
@@ -149,7 +202,11 @@ fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     if let Some(pipeline::Error::InUse { .. }) = error.downcast_ref::<pipeline::Error>() {
         return Some("stop the other process, or give this one another `--state-dir`");
     }
-    match error.downcast_ref::<std::io::Error>()?.kind() {
+    let error = error.downcast_ref::<std::io::Error>()?;
+    if error.raw_os_error() == Some(TOO_MANY_FILES) {
+        return Some("raise the limit of open files, as by `ulimit -n 4096`, and run it again");
+    }
+    match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Some("make room and run the same command again; what was committed is safe")
         }

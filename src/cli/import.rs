@@ -11,10 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use tidemill_broker::{SystemClock, Topic};
 
-use super::check::summary;
+use super::load::load;
+use super::rate::with_rate;
+use super::target::is_directory;
 use super::{Console, Exit, Failure, Signals, World};
 use crate::config::plan::BrokerUrl;
-use crate::config::{Pipeline, broker_url, duration};
+use crate::config::{broker_url, duration};
 use crate::market::import::{
     self, Error, Kind, Layout, Mapping, OnBadLine, OnImported, Options, Phase, Progress, Report,
 };
@@ -120,10 +122,7 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let destination = match (&args.broker, &args.pipeline) {
         (Some(url), _) => by_url(args, url)?,
-        (None, Some(file)) => match by_pipeline(args, file, console, world)? {
-            Some(destination) => destination,
-            None => return Ok(Exit::Findings),
-        },
+        (None, Some(file)) => by_pipeline(args, file, world)?,
         (None, None) => return Err(Failure::usage("give --broker or --pipeline")),
     };
     if !matches!(destination.url, BrokerUrl::File { .. }) {
@@ -132,20 +131,37 @@ pub(super) async fn run(
                 .help("import into `file://DIRECTORY`"),
         );
     }
+    if let BrokerUrl::File { path, .. } = &destination.url {
+        is_directory(path)?;
+    }
     let options = options(args, &destination)?;
-    let open = OpenBroker::open(&destination.url, Arc::new(SystemClock))
-        .await
-        .map_err(refused)?;
     let bar = Bar::new(console.terminals.errors && !args.json);
     let mut come_to = None;
     let mut progress = |progress| {
         come_to = Some(progress);
         bar.show(progress);
     };
+    // Before the broker is opened: files that are refused must not leave an empty log behind.
+    let checked = tokio::select! {
+        biased;
+        Some(()) = signals.next() => None,
+        checked = import::check(&options, &mut progress) => Some(checked),
+    };
+    let Some(checked) = checked else {
+        bar.clear();
+        return Err(stopped(come_to));
+    };
+    let checked = checked.map_err(|error| {
+        bar.clear();
+        failure(error)
+    })?;
+    let open = OpenBroker::open(&destination.url, Arc::new(SystemClock))
+        .await
+        .map_err(refused)?;
     let imported = tokio::select! {
         biased;
         Some(()) = signals.next() => None,
-        imported = import::run(&options, open.broker(), &mut progress) => Some(imported),
+        imported = import::write(&options, checked, open.broker(), &mut progress) => Some(imported),
     };
     bar.clear();
     if imported.is_none() {
@@ -203,22 +219,9 @@ fn named(topic: &str) -> Result<Topic, Failure> {
     Topic::new(topic).map_err(|error| Failure::usage(format!("--topic: {error}")))
 }
 
-/// The topic of a pipeline; none if its file has problems, which have been told.
-fn by_pipeline(
-    args: &ImportArgs,
-    file: &Path,
-    console: &mut Console<'_>,
-    world: &World<'_>,
-) -> Result<Option<Destination>, Failure> {
-    let pipeline = match Pipeline::load(&[file.to_path_buf()], world.env) {
-        Ok(pipeline) => pipeline,
-        Err(problems) => {
-            writeln!(console.errors, "{problems}")?;
-            writeln!(console.errors, "{}", summary(&problems))?;
-            return Ok(None);
-        }
-    };
-    let plan = &pipeline.plan;
+/// The topic of a pipeline.
+fn by_pipeline(args: &ImportArgs, file: &Path, world: &World<'_>) -> Result<Destination, Failure> {
+    let plan = load(&[file.to_path_buf()], world)?.plan;
     let names = || {
         let names: Vec<&str> = plan.sources.iter().map(|source| &*source.name).collect();
         names.join(", ")
@@ -239,11 +242,11 @@ fn by_pipeline(
                     .help(format!("it reads {}", names()))
             })?,
     };
-    Ok(Some(Destination {
+    Ok(Destination {
         url: plan.brokers[source.topic.broker].url.clone(),
         topic: source.topic.topic.clone(),
         partitions: args.partitions.or(source.topic.partitions),
-    }))
+    })
 }
 
 fn options(args: &ImportArgs, destination: &Destination) -> Result<Options, Failure> {
@@ -281,22 +284,28 @@ fn take(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let failed =
         |error| Failure::new(Exit::Io, format!("cannot read {}", path.display())).because(error);
     // Before the broker is opened: a misspelt name must not leave an empty log behind.
-    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if metadata.is_file() {
         files.push(path.to_path_buf());
         return Ok(());
     }
+    if !metadata.is_dir() {
+        let message = format!("{} is neither a file nor a directory", path.display());
+        return Err(Failure::usage(message).help("write it to a file first: an import reads twice"));
+    }
     let mut entries = std::fs::read_dir(path)
         .map_err(failed)?
-        .map(|entry| entry.map(|entry| entry.path()))
+        .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))))
         .collect::<Result<Vec<_>, std::io::Error>>()
         .map_err(failed)?;
-    entries.sort();
-    for entry in entries {
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (entry, ty) in entries {
         let taken = entry
             .extension()
             .and_then(|extension| extension.to_str())
             .is_some_and(|extension| matches!(extension, "zip" | "csv" | "jsonl" | "ndjson"));
-        if taken || entry.is_dir() {
+        // A link to a directory is not followed: it may lead back up.
+        if ty.is_dir() || taken && !(ty.is_symlink() && entry.is_dir()) {
             take(&entry, files)?;
         }
     }
@@ -368,10 +377,20 @@ fn failure(error: Error) -> Failure {
         Error::Log { .. } => Exit::Integrity,
         _ => Exit::Usage,
     };
+    let help = match &error {
+        Error::AlreadyImported { .. } => {
+            Some("give `--skip-imported` to leave out what is in, or another `--topic`")
+        }
+        _ => None,
+    };
     let message = error.to_string();
-    match std::error::Error::source(&error) {
+    let failure = match std::error::Error::source(&error) {
         Some(cause) => Failure::new(exit, format!("{message}: {cause}")),
         None => Failure::new(exit, message),
+    };
+    match help {
+        Some(help) => failure.help(help),
+        None => failure,
     }
 }
 
@@ -400,10 +419,10 @@ impl Bar {
     fn show(&self, progress: Progress) {
         let template = match progress.phase {
             Phase::Checking => "checking {bar:30} {bytes}/{total_bytes} {eta}",
-            Phase::Writing => "writing  {bar:30} {human_pos}/{human_len} {per_sec} {eta}",
+            Phase::Writing => "writing  {bar:30} {human_pos}/{human_len} {rate} {eta}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
+            self.bar.set_style(with_rate(style));
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);

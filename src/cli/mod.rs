@@ -13,6 +13,7 @@ mod import;
 mod load;
 mod offsets;
 mod printed;
+mod rate;
 mod read;
 mod reset;
 mod run;
@@ -39,6 +40,9 @@ pub use failure::Failure;
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// One item for each time the user asks the command to stop.
+///
+/// Polled only by verbs that have something to finish; the others commit nothing and may be ended at
+/// any instant, by whatever means.
 pub type Signals = BoxStream<'static, ()>;
 
 /// An embedded, broker-agnostic stream processor for trading.
@@ -100,15 +104,19 @@ pub async fn run(
     let no_colour = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = |terminal: bool| terminal && !no_colour;
     let matches = Cli::command().try_get_matches_from(args);
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed = matches.and_then(|matches| {
+        let json = wants_json(&matches);
+        Ok((Cli::from_arg_matches(&matches)?, json))
+    });
+    let (cli, json) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return told_by_clap(&error, console, &colour),
     };
     let world = World {
         env,
         colour: colour(console.terminals.output),
+        errors_colour: colour(console.terminals.errors),
     };
-    let errors_colour = colour(console.terminals.errors);
     let ended = dispatch(cli.verb, console, &world, signals).await;
     if let Ok(Exit::Interrupted) = ended {
         // At once: whoever does not read our output may be why it took a second interrupt.
@@ -119,13 +127,11 @@ pub async fn run(
         Ok(exit) => exit,
         Err(failure) if failure.is_closed_pipe() => Exit::Ok,
         Err(failure) => {
-            let (red, reset) = if errors_colour {
-                ("\x1b[31m", "\x1b[0m")
-            } else {
-                ("", "")
-            };
             // If errors cannot be written either, the code must do.
-            let _ = writeln!(console.errors, "{red}error{reset}: {failure}");
+            let _ = match json {
+                true => writeln!(console.errors, "{}", failure.to_json()),
+                false => failure.tell(world.errors_colour, console.errors),
+            };
             failure.exit
         }
     }
@@ -136,6 +142,17 @@ struct World<'a> {
     env: Env<'a>,
     /// Whether results may be coloured.
     colour: bool,
+    /// Whether errors may be.
+    errors_colour: bool,
+}
+
+/// Whether a machine reads what the verb says.
+fn wants_json(matches: &clap::ArgMatches) -> bool {
+    let given = matches.try_get_one::<bool>("json");
+    matches!(given, Ok(Some(true)))
+        || matches
+            .subcommand()
+            .is_some_and(|(_, inner)| wants_json(inner))
 }
 
 async fn dispatch(
@@ -149,7 +166,7 @@ async fn dispatch(
         Verb::Explain(args) => explain::run(&args, console, world),
         Verb::State(args) => state::run(args, console, world).await,
         Verb::Import(args) => import::run(&args, console, world, signals).await,
-        Verb::Read(args) => read::run(args, console, world, signals).await,
+        Verb::Read(args) => read::run(args, console, world).await,
         Verb::Topics(args) => topics::run(args, console, world).await,
         Verb::Offsets(args) => offsets::run(args, console, world).await,
         Verb::Run(args) => run::run(&args, console, world, signals).await,

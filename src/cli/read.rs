@@ -4,7 +4,6 @@ mod table;
 
 use std::collections::BTreeSet;
 
-use futures::StreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_broker::{
@@ -12,8 +11,8 @@ use tidemill_broker::{
 };
 
 use self::table::Table;
-use super::target::{Access, TargetArgs};
-use super::{Console, Exit, Failure, Signals, World, printable, time};
+use super::target::{Access, TargetArgs, described};
+use super::{Console, Exit, Failure, World, printable, time};
 use crate::events::parse_time;
 
 /// Read the records of a topic
@@ -74,7 +73,6 @@ pub(super) async fn run(
     args: ReadArgs,
     console: &mut Console<'_>,
     world: &World<'_>,
-    signals: Signals,
 ) -> Result<Exit, Failure> {
     let target = args.target.resolve(Some(&args.topic), world)?;
     let broker = target.open(Access::Read).await?;
@@ -90,7 +88,7 @@ pub(super) async fn run(
         json: args.json || !console.terminals.output,
         colour: world.colour,
     };
-    read(&*broker.broker(), &reading, console, signals).await?;
+    read(&*broker.broker(), &reading, console).await?;
     Ok(Exit::Ok)
 }
 
@@ -109,14 +107,26 @@ async fn read(
     broker: &dyn Broker,
     reading: &Reading,
     console: &mut Console<'_>,
-    mut signals: Signals,
 ) -> Result<(), Failure> {
-    let description = broker.describe_topic(&reading.topic).await?;
+    let description = described(broker, &reading.topic).await?;
     let partitions: Vec<u32> = match reading.partition {
         Some(partition) => vec![partition],
         None => (0..description.partitions).collect(),
     };
     let at = |partition: &u32| TopicPartition::new(reading.topic.clone(), *partition);
+    if let Start::Offset(offset) = reading.from {
+        for partition in &partitions {
+            let marks = broker.watermarks(&at(partition)).await?;
+            if !(marks.low..=marks.high).contains(&offset) {
+                let at = at(partition);
+                let (low, high) = (marks.low, marks.high);
+                let message = format!("{at} has no offset {offset}: it goes from {low} to {high}");
+                return Err(
+                    Failure::usage(message).help("name a `--partition`, or another `--from`")
+                );
+            }
+        }
+    }
     let mut open: BTreeSet<u32> = partitions.iter().copied().collect();
     let assigned = partitions
         .iter()
@@ -127,12 +137,7 @@ async fn read(
     let mut left = reading.limit;
     let mut table = Table::new(reading.colour);
     while left > 0 {
-        let delivery = tokio::select! {
-            biased;
-            _ = signals.next() => return Ok(()),
-            delivery = consumer.next() => delivery?,
-        };
-        match delivery {
+        match consumer.next().await? {
             Delivery::Records(batch) => {
                 let count = usize::try_from(left).unwrap_or(usize::MAX);
                 let records: Vec<_> = batch.iter().take(count).collect();
@@ -270,8 +275,47 @@ fn json_line(at: &TopicPartition, record: &RecordRef<'_>) -> Result<String, Fail
     })
 }
 
+/// Deepest nesting of JSON that is handed on as JSON: what common readers take.
+const DEPTH_MAX: usize = 128;
+
+/// Whether brackets are nested deeper than most readers of JSON can follow.
+fn is_too_deep(text: &str) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
 /// JSON as it stands, digit by digit, on one line.
 fn json_value(text: &str) -> Option<Box<RawValue>> {
+    if is_too_deep(text) {
+        return None;
+    }
     // Inside strings line ends are escaped; elsewhere they are blanks like any other.
     RawValue::from_string(text.replace(['\n', '\r'], " ")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_is_nested_too_deep_is_handed_on_as_text() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(json_value(&nested(DEPTH_MAX)).is_some());
+        assert!(json_value(&nested(DEPTH_MAX + 1)).is_none());
+        let text = format!("\"\\\"{}\"", "[".repeat(200));
+        assert!(json_value(&text).is_some(), "brackets in text nest nothing");
+    }
 }

@@ -25,7 +25,9 @@ use crate::pipeline::{Instance, OpenBroker, Reset, ResetOptions, ResetTo, Resett
 /// It is also the way on when an input was deleted and created again, has another number of
 /// partitions, lost records that were not yet read, or when the file has changed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    group = clap::ArgGroup::new("what_becomes_of_state").required(true),
+    after_help = "\
 Examples:
   tidemill offsets reset bars.toml --to earliest --drop-state         what would it do?
   tidemill offsets reset bars.toml --to earliest --drop-state --yes   start anew
@@ -34,7 +36,8 @@ Examples:
   tidemill offsets reset bars.toml --to 1200 --source ticks --partition 0 --keep-state
 
 With --keep-state event time is kept too: records read again are late for windows that have closed,
-and records that were counted and are read again count twice in what is still open.")]
+and records that were counted and are read again count twice in what is still open."
+)]
 pub(super) struct ResetArgs {
     /// The files of one pipeline
     #[arg(required = true, value_name = "FILE")]
@@ -49,14 +52,10 @@ pub(super) struct ResetArgs {
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
     /// Keep the state as it is: results may count records twice, or never
-    #[arg(
-        long,
-        conflicts_with = "drop_state",
-        required_unless_present = "drop_state"
-    )]
+    #[arg(long, group = "what_becomes_of_state")]
     keep_state: bool,
     /// Drop the state of the tasks concerned, and event time with it
-    #[arg(long)]
+    #[arg(long, group = "what_becomes_of_state")]
     drop_state: bool,
     /// The state lies here, instead of where the file says
     #[arg(long, value_name = "DIR")]
@@ -88,9 +87,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let Some(pipeline) = load(&args.files, console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let pipeline = load(&args.files, world)?;
     let plan = pipeline.plan;
     let dir = args.state_dir.as_deref().or(plan.state_dir.as_deref());
     // Held to the end: no instance can start meanwhile.

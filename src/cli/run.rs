@@ -12,11 +12,12 @@ use tidemill_broker::{Broker, Offset, SystemClock, TopicPartition};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::load::load;
+use super::load::{load, tell};
 use super::printed::Printed;
+use super::rate::with_rate;
 use super::{Console, Exit, Failure, Signals, World, stdio};
-use crate::config::Plan;
 use crate::config::plan::{BrokerPlan, BrokerUrl};
+use crate::config::{Plan, threads};
 use crate::pipeline::{
     self, Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
     SledStores, Stores,
@@ -52,7 +53,7 @@ pub(super) struct RunArgs {
     #[arg(long)]
     lockstep: bool,
     /// Threads to run on, instead of what the file says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
     /// Keep state here, instead of where the file says
     #[arg(long, value_name = "DIR")]
@@ -68,13 +69,12 @@ pub(super) async fn run(
     world: &World<'_>,
     mut signals: Signals,
 ) -> Result<Exit, Failure> {
-    let Some(pipeline) = load(&args.files, console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let pipeline = load(&args.files, world)?;
     if !pipeline.warnings.is_empty() {
-        writeln!(console.errors, "{}", pipeline.warnings)?;
+        tell(&pipeline.warnings, world.errors_colour, console.errors)?;
     }
     let mut plan = pipeline.plan;
+    refuse_empty_memory(&plan)?;
     if let Some(threads) = args.threads {
         plan.threads = threads;
     }
@@ -116,6 +116,24 @@ pub(super) async fn run(
     }
     report(args, console, counts, begun.elapsed())?;
     Ok(Exit::Ok)
+}
+
+/// Refuses to read a topic that nobody can have written: a broker in memory begins empty in each
+/// process.
+fn refuse_empty_memory(plan: &Plan) -> Result<(), Failure> {
+    let empty = plan.sources.iter().find(|source| {
+        source.topic.partitions.is_none()
+            && plan.brokers[source.topic.broker].url == BrokerUrl::Memory
+    });
+    let Some(source) = empty else {
+        return Ok(());
+    };
+    let message = format!(
+        "topic `{}` of source `{}` does not exist: `mem://` lies in this process and begins empty",
+        source.topic.topic, source.name
+    );
+    Err(Failure::usage(message)
+        .help("read from `stdio:` or from `file://DIRECTORY`; `mem://` is for programs that embed tidemill, and for sinks"))
 }
 
 /// A pipeline at work on threads of its own.
@@ -336,10 +354,10 @@ fn progress_bar(console: &Console<'_>) -> ProgressBar {
     if !console.terminals.errors {
         return ProgressBar::hidden();
     }
-    let template = "{bar:30} {human_pos}/{human_len} records, {per_sec}, {msg}";
+    let template = "{bar:30} {human_pos}/{human_len} records, {rate}, {msg}";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(0).with_style(style);
+    let bar = ProgressBar::new(0).with_style(with_rate(style));
     bar.set_draw_target(ProgressDrawTarget::stderr());
     bar
 }

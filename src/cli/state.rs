@@ -17,7 +17,7 @@ use super::{Console, Exit, Failure, World};
 #[command(after_help = "\
 Examples:
   tidemill state ls pipelines/bars.toml                       tables, elements, bytes, epoch, digest
-  tidemill state get pipelines/bars.toml second BTC-USD       what is open for a key
+  tidemill state get pipelines/bars.toml second BTCUSD        what is open for a key
   tidemill state fsck pipelines/bars.toml                     is all of it whole?
   tidemill state savepoint pipelines/bars.toml                keep a copy
   tidemill state restore pipelines/bars.toml --from FILE      go on from a copy

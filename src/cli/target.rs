@@ -1,13 +1,14 @@
 //! Which broker a verb means: that of a pipeline file, or one given by its URL.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidemill_broker::{SystemClock, Topic};
+use tidemill_broker::{Broker, SystemClock, Topic, TopicDescription};
 
+use super::load::load;
 use super::{Exit, Failure, World};
 use crate::config::plan::{BrokerUrl, Plan};
-use crate::config::{Pipeline, broker_url};
+use crate::config::{broker_url, nearest};
 use crate::pipeline::OpenBroker;
 
 /// Which broker.
@@ -42,11 +43,7 @@ impl TargetArgs {
         let plan = if self.files.is_empty() {
             None
         } else {
-            let pipeline = Pipeline::load(&self.files, world.env);
-            let pipeline = pipeline.map_err(|problems| {
-                Failure::new(Exit::Findings, format!("the file has problems\n{problems}"))
-            })?;
-            Some(pipeline.plan)
+            Some(load(&self.files, world)?.plan)
         };
         let found = plan
             .as_ref()
@@ -131,8 +128,12 @@ impl Target {
                     "`mem://` lives inside a running pipeline: from outside there is nothing to see",
                 ));
             }
-            BrokerUrl::Stdio => return Err(Failure::usage("`stdio:` keeps no topics")),
+            BrokerUrl::Stdio => {
+                return Err(Failure::usage("`stdio:` keeps no topics")
+                    .help("name the broker that keeps them with `--broker URL`"));
+            }
         };
+        is_directory(path)?;
         // Opening would make the directory; a misspelt name must not leave an empty log behind.
         if access != Access::Create && !path.exists() {
             let message = format!("there is no directory `{}`", path.display());
@@ -145,4 +146,32 @@ impl Target {
             Access::Change | Access::Create => OpenBroker::open(&self.url, clock).await?,
         })
     }
+}
+
+/// Refuses what stands in the way of a directory.
+pub(super) fn is_directory(path: &Path) -> Result<(), Failure> {
+    // Of a link that leads nowhere, the link is there.
+    if path.symlink_metadata().is_ok() && !path.is_dir() {
+        let message = format!("`{}` is not a directory", path.display());
+        return Err(Failure::new(Exit::Io, message).help("a log is a directory: name another"));
+    }
+    Ok(())
+}
+
+/// Describes a topic; of one that is not there, tells what may have been meant.
+pub(super) async fn described(
+    broker: &dyn Broker,
+    topic: &Topic,
+) -> Result<TopicDescription, Failure> {
+    let error = match broker.describe_topic(topic).await {
+        Err(error @ tidemill_broker::Error::UnknownTopic { .. }) => error,
+        other => return Ok(other?),
+    };
+    // The error is told in any case.
+    let topics = broker.list_topics().await.unwrap_or_default();
+    let near = nearest(topic.as_str(), topics.iter().map(Topic::as_str));
+    Err(Failure::from(error).help(match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`tidemill topics list` lists those there are".to_owned(),
+    }))
 }

@@ -70,22 +70,50 @@ async fn with_ticks(dir: &Path) {
 }
 
 #[tokio::test]
-async fn check_ends_with_findings_and_tells_each_on_a_line() {
+async fn check_tells_everything_also_through_a_pipe_and_ends_with_findings() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wrong.toml");
     std::fs::write(&file, "[pipeline]\nformat = 1\nname = \"\"\n").unwrap();
     let file = file.to_str().unwrap();
     let ran = piped(&["check", file]).await;
     assert_eq!(ran.exit, Exit::Findings);
-    let expected = format!(
-        "{file}:1:1: E0151 pipeline: the pipeline has no sink\n\
-         {file}:3:8: E0112 pipeline.name: must not be empty\n"
-    );
-    assert_eq!(ran.output, expected);
+    for part in [
+        "error[E0151]: pipeline: the pipeline has no sink\n",
+        &format!("  at {file}:1:1\n"),
+        "  help: add `[sinks.NAME]` with `from` and `topic`\n",
+        "error[E0112]: pipeline.name: must not be empty\n",
+        &format!("  at {file}:3:8\n  |\n3 | name = \"\"\n  |        ^^\n"),
+        "\n2 errors; `tidemill explain E0151` tells more\n",
+    ] {
+        assert!(ran.output.contains(part), "{part}\n{}", ran.output);
+    }
+    assert!(!ran.output.contains('\u{1b}'), "no colours in a pipe");
+    // A verb that needs the file says the same beside its results.
+    let run = piped(&["run", file]).await;
+    assert_eq!((run.exit, run.output.as_str()), (Exit::Findings, ""));
+    assert_eq!(run.errors, ran.output);
     let json = piped(&["check", "--json", file]).await;
     let document: serde_json::Value = serde_json::from_str(&json.output).unwrap();
     assert_eq!(document["ok"], false);
     assert_eq!(document["problems"][1]["code"], "E0112");
+}
+
+#[tokio::test]
+async fn for_a_machine_an_error_is_json_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.toml");
+    let missing = missing.to_str().unwrap();
+    let ran = piped(&["run", "--json", missing]).await;
+    assert_eq!((ran.exit, ran.output.as_str()), (Exit::Io, ""));
+    let document: serde_json::Value = serde_json::from_str(&ran.errors).unwrap();
+    assert_eq!(document["error"]["exit"], 3);
+    assert_eq!(document["error"]["problems"][0]["code"], "E0100");
+    let none = url(&dir.path().join("none"));
+    let ran = piped(&["topics", "list", "--json", "--broker", &none]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.errors).unwrap();
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("there is no directory"), "{message}");
+    assert_eq!(piped(&["check", missing]).await.exit, Exit::Io);
 }
 
 #[tokio::test]
@@ -124,6 +152,24 @@ async fn a_code_is_explained_and_an_unknown_one_is_wrong_usage() {
     let ran = piped(&["explain", "E9999"]).await;
     assert_eq!(ran.exit, Exit::Usage);
     assert!(ran.errors.contains("there is no code `E9999`"));
+}
+
+#[tokio::test]
+async fn what_may_stand_in_a_file_is_explained() {
+    let ran = piped(&["explain", "dedupe"]).await;
+    assert_eq!(ran.exit, Exit::Ok);
+    for part in ["op = \"dedupe\"", "  window: a duration; required\n"] {
+        assert!(ran.output.contains(part), "{part}\n{}", ran.output);
+    }
+    let all = piped(&["explain", "sections"]).await;
+    assert!(all.output.contains(&ran.output), "{}", all.output);
+    let ran = piped(&["explain", "dedup"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(
+        ran.errors.contains("did you mean `dedupe`?"),
+        "{}",
+        ran.errors
+    );
 }
 
 #[tokio::test]
@@ -306,6 +352,40 @@ async fn a_misspelt_directory_is_told_and_not_made() {
         );
     }
     assert!(!missing.exists());
+}
+
+#[tokio::test]
+async fn a_topic_or_an_offset_that_is_not_there_is_wrong_usage_and_told_with_what_is() {
+    let dir = tempfile::tempdir().unwrap();
+    with_ticks(dir.path()).await;
+    let url = url(dir.path());
+    for verb in [&["read"][..], &["topics", "describe"]] {
+        for (topic, help) in [
+            ("tikcs", "help: did you mean `ticks`?"),
+            ("orders", "help: `tidemill topics list` lists"),
+        ] {
+            let ran = piped(&[verb, &[topic, "--broker", &url]].concat()).await;
+            assert_eq!(ran.exit, Exit::Usage, "{}", ran.errors);
+            assert!(ran.errors.contains(help), "{}", ran.errors);
+        }
+    }
+    let ran = piped(&["read", "ticks", "--from", "99", "--broker", &url]).await;
+    assert_eq!(ran.exit, Exit::Usage, "{}", ran.errors);
+    let said = "ticks/0 has no offset 99: it goes from 0 to 4";
+    assert!(ran.errors.contains(said), "{}", ran.errors);
+}
+
+#[tokio::test]
+async fn what_is_no_directory_is_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let url = url(&file);
+    for args in [&["topics", "list"][..], &["topics", "create", "ticks"]] {
+        let ran = piped(&[args, &["--broker", &url]].concat()).await;
+        assert_eq!(ran.exit, Exit::Io, "{}", ran.errors);
+        assert!(ran.errors.contains("is not a directory"), "{}", ran.errors);
+    }
 }
 
 #[tokio::test]

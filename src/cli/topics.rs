@@ -8,7 +8,7 @@ use tidemill_broker::{
     Broker, Cleanup, Retention, TopicDescription, TopicPartition, TopicSpec, Watermarks,
 };
 
-use super::target::{Access, TargetArgs};
+use super::target::{Access, TargetArgs, described};
 use super::{Console, Exit, Failure, World};
 use crate::config::{duration, show_duration, show_size, size};
 
@@ -154,7 +154,7 @@ async fn look(
     broker: &dyn Broker,
     topic: &tidemill_broker::Topic,
 ) -> Result<(TopicDescription, Vec<Watermarks>), Failure> {
-    let description = broker.describe_topic(topic).await?;
+    let description = described(broker, topic).await?;
     let mut marks = Vec::with_capacity(description.partitions as usize);
     for partition in 0..description.partitions {
         let at = TopicPartition::new(topic.clone(), partition);

@@ -55,10 +55,10 @@ impl Code {
 codes! {
     // Files and values.
     UnreadableFile = "E0100", "a pipeline file cannot be read",
-        "The file is missing, may not be read, or is not UTF-8. The message holds what the system \
-         said. Check the path and its permissions; save the file as UTF-8.";
+        "The file is missing, or may not be read. The message holds what the system said. Check the \
+         path and its permissions.";
     Syntax = "E0101", "the file is not valid TOML",
-        "Pipeline files are TOML 1.1 (https://toml.io). The place is where reading stopped making \
+        "Pipeline files are TOML 1.1 (https://toml.io), in UTF-8. The place is where reading stopped making \
          sense; the mistake may stand just before it, such as a quote that was not closed. Nothing \
          else is checked until the syntax is right.";
     TooLarge = "E0102", "a limit on the size of files is exceeded",
@@ -68,7 +68,8 @@ codes! {
          files, which are checked and run as one.";
     UnknownKey = "E0103", "a key or section that does not exist",
         "Unknown keys are refused rather than ignored, because a misspelt option would silently \
-         have no effect. The message lists what may stand there, or what was probably meant.";
+         have no effect. The message lists what may stand there; `tidemill explain stages` and the \
+         like say what each key means.";
     MissingKey = "E0104", "a required key is missing",
         "The section named needs this key and there is no default that would be right for \
          everybody.";

@@ -87,6 +87,12 @@ impl Report {
         &mut self.problems[index]
     }
 
+    /// Whether anything was told of a file.
+    pub(crate) fn told_of(&self, source: usize) -> bool {
+        let mut problems = self.problems.iter();
+        problems.any(|problem| problem.place.source == source)
+    }
+
     /// Whether anything keeps the pipeline from running.
     pub(crate) fn failed(&self) -> bool {
         self.problems
@@ -130,6 +136,12 @@ impl Problems {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Whether the system did not let a file be read: nothing is known of what it says.
+    pub fn unreadable(&self) -> bool {
+        self.iter()
+            .any(|problem| problem.code == Code::UnreadableFile)
     }
 
     /// Name of the file, line and column of a place.
@@ -300,17 +312,12 @@ impl fmt::Display for Pretty<'_> {
             });
             let (file, line, column) = self.problems.position(problem.place);
             let code = problem.code.as_str();
-            writeln!(
-                f,
-                "{mark}{}[{code}]{reset}{bold}: {}{reset}",
-                severity.as_str(),
-                problem.message
-            )?;
-            write!(f, "  at {file}:{line}:{column}")?;
+            write!(f, "{mark}{}[{code}]{reset}{bold}: ", severity.as_str())?;
             if !problem.path.is_empty() {
-                write!(f, " ({})", problem.path)?;
+                write!(f, "{}: ", problem.path)?;
             }
-            writeln!(f)?;
+            writeln!(f, "{}{reset}", problem.message)?;
+            writeln!(f, "  at {file}:{line}:{column}")?;
             self.excerpt(f, problem.place, mark)?;
             if let Some((place, why)) = &problem.related {
                 let (file, line, column) = self.problems.position(*place);

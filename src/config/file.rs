@@ -1,7 +1,7 @@
 //! A pipeline file as written: every section read into its own shape, names not yet resolved.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::Code;
@@ -81,7 +81,7 @@ pub(crate) struct SinkSection {
 }
 
 /// The sections there are.
-const SECTIONS: [&str; 7] = [
+pub(crate) const SECTIONS: [&str; 7] = [
     "pipeline", "brokers", "topics", "events", "state", "stages", "sinks",
 ];
 
@@ -210,6 +210,13 @@ fn pipeline(mut table: Reader<'_>) -> PipelineSection {
 
 /// Most threads that may be asked for: beyond any machine this is for.
 const THREADS_MAX: u64 = 1_024;
+
+/// A number of threads on the command line, within the range of the file's `threads`.
+pub(crate) fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().and_then(NonZeroUsize::new);
+    let within = number.filter(|threads| threads.get() as u64 <= THREADS_MAX);
+    within.ok_or_else(|| reader::not_in_range(&(1..=THREADS_MAX)))
+}
 
 /// Memory for the state of each task unless the file says otherwise.
 const MEMORY_DEFAULT: usize = 128 * 1024 * 1024;

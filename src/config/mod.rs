@@ -19,6 +19,7 @@ pub mod guarantee;
 mod ops;
 pub mod plan;
 mod reader;
+pub mod reference;
 mod source;
 mod suggest;
 mod topics;
@@ -34,8 +35,10 @@ use std::sync::Arc;
 pub use check::broker_url;
 pub use codes::Code;
 pub use error::{Pretty, Problem, Problems, Severity};
+pub(crate) use file::threads;
 pub use plan::Plan;
 pub use source::{Place, Source};
+pub(crate) use suggest::nearest;
 pub(crate) use value::{duration, size};
 pub use value::{show_duration, show_size};
 
@@ -76,10 +79,7 @@ impl Pipeline {
         let mut sources = Vec::with_capacity(paths.len());
         for (index, path) in paths.iter().enumerate() {
             let name = path.display().to_string();
-            let text = read(path).unwrap_or_else(|message| {
-                report.add(Code::UnreadableFile, &start_of(index), message);
-                String::new()
-            });
+            let text = read(path, index, &mut report);
             sources.push(Source::new(&name, &text));
         }
         Self::from_sources(sources, report, env)
@@ -94,6 +94,9 @@ impl Pipeline {
         // Half of a pipeline is full of unknown names: with a part unreadable, only that is told.
         let mut whole = !report.failed();
         for (index, source) in sources.iter().enumerate() {
+            if report.told_of(index) {
+                continue;
+            }
             match tree::parse(index, source.text(), env, &mut report) {
                 Some(tree) => file.add(tree, &mut report),
                 None => whole = false,
@@ -131,17 +134,39 @@ fn start_of(source: usize) -> At {
     }
 }
 
-fn read(path: &std::path::Path) -> Result<String, String> {
+/// The text of a file; of one that cannot be used, which is told, as much as shows why.
+fn read(path: &std::path::Path, index: usize, report: &mut Report) -> String {
     use std::io::Read as _;
 
-    let open = std::fs::File::open(path);
     let mut bytes = Vec::new();
-    // One byte beyond the limit is enough to know that it is exceeded.
+    // Beyond the limit no more is read than shows that it is exceeded.
     let limit = tree::FILE_BYTES_MAX as u64 + 1;
-    open.and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        format!("is not UTF-8 from byte {at} on")
+    let read = std::fs::File::open(path).and_then(|file| {
+        let len = file.metadata()?.len();
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(len)
+    });
+    match read {
+        Err(error) => {
+            let message = format!("cannot be read: {error}");
+            report.add(Code::UnreadableFile, &start_of(index), message);
+            return String::new();
+        }
+        Ok(len) if bytes.len() as u64 == limit => {
+            // What is no file on disk has no length beforehand.
+            tree::too_large(len.max(limit), &start_of(index), report);
+            return String::new();
+        }
+        Ok(_) => {}
+    }
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let at = At {
+            place: Place::new(index, valid..valid),
+            path: "".into(),
+        };
+        let message = format!("is not UTF-8 from byte {valid} on");
+        report.add(Code::Syntax, &at, message);
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
     })
 }

@@ -76,9 +76,11 @@ pub(crate) enum Aggregates {
     Shorthand(Call),
 }
 
-type ReadOp = fn(&mut Reader<'_>) -> Op;
+/// Reads the options of an operator.
+pub(crate) type ReadOp = fn(&mut Reader<'_>) -> Op;
 
-const OPS: [(&str, ReadOp); 5] = [
+/// The operators there are.
+pub(crate) const OPS: [(&str, ReadOp); 5] = [
     ("key_by", key_by),
     ("dedupe", dedupe),
     ("tumbling_window", tumbling_window),

@@ -158,13 +158,11 @@ impl<'r> Reader<'r> {
             let problem = self
                 .report
                 .add(Code::UnknownKey, &entry.key_at, "unknown key");
-            match suggestion {
-                Some(suggestion) => problem.did_you_mean(Some(suggestion)),
-                None => problem.help(format!(
-                    "known here: {}",
-                    one_of(self.asked.iter().copied())
-                )),
-            };
+            let known = format!("known here: {}", one_of(self.asked.iter().copied()));
+            problem.help(match suggestion {
+                Some(suggestion) => format!("did you mean `{suggestion}`? {known}"),
+                None => known,
+            });
         }
     }
 }
@@ -246,13 +244,17 @@ pub(crate) fn number(
     match parse_integer(digits).and_then(|number| u64::try_from(number).ok()) {
         Some(number) if range.contains(&number) => Some(Located::new(number, node.at)),
         _ => {
-            let message = match (*range.start(), *range.end()) {
-                (start, u64::MAX) => format!("must be a whole number of at least {start}"),
-                (start, end) => format!("must be a whole number from {start} to {end}"),
-            };
-            report.add(Code::OutOfRange, &node.at, message);
+            report.add(Code::OutOfRange, &node.at, not_in_range(&range));
             None
         }
+    }
+}
+
+/// What is wrong with a number outside its range.
+pub(crate) fn not_in_range(range: &std::ops::RangeInclusive<u64>) -> String {
+    match (*range.start(), *range.end()) {
+        (start, u64::MAX) => format!("must be a whole number of at least {start}"),
+        (start, end) => format!("must be a whole number from {start} to {end}"),
     }
 }
 

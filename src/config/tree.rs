@@ -22,6 +22,14 @@ const NODES_MAX: usize = 10_000;
 /// Most mistakes of syntax told of one file: after a few the rest are echoes.
 const SYNTAX_PROBLEMS_MAX: usize = 10;
 
+/// Tells that a file has too many bytes.
+pub(crate) fn too_large(bytes: u64, at: &At, report: &mut Report) {
+    let message = format!("has {bytes} bytes; the limit is {FILE_BYTES_MAX}");
+    report
+        .add(Code::TooLarge, at, message)
+        .help("split the pipeline into several files");
+}
+
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
@@ -93,13 +101,7 @@ pub(crate) fn parse(
         path: "".into(),
     };
     if text.len() > FILE_BYTES_MAX {
-        report
-            .add(
-                Code::TooLarge,
-                &whole(0..0),
-                format!("has {} bytes; the limit is {FILE_BYTES_MAX}", text.len()),
-            )
-            .help("split the pipeline into several files");
+        too_large(text.len() as u64, &whole(0..0), report);
         return None;
     }
     let (table, errors) = DeTable::parse_recoverable(text);

@@ -122,3 +122,61 @@ pub trait BatchExt<T>: Stream<Item = Vec<T>> + Sized {
 }
 
 impl<T, S: Stream<Item = Vec<T>>> BatchExt<T> for S {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+    use crate::events::{Field, RowHead, Schema, Type};
+    use crate::operators::KeyBy;
+
+    fn batch(value: i64) -> Element {
+        let field = Field {
+            name: "venue".into(),
+            ty: Type::Int,
+            required: true,
+        };
+        let mut rows = Rows::new(Arc::new(Schema {
+            name: "Quote".into(),
+            fields: vec![field],
+            time: None,
+        }));
+        let head = RowHead {
+            present: 1,
+            time: 0,
+            watermark: 0,
+            key: None,
+            record: 0,
+        };
+        rows.push(head, &[value]);
+        Element::Rows(rows.into())
+    }
+
+    #[test]
+    fn an_operator_waits_with_its_input_is_woken_by_it_and_ends_with_it() {
+        let (sender, input) = mpsc::channel(2);
+        let input = ReceiverStream::new(input);
+        let never = |dead| panic!("{dead:?}");
+        let mut keyed = task::spawn(input.operate(KeyBy::new(vec![0]), never));
+        assert_pending!(keyed.poll_next());
+        sender.try_send(batch(7)).unwrap();
+        sender.try_send(Element::Watermark(Timestamp(5))).unwrap();
+        assert!(keyed.is_woken());
+        let Some(Element::Rows(rows)) = assert_ready!(keyed.poll_next()) else {
+            panic!("a batch");
+        };
+        assert_eq!(rows.key(0), Some(&b"7"[..]));
+        let watermark = assert_ready!(keyed.poll_next());
+        assert!(
+            matches!(watermark, Some(Element::Watermark(Timestamp(5)))),
+            "{watermark:?}"
+        );
+        assert_pending!(keyed.poll_next());
+        drop(sender);
+        assert!(keyed.is_woken());
+        assert!(assert_ready!(keyed.poll_next()).is_none());
+    }
+}

@@ -221,3 +221,45 @@ fn a_damaged_changelog_halts_instead_of_starting_anew() {
 }
 
 const MARKER_KEY: &[u8] = tidemill::pipeline::MARKER_KEY;
+
+#[test]
+fn a_reader_is_told_of_missing_files_as_the_writer_is() {
+    let help = "help: restore the file from a copy";
+    let read = ["read", "ticks", "--broker", "file://data"];
+    type Lost = fn(&Home) -> PathBuf;
+    let segment: Lost = |home| home.file_of_ticks("segment");
+    let format: Lost = |home| home.path("data/FORMAT");
+    for (lost, said) in [
+        (segment, "the segment is missing"),
+        (format, "the file is missing"),
+    ] {
+        let home = Home::new();
+        fs::remove_file(lost(&home)).unwrap();
+        home.run().expect(6, &[said, help]);
+        home.tidemill(&read).expect(6, &[said, help]);
+    }
+    let home = Home::empty();
+    block_on(async {
+        let log = home.log().await;
+        // Nothing of it is in segments yet.
+        append_ticks(&log, 0..50).await;
+        for file in fs::read_dir(home.path("data/log")).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        home.tidemill(&read)
+            .expect(6, &["the file is missing", help]);
+    });
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_no_log_for_a_reader_nor_for_a_writer() {
+    let home = Home::empty();
+    fs::create_dir(home.path("letters")).unwrap();
+    home.write("letters/dear.txt", "dear");
+    let broker = ["--broker", "file://letters"];
+    for verb in [&["topics", "list"][..], &["topics", "create", "ticks"]] {
+        let ended = home.tidemill(&[verb, &broker].concat());
+        ended.expect(2, &["letters is not a tidemill log: it holds `dear.txt`"]);
+    }
+    assert_eq!(fs::read_dir(home.path("letters")).unwrap().count(), 1);
+}

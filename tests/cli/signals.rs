@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM: what is open is committed, and the next run goes on from there to the same bytes.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStderr};
 
 use crate::support::{Ended, Home, TICKS, signal};
@@ -110,6 +111,37 @@ fn a_signal_ends_a_run_whose_standard_input_says_nothing() {
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     drop(input);
+}
+
+/// Everything that takes no part in a commit dies of the signal, like any program, also where it
+/// waits for what never comes.
+#[test]
+fn a_verb_with_nothing_to_finish_ends_by_the_signal_whatever_it_waits_for() {
+    let home = Home::new();
+    let fifo = home.path("fifo.toml");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    for (number, name) in [(2, "INT"), (15, "TERM")] {
+        for verb in ["check", "run", "explain"] {
+            let mut child = home.command(&[verb, "fifo.toml"]).spawn().unwrap();
+            // Returns once the other end is open, and is never written to.
+            let writer = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+            signal(&child, name);
+            assert_eq!(child.wait().unwrap().signal(), Some(number), "{verb}");
+            drop(writer);
+        }
+        for args in [
+            &["read", "ticks", "--json"][..],
+            &["read", "ticks", "--json", "--follow"],
+        ] {
+            let mut child = home.command(args).spawn().unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            // The rest is more than the pipe holds, and nobody reads it.
+            output.read_line(&mut String::new()).unwrap();
+            signal(&child, name);
+            assert_eq!(child.wait().unwrap().signal(), Some(number), "{args:?}");
+        }
+    }
 }
 
 #[test]

@@ -8,23 +8,80 @@ use crate::support::Home;
 fn wrong_usage_is_told_and_leaves_nothing_behind() {
     let home = Home::empty();
     home.write("bad.toml", "[pipeline]\nformat = 1\nnmae = \"x\"\n");
+    let memory = crate::support::PIPELINE.replace("file://data", "mem://");
+    home.write("memory.toml", memory);
     let before = listing(&home);
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 17] = [
         (&[], 2, &["Usage: tidemill <COMMAND>"]),
         (&["rnu"], 2, &["unrecognized subcommand 'rnu'"]),
         (&["run"], 2, &["<FILE>", "--help"]),
-        (&["run", "p.toml", "--threads", "0"], 2, &["--threads"]),
+        (
+            &["run", "p.toml", "--threads", "0"],
+            2,
+            &["'--threads <N>': must be a whole number from 1 to 1024"],
+        ),
+        (
+            &["run", "p.toml", "--threads", "30000"],
+            2,
+            &["'--threads <N>': must be a whole number from 1 to 1024"],
+        ),
+        (
+            &["offsets", "reset", "p.toml", "--to", "earliest"],
+            2,
+            &["<--keep-state|--drop-state>"],
+        ),
+        (
+            &[
+                "offsets",
+                "reset",
+                "p.toml",
+                "--to",
+                "earliest",
+                "--keep-state",
+                "--drop-state",
+            ],
+            2,
+            &["'--keep-state' cannot be used with '--drop-state'"],
+        ),
         (
             &["run", "missing.toml"],
-            1,
-            &["missing.toml:1:1: E0100", "cannot be read"],
+            3,
+            &["error[E0100]: cannot be read", "at missing.toml:1:1"],
         ),
         (
             &["run", "bad.toml"],
             1,
-            &["bad.toml:3:1: E0103 pipeline.nmae: unknown key"],
+            &[
+                "error[E0103]: pipeline.nmae: unknown key\n  at bad.toml:3:1\n",
+                "help: did you mean `name`? known here: `format`, `name`, ",
+            ],
         ),
         (&["import", "x.csv"], 2, &["--broker"]),
+        (
+            &[
+                "import",
+                "p.toml",
+                "--format",
+                "json",
+                "--broker",
+                "file://new",
+            ],
+            1,
+            &["p.toml"],
+        ),
+        (
+            &["import", "/dev/null", "--broker", "file://new"],
+            2,
+            &["/dev/null is neither a file nor a directory", "help:"],
+        ),
+        (
+            &["run", "memory.toml"],
+            2,
+            &[
+                "topic `ticks` of source `ticks` does not exist: `mem://` lies in this process",
+                "help: read from `stdio:` or from `file://DIRECTORY`",
+            ],
+        ),
         (
             &["import", "missing.csv", "--broker", "file://new"],
             3,

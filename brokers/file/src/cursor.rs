@@ -9,7 +9,7 @@ use tidemill_broker::{Batch, BatchBuilder, Error, Offset, Result, Timestamp, Top
 use crate::catalog::TopicId;
 use crate::disk::DiskFile;
 use crate::format::block::{Entries, HEADER_BYTES, Header};
-use crate::layout::{damaged, failed, is_missing};
+use crate::layout::{damaged, failed, is_missing, lost};
 use crate::live::{LogFile, Partition};
 use crate::segment::{Segment, bad_block};
 use crate::shared::Shared;
@@ -84,6 +84,10 @@ enum Source {
     Gap(u64),
 }
 
+fn lost_segment(error: Error) -> Error {
+    lost(error, "the segment is missing")
+}
+
 impl Cursor {
     pub(crate) fn new(at: TopicPartition, topic: TopicId, offset: Offset) -> Self {
         Self {
@@ -110,10 +114,10 @@ impl Cursor {
         for _ in 0..LOOKS_MAX {
             match self.step(shared, limits) {
                 Err(error) if is_missing(&error) && shared.look_anew()? => {}
-                other => return other,
+                other => return other.map_err(lost_segment),
             }
         }
-        self.step(shared, limits)
+        self.step(shared, limits).map_err(lost_segment)
     }
 
     fn step(&mut self, shared: &Shared, limits: Limits) -> Result<Step> {

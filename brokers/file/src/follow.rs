@@ -6,9 +6,9 @@ use tidemill_broker::{Error, Result};
 
 use crate::disk::{DiskFile, Mode};
 use crate::format::log_header::{self, Durable, LogHeader};
-use crate::layout::{Layout, damaged, failed, is_missing};
+use crate::layout::{Layout, damaged, failed, is_missing, lost};
 use crate::live::{Live, LogFile};
-use crate::open::{log_numbers, read_durable, read_identity, read_manifest};
+use crate::open::{log_numbers, read_durable, read_identity, read_manifest, refuse_foreign};
 use crate::options::FileOptions;
 use crate::scan::{Found, Scanner};
 use crate::shared::{Shared, lock};
@@ -35,8 +35,12 @@ impl Following {
 pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<Shared> {
     let disk = &*options.disk;
     let Some(uuid) = read_identity(disk, &layout)? else {
+        refuse_foreign(disk, &layout)?;
         return Err(Error::Invalid {
-            what: format!("{} is not a tidemill log", layout.root.display()),
+            what: format!(
+                "{} is not a tidemill log: it is empty",
+                layout.root.display()
+            ),
         });
     };
     let manifest = read_manifest(disk, &layout, uuid)?;
@@ -63,7 +67,7 @@ impl Shared {
                     following.look_anew();
                     tries += 1;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(lost(error, "the file is missing")),
             }
         }
     }

@@ -91,6 +91,16 @@ pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
+/// A file that is not there although another lists it: what is stored is not what was written.
+pub(crate) fn lost(error: Error, what: &str) -> Error {
+    match error {
+        Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            damaged(&path, 0, what)
+        }
+        error => error,
+    }
+}
+
 /// What is stored is not what was written.
 pub(crate) fn damaged(path: &Path, at: u64, what: impl Into<String>) -> Error {
     Error::Damaged {

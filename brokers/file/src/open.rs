@@ -106,10 +106,12 @@ pub(crate) fn read_identity(disk: &dyn Disk, layout: &Layout) -> Result<Option<[
     }
 }
 
-/// Refuses a directory that holds anything but what a creation cut short by a crash leaves.
-fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> Result<()> {
+/// Refuses a directory without `FORMAT` that holds anything but what a creation cut short by a crash
+/// leaves: either it is damaged, or it is somebody else's.
+pub(crate) fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> Result<()> {
     let list = |path: &std::path::Path| disk.list(path).map_err(failed("list", path));
-    for name in list(&layout.root)? {
+    let names = list(&layout.root)?;
+    for name in &names {
         let ours = match name.as_str() {
             "LOCK" | "MANIFEST" | "MANIFEST.new" | "FORMAT.new" => true,
             // Of a creation that a crash cut short: nothing can be in them yet.
@@ -117,15 +119,17 @@ fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> Result<()> {
             "topics" => list(&layout.topics())?.is_empty(),
             _ => false,
         };
-        if !ours {
-            return Err(damaged(
-                &layout.identity(),
-                0,
-                format!(
-                    "the file is missing, but there is `{name}`: not a tidemill log, or no longer"
-                ),
-            ));
+        if ours {
+            continue;
         }
+        if names.iter().any(|name| name == "MANIFEST") {
+            let what = format!("the file is missing, but there is `{name}`");
+            return Err(damaged(&layout.identity(), 0, what));
+        }
+        let root = layout.root.display();
+        return Err(Error::Invalid {
+            what: format!("{root} is not a tidemill log: it holds `{name}`"),
+        });
     }
     Ok(())
 }

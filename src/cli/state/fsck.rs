@@ -47,9 +47,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let Some(place) = args.place.resolve(console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let place = args.place.resolve(world)?;
     let mut all = Vec::new();
     for dir in &place.stores {
         all.push(check(dir, args.set_aside).await?);

@@ -26,7 +26,7 @@ const PAGE: usize = 1_024;
 #[command(after_help = "\
 Examples:
   tidemill state get pipelines/bars.toml second                  the table `second`, its first elements
-  tidemill state get pipelines/bars.toml second BTC-USD          every window of a key
+  tidemill state get pipelines/bars.toml second BTCUSD           every window of a key
   tidemill state get pipelines/bars.toml tidemill.time --json    how far event time has come
   tidemill state get .tidemill/bars/0 second 0x8000              by the start of a key, in hexadecimal
 
@@ -70,10 +70,15 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
+    if let Some(key) = &args.key
+        && let Some(digits) = key.strip_prefix("0x")
+        && !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    {
+        let message = format!("`{key}` is not hexadecimal");
+        return Err(Failure::usage(message).help("after `0x` come digits from 0 to 9 and a to f"));
+    }
     let paths = [args.path.clone()];
-    let Some(place) = resolve(&paths, args.state_dir.as_deref(), console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let place = resolve(&paths, args.state_dir.as_deref(), world)?;
     let mut found = Vec::new();
     let mut known = std::collections::BTreeSet::new();
     let mut has_table = false;
@@ -143,7 +148,9 @@ async fn read(
             let key = key.get(2..).unwrap_or_default();
             let one = element(plan, &spec, task, key, value)?;
             let is_asked = args.key.as_ref().is_none_or(|asked| {
-                one.key == *asked || asked.starts_with("0x") && one.key_hex.starts_with(asked)
+                one.key == *asked
+                    || asked.starts_with("0x")
+                        && one.key_hex.starts_with(&asked.to_ascii_lowercase())
             });
             if is_asked && found.len() < args.limit {
                 found.push(one);
@@ -196,7 +203,10 @@ fn tell(args: &GetArgs, found: &[Found], console: &mut Console<'_>) -> Result<()
         return Ok(());
     }
     if found.is_empty() {
-        console.line("there is nothing under this key")?;
+        console.line(match args.key {
+            Some(_) => "there is nothing under this key",
+            None => "the table is empty",
+        })?;
         return Ok(());
     }
     let rows: Vec<Vec<String>> = found

@@ -28,9 +28,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let Some(place) = args.place.resolve(console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let place = args.place.resolve(world)?;
     let mut found = Vec::new();
     let mut exit = Exit::Ok;
     for dir in &place.stores {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::load::load;
 use super::super::run::STATE_ROOT;
-use super::super::{Console, Exit, Failure, World};
+use super::super::{Exit, Failure, World};
 use crate::config::Plan;
 use crate::pipeline::Instance;
 
@@ -28,42 +28,34 @@ pub(super) struct Place {
 }
 
 impl PlaceArgs {
-    pub(super) fn resolve(
-        &self,
-        console: &mut Console<'_>,
-        world: &World<'_>,
-    ) -> Result<Option<Place>, Failure> {
-        resolve(&self.paths, self.state_dir.as_deref(), console, world)
+    pub(super) fn resolve(&self, world: &World<'_>) -> Result<Place, Failure> {
+        resolve(&self.paths, self.state_dir.as_deref(), world)
     }
 }
 
-/// Finds and locks the state meant; none if the file has problems, which are told.
+/// Finds and locks the state meant.
 pub(super) fn resolve(
     paths: &[PathBuf],
     state_dir: Option<&Path>,
-    console: &mut Console<'_>,
     world: &World<'_>,
-) -> Result<Option<Place>, Failure> {
+) -> Result<Place, Failure> {
     let dir = match (paths, state_dir) {
         ([], Some(dir)) => Some(dir),
         ([path], _) if path.is_dir() => Some(path.as_path()),
         _ => None,
     };
     if let Some(dir) = dir {
-        return of_dir(dir).map(Some);
+        return of_dir(dir);
     }
-    let Some(pipeline) = load(paths, console, world)? else {
-        return Ok(None);
-    };
-    let plan = pipeline.plan;
+    let plan = load(paths, world)?.plan;
     let dir = state_dir.or(plan.state_dir.as_deref());
     let instances = Instance::take_all(Path::new(STATE_ROOT), plan.name.as_str(), dir)?;
     let stores = stores(&instances)?;
-    Ok(Some(Place {
+    Ok(Place {
         plan: Some(plan),
         instances,
         stores,
-    }))
+    })
 }
 
 fn stores(instances: &[Instance]) -> Result<Vec<PathBuf>, Failure> {

@@ -48,9 +48,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let Some(place) = resolve(&args.files, args.state_dir.as_deref(), console, world)? else {
-        return Ok(Exit::Findings);
-    };
+    let place = resolve(&args.files, args.state_dir.as_deref(), world)?;
     let Some(plan) = place.plan else {
         return Err(needs_file());
     };

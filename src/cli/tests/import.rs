@@ -1,5 +1,8 @@
 //! An import that is asked to stop.
 
+use std::path::PathBuf;
+use std::task::Poll;
+
 use super::*;
 
 const LINES: u64 = 50;
@@ -24,8 +27,16 @@ fn import(dir: &Path) -> Vec<String> {
     .into()
 }
 
-async fn interrupted(times: usize, args: &[&str]) -> Ran {
-    let signals = futures::stream::iter(vec![(); times]);
+/// Asks so many times from the start or, with `log`, from the moment it is there.
+async fn interrupted(times: usize, log: Option<PathBuf>, args: &[&str]) -> Ran {
+    let begun = futures::stream::poll_fn(move |context| {
+        if log.as_ref().is_none_or(|log| log.exists()) {
+            return Poll::Ready(None::<()>);
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    let signals = begun.chain(futures::stream::iter(vec![(); times]));
     let signals = signals.chain(futures::stream::pending()).boxed();
     run_until(signals, Terminals::default(), "", args).await
 }
@@ -36,16 +47,23 @@ async fn an_import_leaves_when_asked_and_at_once_when_asked_twice() {
     let args = import(dir.path());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
 
-    let ran = interrupted(1, &args).await;
+    // While files are checked nothing is made.
+    let log = dir.path().join("log");
+    let ran = interrupted(1, None, &args).await;
+    assert_eq!(ran.exit, Exit::Findings, "{}", ran.errors);
+    let said = "stopped before anything was written";
+    assert!(ran.errors.contains(said), "{}", ran.errors);
+    assert!(!log.exists());
+
+    let ran = interrupted(1, Some(log.clone()), &args).await;
     assert_eq!(ran.exit, Exit::Findings, "{}", ran.errors);
     for said in [
         "stopping: committing what is in (again to leave at once)",
-        "stopped before anything was written",
-        "help: run the same command again to go on",
+        "run the same command again to go on",
     ] {
         assert!(ran.errors.contains(said), "{}", ran.errors);
     }
-    let ran = interrupted(2, &args).await;
+    let ran = interrupted(2, Some(log), &args).await;
     assert_eq!(ran.exit, Exit::Interrupted, "{}", ran.errors);
 
     // The log is free again, and everything comes in once.

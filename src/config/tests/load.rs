@@ -45,13 +45,13 @@ fn a_section_in_two_files_is_refused_with_both_places() {
 #[test]
 fn files_that_cannot_be_read_are_told_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let latin = write(&dir, "latin.toml", b"# caf\xe9\n");
+    let latin = write(&dir, "latin.toml", b"# one\n# \xe9\n");
     let large = write(&dir, "large.toml", "#".repeat(2 << 20));
     let missing = dir.path().join("missing.toml");
     assert_eq!(
         told(&dir, &[latin, large, missing]),
-        "latin.toml:1:1: E0100: is not UTF-8 from byte 5 on\n\
-         large.toml:1:1: E0102: has 1048577 bytes; the limit is 1048576\n\
+        "latin.toml:2:3: E0101: is not UTF-8 from byte 8 on\n\
+         large.toml:1:1: E0102: has 2097152 bytes; the limit is 1048576\n\
          missing.toml:1:1: E0100: cannot be read: No such file or directory (os error 2)"
     );
 }
@@ -69,8 +69,8 @@ fn the_pretty_form_shows_the_line_a_caret_and_what_was_meant() {
     let text = changed(&[("\"last(price)\"", "\"last(prize)\"")]);
     assert_eq!(
         problems(&text).pretty(false).to_string(),
-        "error[E0132]: `Trade` has no field `prize`\n\
-         \x20 at gate.toml:22:29 (stages.bar.aggregate.close)\n\
+        "error[E0132]: stages.bar.aggregate.close: `Trade` has no field `prize`\n\
+         \x20 at gate.toml:22:29\n\
          \x20  |\n\
          22 | aggregate = { close = \"last(prize)\" }\n\
          \x20  |                             ^^^^^\n\

@@ -2,6 +2,7 @@ mod load;
 mod messages;
 mod mutations;
 mod plans;
+mod reference;
 
 use std::collections::BTreeSet;
 

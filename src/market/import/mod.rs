@@ -43,4 +43,4 @@ pub use error::{Error, Result};
 pub use json::Mapping;
 pub use layout::{Kind, Layout, Resolution, Security};
 pub use options::{OnBadLine, OnImported, Options};
-pub use run::{Counts, Phase, Progress, Report, run};
+pub use run::{Checked, Counts, Phase, Progress, Report, check, run, write};

@@ -114,7 +114,11 @@ pub struct Report {
     pub exactly_once: bool,
 }
 
-/// Imports files.
+/// Files that were read to their ends and found right.
+#[derive(Debug)]
+pub struct Checked(Vec<Source>);
+
+/// Imports files: [`check`], then [`write`].
 ///
 /// `progress` is called every few thousand lines.
 ///
@@ -135,6 +139,20 @@ pub async fn run(
     broker: Arc<dyn Broker>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report> {
+    let checked = check(options, progress).await?;
+    write(options, checked, broker, progress).await
+}
+
+/// Reads all files to their ends and writes nothing, so that no broker is needed yet.
+///
+/// # Errors
+///
+/// What is wrong with the options or a file.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves nothing behind.
+pub async fn check(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Checked> {
     for scale in [options.price_scale, options.quantity_scale] {
         if scale > crate::events::SCALE_MAX {
             return Err(Error::Invalid(format!(
@@ -143,8 +161,28 @@ pub async fn run(
             )));
         }
     }
-    let sources = check(options, progress).await?;
+    read_all(options, progress).await.map(Checked)
+}
 
+/// Imports files that were checked with the same options.
+///
+/// # Errors
+///
+/// As for [`run`].
+///
+/// # Cancel safety
+///
+/// As for [`run`].
+///
+/// # Delivery
+///
+/// As for [`run`].
+pub async fn write(
+    options: &Options,
+    Checked(sources): Checked,
+    broker: Arc<dyn Broker>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report> {
     let topic = ensure(broker.as_ref(), &options.topic, options, Cleanup::default()).await?;
     let suspects = ensure(
         broker.as_ref(),
@@ -235,7 +273,7 @@ pub async fn run(
 }
 
 /// Reads all files to their ends.
-async fn check(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Source>> {
+async fn read_all(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Source>> {
     let files = detected(options)?;
     let total = files
         .iter()
