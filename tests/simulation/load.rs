@@ -83,7 +83,9 @@ impl Load {
             dirty_max: match &draw.bounds.state {
                 Some(options) => options.dirty_bytes_max,
                 // What the file's memory comes to, by the engine's word.
-                None => draw.memory.clamp(64 << 10, StateOptions::default().dirty_bytes_max),
+                None => draw
+                    .memory
+                    .clamp(64 << 10, StateOptions::default().dirty_bytes_max),
             },
             inner: Mutex::default(),
         }

@@ -41,7 +41,7 @@ pub(crate) enum Log {
     /// In memory: it outlives every process.
     Memory(MemoryBroker),
     /// In files, on the one machine where everything runs.
-    Files(Host),
+    Files(Box<Host>),
 }
 
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl World {
     pub(crate) fn new(draw: &Draw) -> Arc<Self> {
         let clock = Arc::new(TokioClock::starting_at(Timestamp(EPOCH)));
         let log = match &draw.files {
-            Some(files) => Log::Files(Host::new(draw, files, clock)),
+            Some(files) => Log::Files(Box::new(Host::new(draw, files, clock))),
             None => {
                 let mut options = MemoryOptions::new(draw.persona, clock, draw.seed);
                 options.capabilities.groups &= draw.groups;
