@@ -118,7 +118,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Checked(Vec<Source>);
 
-/// Imports files: [`check`], then [`write`].
+/// Imports files: [`check`], then [`write()`].
 ///
 /// `progress` is called every few thousand lines.
 ///
