@@ -251,6 +251,11 @@ pub const SECTIONS: &[Section] = &[
                 "true or false; default false",
                 "Whether every task reads the whole topic, beside the partitions of its own.",
             ),
+            key(
+                "record_max",
+                "a size; default 1MiB",
+                "The largest payload that is decoded; larger records go to the dead letters.",
+            ),
         ],
     },
     Section {
@@ -293,7 +298,8 @@ pub const SECTIONS: &[Section] = &[
         keys: &[key(
             "ttl",
             "a duration; default as long as it is needed",
-            "How long an element is kept.",
+            "Event time after which a `dedupe` forgets an id, if sooner than its `window`. Windows and \
+             merges end what they keep by themselves and take none.",
         )],
     },
     Section {
