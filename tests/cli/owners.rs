@@ -2,12 +2,12 @@
 
 use tidemill::pipeline::Instance;
 
-use crate::support::{Home, TICKS, block_on};
+use crate::support::{Home, TICKS, block_on, tick};
 
 #[test]
 fn a_log_in_use_is_refused_with_its_owner() {
     let home = Home::new();
-    home.write("ticks.jsonl", "{}");
+    home.write("ticks.jsonl", tick(0));
     block_on(async {
         let log = home.log().await;
         let owner = format!("is in use by process {}", std::process::id());

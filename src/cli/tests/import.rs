@@ -63,6 +63,7 @@ async fn an_import_leaves_when_asked_and_at_once_when_asked_twice() {
     ] {
         assert!(ran.errors.contains(said), "{}", ran.errors);
     }
+    std::fs::remove_dir_all(&log).unwrap();
     let ran = interrupted(2, Some(log), &args).await;
     assert_eq!(ran.exit, Exit::Interrupted, "{}", ran.errors);
 
