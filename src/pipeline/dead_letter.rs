@@ -122,7 +122,9 @@ impl DeadLetters {
         if let Source::Record(_, record) = source {
             for (name, value) in record.headers() {
                 if name == WHOLE_BYTES {
-                    whole = Some(value);
+                    // Anybody may send such a header: only a number is believed.
+                    let text = std::str::from_utf8(value).ok();
+                    whole = text.and_then(|text| text.parse::<u64>().ok());
                 }
                 match name {
                     // Attempts and ids of an earlier death are replaced; one of ours is 32 long.
@@ -184,7 +186,7 @@ impl DeadLetters {
                 Some(bytes) => {
                     text.clear();
                     text.extend_from_slice(b"truncated ");
-                    text.extend_from_slice(bytes);
+                    text.extend_from_slice(bytes.to_string().as_bytes());
                     headers.push("dl-payload", text)
                 }
                 None => headers.push("dl-payload", b"full"),
