@@ -51,6 +51,10 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
         Some(uuid) => uuid,
         None => create(disk, &layout)?,
     };
+    // A process killed right after it put this manifest in place may not have made its name durable.
+    // That comes before anything is removed that the one before may still list.
+    disk.sync_dir(&layout.root)
+        .map_err(failed("sync", &layout.root))?;
     let manifest = read_manifest(disk, &layout, uuid)?;
     check_segments(disk, &layout, &manifest)?;
     remove_unlisted(disk, &layout, &manifest)?;
