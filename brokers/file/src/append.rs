@@ -397,8 +397,9 @@ impl Shared {
                 return Ok(());
             }
             if let Some(writing) = &self.writing {
-                writing.cleaned.borrow().check()?;
+                // Also where the disk was full the last time: there may be room by now.
                 writing.splitter.ring(Ring::Work);
+                writing.cleaned.borrow().check()?;
             }
             changed.await;
         }
