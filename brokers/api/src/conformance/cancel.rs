@@ -7,7 +7,7 @@ use super::kit::*;
 use crate::{ConsumerOptions, Error, Offset, Outcome, Start, TopicDescription};
 
 /// Contract: dropping `next` loses nothing; what it would have yielded comes from the next call.
-pub async fn a_dropped_next_loses_nothing(subject: &dyn Subject) {
+pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 2).await;
     let parts = (0..2).map(|partition| (at("t", partition), Start::Earliest));
@@ -45,7 +45,7 @@ pub async fn a_dropped_next_loses_nothing(subject: &dyn Subject) {
 
 /// Contract: dropping `produce` leaves unknown which records were appended; none is torn, and the
 /// broker goes on.
-pub async fn a_dropped_produce_tears_nothing(subject: &dyn Subject) {
+pub async fn a_dropped_produce_tears_nothing(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     for round in 0..10 {
@@ -71,9 +71,9 @@ pub async fn a_dropped_produce_tears_nothing(subject: &dyn Subject) {
 
 /// Contract: dropping a commit of offsets leaves unknown whether it happened; committing again is
 /// harmless.
-pub async fn a_dropped_commit_of_offsets_can_be_repeated(subject: &dyn Subject) {
+pub async fn a_dropped_commit_of_offsets_can_be_repeated(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -93,7 +93,7 @@ pub async fn a_dropped_commit_of_offsets_can_be_repeated(subject: &dyn Subject) 
 }
 
 /// Contract: dropping a seek leaves the position where it was or at the offset.
-pub async fn a_dropped_seek_leaves_the_old_place_or_the_new(subject: &dyn Subject) {
+pub async fn a_dropped_seek_leaves_the_old_place_or_the_new(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), numbered("", 20)).await;
@@ -121,9 +121,9 @@ pub async fn a_dropped_seek_leaves_the_old_place_or_the_new(subject: &dyn Subjec
 
 /// Contract: dropping a commit leaves its outcome unknown; opening the id again settles it, and the
 /// transaction is there whole or not at all.
-pub async fn a_dropped_transaction_is_whole_or_absent(subject: &dyn Subject) {
+pub async fn a_dropped_transaction_is_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
-    if transactor(&*broker, "id").await.is_none() {
+    if transactor(subject, &*broker, "id").await.is_none() {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -171,9 +171,9 @@ pub async fn a_dropped_transaction_is_whole_or_absent(subject: &dyn Subject) {
 
 /// Contract: dropping the opening of an id may have shut out the former owner; opening it again
 /// works.
-pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &dyn Subject) {
+pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &Subject) {
     let broker = subject.broker().await;
-    if transactor(&*broker, "id").await.is_none() {
+    if transactor(subject, &*broker, "id").await.is_none() {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -188,7 +188,7 @@ pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &dyn Subject) {
 }
 
 /// Contract: dropping a creation leaves the topic whole or absent.
-pub async fn a_dropped_creation_leaves_a_topic_whole_or_absent(subject: &dyn Subject) {
+pub async fn a_dropped_creation_leaves_a_topic_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
     let _ = poll_once(broker.create_topic(&spec("t", 3)));
     let whole = |described: TopicDescription| assert_eq!(described.partitions, 3);
@@ -207,7 +207,7 @@ pub async fn a_dropped_creation_leaves_a_topic_whole_or_absent(subject: &dyn Sub
 }
 
 /// Contract: dropping a deletion leaves the topic whole or absent.
-pub async fn a_dropped_deletion_leaves_a_topic_whole_or_absent(subject: &dyn Subject) {
+pub async fn a_dropped_deletion_leaves_a_topic_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["a"]).await;
@@ -225,9 +225,9 @@ pub async fn a_dropped_deletion_leaves_a_topic_whole_or_absent(subject: &dyn Sub
 
 /// Contract: dropping the opening of a consumer leaves its group as it was, or as after a member
 /// left: the others are not kept waiting beyond the session timeout.
-pub async fn a_dropped_joining_does_not_block_its_group(subject: &dyn Subject) {
+pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 4).await;
@@ -242,7 +242,7 @@ pub async fn a_dropped_joining_does_not_block_its_group(subject: &dyn Subject) {
 }
 
 /// Contract: dropping `sync` leaves unknown whether everything is durable; it can be called again.
-pub async fn a_dropped_sync_can_be_repeated(subject: &dyn Subject) {
+pub async fn a_dropped_sync_can_be_repeated(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["a"]).await;

@@ -10,7 +10,7 @@ use super::kit::*;
 use crate::{Broker, ConsumerOptions, Error, Offset, Start, Subscription, TopicPartition};
 
 /// Contract: a subscription to topics needs a group.
-pub async fn a_subscription_without_a_group_is_refused(subject: &dyn Subject) {
+pub async fn a_subscription_without_a_group_is_refused(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let options = ConsumerOptions {
@@ -24,9 +24,9 @@ pub async fn a_subscription_without_a_group_is_refused(subject: &dyn Subject) {
 }
 
 /// Contract: where a group has committed nothing there is no offset.
-pub async fn nothing_is_committed_at_first(subject: &dyn Subject) {
+pub async fn nothing_is_committed_at_first(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -47,9 +47,9 @@ pub async fn nothing_is_committed_at_first(subject: &dyn Subject) {
 }
 
 /// Contract: a committed offset belongs to its group and outlives its members.
-pub async fn committed_offsets_belong_to_their_group(subject: &dyn Subject) {
+pub async fn committed_offsets_belong_to_their_group(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -65,9 +65,9 @@ pub async fn committed_offsets_belong_to_their_group(subject: &dyn Subject) {
 }
 
 /// Contract: the latest commit counts, also backwards.
-pub async fn the_latest_commit_counts_also_backwards(subject: &dyn Subject) {
+pub async fn the_latest_commit_counts_also_backwards(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -82,9 +82,9 @@ pub async fn the_latest_commit_counts_also_backwards(subject: &dyn Subject) {
 
 /// Contract: a lone member gets every partition of its topics, and is told before their records
 /// come.
-pub async fn a_lone_member_gets_every_partition_before_its_records(subject: &dyn Subject) {
+pub async fn a_lone_member_gets_every_partition_before_its_records(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 3).await;
@@ -99,9 +99,9 @@ pub async fn a_lone_member_gets_every_partition_before_its_records(subject: &dyn
 
 /// Contract: a member starts at its group's committed offset, whatever start it asked for; that
 /// counts where nothing is committed.
-pub async fn a_member_starts_where_its_group_committed(subject: &dyn Subject) {
+pub async fn a_member_starts_where_its_group_committed(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -123,9 +123,9 @@ pub async fn a_member_starts_where_its_group_committed(subject: &dyn Subject) {
 
 /// Contract: a member that asks to start where nothing is committed is told so, and the partition is
 /// silent.
-pub async fn a_member_without_committed_offset_is_told_so(subject: &dyn Subject) {
+pub async fn a_member_without_committed_offset_is_told_so(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -147,9 +147,9 @@ pub async fn a_member_without_committed_offset_is_told_so(subject: &dyn Subject)
 
 /// Contract: the members of a group share the partitions, each to one of them, all under one
 /// generation and each under its own member name.
-pub async fn two_members_share_the_partitions(subject: &dyn Subject) {
+pub async fn two_members_share_the_partitions(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 4).await;
@@ -165,9 +165,9 @@ pub async fn two_members_share_the_partitions(subject: &dyn Subject) {
 }
 
 /// Contract: partitions of one number in topics of one size come to one member.
-pub async fn equal_partitions_of_two_topics_come_to_one_member(subject: &dyn Subject) {
+pub async fn equal_partitions_of_two_topics_come_to_one_member(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 5).await;
@@ -186,9 +186,9 @@ pub async fn equal_partitions_of_two_topics_come_to_one_member(subject: &dyn Sub
 }
 
 /// Contract: many members that come at once settle, and what one leaves the others share.
-pub async fn many_members_share_the_partitions(subject: &dyn Subject) {
+pub async fn many_members_share_the_partitions(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 12).await;
@@ -207,9 +207,9 @@ pub async fn many_members_share_the_partitions(subject: &dyn Subject) {
 }
 
 /// Contract: a commit under a former generation is fenced.
-pub async fn a_former_generation_is_fenced(subject: &dyn Subject) {
+pub async fn a_former_generation_is_fenced(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 4).await;
@@ -232,9 +232,9 @@ pub async fn a_former_generation_is_fenced(subject: &dyn Subject) {
 
 /// Contract: a commit for a partition of another member is fenced, and nothing of the call is
 /// committed.
-pub async fn another_partition_is_fenced_and_nothing_is_committed(subject: &dyn Subject) {
+pub async fn another_partition_is_fenced_and_nothing_is_committed(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -255,9 +255,9 @@ pub async fn another_partition_is_fenced_and_nothing_is_committed(subject: &dyn 
 
 /// Contract: an offset committed without generation is fenced while the group has members, and taken
 /// once it has none.
-pub async fn a_commit_without_generation_is_fenced_while_there_are_members(subject: &dyn Subject) {
+pub async fn a_commit_without_generation_is_fenced_while_there_are_members(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -283,9 +283,9 @@ pub async fn a_commit_without_generation_is_fenced_while_there_are_members(subje
 
 /// Contract: after *revoked* no record of those partitions is delivered, also none fetched before,
 /// until they are assigned again.
-pub async fn no_record_of_a_revoked_partition_is_delivered(subject: &dyn Subject) {
+pub async fn no_record_of_a_revoked_partition_is_delivered(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 4).await;
@@ -317,7 +317,7 @@ pub async fn no_record_of_a_revoked_partition_is_delivered(subject: &dyn Subject
 
 /// What a member was asked to give back, and the permit for it, with a second member on its way in.
 async fn revoked<'a>(
-    subject: &'a dyn Subject,
+    subject: &'a Subject,
     broker: &dyn Broker,
     deadline: Duration,
 ) -> (Reader<'a>, Reader<'a>, TopicPartition, crate::Permit) {
@@ -333,9 +333,9 @@ async fn revoked<'a>(
 
 /// Contract: until the permit is given back the partition's offsets may be committed, and the next
 /// owner starts behind them.
-pub async fn the_holder_of_a_permit_may_commit(subject: &dyn Subject) {
+pub async fn the_holder_of_a_permit_may_commit(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     let (mut first, mut second, goes, permit) =
@@ -357,9 +357,9 @@ pub async fn the_holder_of_a_permit_may_commit(subject: &dyn Subject) {
 }
 
 /// Contract: once the permit is given back commits for its partitions are fenced.
-pub async fn a_permit_given_back_fences(subject: &dyn Subject) {
+pub async fn a_permit_given_back_fences(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     let (mut first, mut second, goes, permit) =
@@ -382,9 +382,9 @@ pub async fn a_permit_given_back_fences(subject: &dyn Subject) {
 
 /// Contract: a permit given back fences its partitions at once, also while another member keeps its
 /// own and the round goes on; that one may still commit.
-pub async fn a_permit_given_back_fences_while_others_keep_theirs(subject: &dyn Subject) {
+pub async fn a_permit_given_back_fences_while_others_keep_theirs(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 6).await;
@@ -417,9 +417,9 @@ pub async fn a_permit_given_back_fences_while_others_keep_theirs(subject: &dyn S
 
 /// Contract: a permit kept beyond its deadline loses its partitions: they go to another, commits for
 /// them are fenced, and the late member learns of it.
-pub async fn a_permit_kept_too_long_loses_its_partitions(subject: &dyn Subject) {
+pub async fn a_permit_kept_too_long_loses_its_partitions(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     let deadline = Duration::from_secs(6);
@@ -451,9 +451,9 @@ pub async fn a_permit_kept_too_long_loses_its_partitions(subject: &dyn Subject) 
 /// Contract: a member that is silent beyond its session is taken for dead: its partitions go to the
 /// others, its commits are fenced, and it learns of it when it asks again. One that waits for news
 /// is not silent.
-pub async fn a_silent_member_is_taken_for_dead(subject: &dyn Subject) {
+pub async fn a_silent_member_is_taken_for_dead(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 4).await;
@@ -469,7 +469,7 @@ pub async fn a_silent_member_is_taken_for_dead(subject: &dyn Subject) {
     let Some(mine) = silent.owned.first().cloned() else {
         panic!("a member got nothing");
     };
-    let until = Instant::now() + session * 2 + subject.patience();
+    let until = Instant::now() + session * 2 + subject.patient();
     while other.owned.len() < 4 {
         assert!(
             Instant::now() < until,
@@ -494,9 +494,9 @@ pub async fn a_silent_member_is_taken_for_dead(subject: &dyn Subject) {
 
 /// Contract: what a member did not commit is delivered again to the next owner, and nothing is
 /// skipped.
-pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &dyn Subject) {
+pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -526,9 +526,9 @@ pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &dyn Subject
 
 /// Contract: a partition that stays through a rebalance keeps its position: nothing of it is
 /// delivered twice.
-pub async fn a_partition_that_stays_keeps_its_position(subject: &dyn Subject) {
+pub async fn a_partition_that_stays_keeps_its_position(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -559,9 +559,9 @@ pub async fn a_partition_that_stays_keeps_its_position(subject: &dyn Subject) {
 
 /// Contract: a member that returns under its stable name takes over its former self's partitions and
 /// fences it.
-pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject: &dyn Subject) {
+pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 4).await;
@@ -587,11 +587,11 @@ pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject
 
 /// Contract: while members come and go each record is processed before an offset behind it is
 /// committed, whatever else is processed twice.
-pub async fn nothing_is_lost_while_members_come_and_go(subject: &dyn Subject) {
+pub async fn nothing_is_lost_while_members_come_and_go(subject: &Subject) {
     const PARTITIONS: u32 = 4;
     const ROUNDS: usize = 12;
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", PARTITIONS).await;

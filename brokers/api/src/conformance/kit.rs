@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::Subject;
+use super::{Need, Subject};
 use crate::{
     Batch, Broker, Cleanup, Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Headers,
     Offset, Outcome, Permit, RecordSet, Rejection, Result, Start, Subscription, Timestamp, Topic,
@@ -141,12 +141,8 @@ pub(super) fn texts(reads: &[Read]) -> Vec<String> {
 }
 
 /// What must come within the subject's patience.
-pub(super) async fn soon<T>(
-    subject: &dyn Subject,
-    what: &str,
-    future: impl Future<Output = T>,
-) -> T {
-    match timeout(subject.patience(), future).await {
+pub(super) async fn soon<T>(subject: &Subject, what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(subject.patient(), future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for {what}"),
     }
@@ -154,7 +150,7 @@ pub(super) async fn soon<T>(
 
 /// A consumer and what it has been told.
 pub(super) struct Reader<'a> {
-    pub(super) subject: &'a dyn Subject,
+    pub(super) subject: &'a Subject,
     pub(super) consumer: Box<dyn Consumer>,
     /// The whole present assignment.
     pub(super) owned: BTreeSet<TopicPartition>,
@@ -182,7 +178,7 @@ pub(super) enum Came {
 
 impl<'a> Reader<'a> {
     pub(super) async fn open(
-        subject: &'a dyn Subject,
+        subject: &'a Subject,
         broker: &dyn Broker,
         options: ConsumerOptions,
     ) -> Self {
@@ -204,7 +200,7 @@ impl<'a> Reader<'a> {
 
     /// Reads partitions by hand.
     pub(super) async fn by_hand(
-        subject: &'a dyn Subject,
+        subject: &'a Subject,
         broker: &dyn Broker,
         partitions: Vec<(TopicPartition, Start)>,
     ) -> Self {
@@ -213,7 +209,7 @@ impl<'a> Reader<'a> {
 
     /// Joins a group, from the beginning where nothing is committed.
     pub(super) async fn join(
-        subject: &'a dyn Subject,
+        subject: &'a Subject,
         broker: &dyn Broker,
         name: &str,
         topics: &[&str],
@@ -288,7 +284,7 @@ impl<'a> Reader<'a> {
 
     /// What comes while it is quiet, if anything does.
     pub(super) async fn next_if_any(&mut self) -> Option<Came> {
-        let delivery = timeout(self.subject.quiet(), self.consumer.next())
+        let delivery = timeout(self.subject.calm(), self.consumer.next())
             .await
             .ok()?;
         Some(self.take(delivery))
@@ -379,8 +375,8 @@ impl<'a> Reader<'a> {
 }
 
 /// Lets members of one group settle until they share `count` partitions under one generation.
-pub(super) async fn converge(subject: &dyn Subject, members: &mut [&mut Reader<'_>], count: usize) {
-    let until = Instant::now() + subject.patience() * 2;
+pub(super) async fn converge(subject: &Subject, members: &mut [&mut Reader<'_>], count: usize) {
+    let until = Instant::now() + subject.patient() * 2;
     loop {
         let mut quiet = true;
         for member in members.iter_mut() {
@@ -412,7 +408,7 @@ pub(super) async fn converge(subject: &dyn Subject, members: &mut [&mut Reader<'
 
 /// The first `count` records of a partition.
 pub(super) async fn read(
-    subject: &dyn Subject,
+    subject: &Subject,
     broker: &dyn Broker,
     at: &TopicPartition,
     count: usize,
@@ -427,7 +423,7 @@ pub(super) async fn read(
 
 /// The payloads of the first `count` records of a partition, which has no more.
 pub(super) async fn read_texts(
-    subject: &dyn Subject,
+    subject: &Subject,
     broker: &dyn Broker,
     at: &TopicPartition,
     count: usize,
@@ -436,8 +432,8 @@ pub(super) async fn read_texts(
 }
 
 /// Whether the broker has groups; otherwise checks that it refuses them.
-pub(super) async fn has_groups(broker: &dyn Broker) -> bool {
-    if broker.capabilities().groups {
+pub(super) async fn has_groups(subject: &Subject, broker: &dyn Broker) -> bool {
+    if subject.has(broker, Need::Groups) {
         return true;
     }
     let options = ConsumerOptions::group(group("g"), vec![topic("refused")], Start::Earliest);
@@ -447,9 +443,13 @@ pub(super) async fn has_groups(broker: &dyn Broker) -> bool {
 }
 
 /// Opens a transactional id, or checks that the broker refuses to.
-pub(super) async fn transactor(broker: &dyn Broker, name: &str) -> Option<Box<dyn Transactor>> {
+pub(super) async fn transactor(
+    subject: &Subject,
+    broker: &dyn Broker,
+    name: &str,
+) -> Option<Box<dyn Transactor>> {
     let opened = broker.transactor(&id(name)).await;
-    if broker.capabilities().transactions {
+    if subject.has(broker, Need::Transactions) {
         return Some(opened.expect("a transactional id is opened"));
     }
     refuses(opened);
@@ -458,12 +458,10 @@ pub(super) async fn transactor(broker: &dyn Broker, name: &str) -> Option<Box<dy
 
 /// Whether the broker takes a group's offsets into a transaction; otherwise checks that it refuses
 /// whichever part it lacks.
-pub(super) async fn has_offsets_in_transactions(broker: &dyn Broker) -> bool {
-    let capabilities = broker.capabilities();
-    if !has_groups(broker).await || transactor(broker, "probe").await.is_none() {
-        return false;
-    }
-    capabilities.offsets_in_transaction
+pub(super) async fn has_offsets_in_transactions(subject: &Subject, broker: &dyn Broker) -> bool {
+    has_groups(subject, broker).await
+        && transactor(subject, broker, "probe").await.is_some()
+        && subject.has(broker, Need::OffsetsInTransaction)
 }
 
 #[track_caller]

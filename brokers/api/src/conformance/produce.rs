@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::Subject;
 use super::kit::*;
+use super::{Need, Subject};
 use crate::{
     BrokerExt, Error, Headers, NewRecord, Offset, RecordSet, Timestamp, TopicPartition, partition,
 };
 
 /// Contract: records of one partition are read in the order they were appended.
-pub async fn records_come_back_in_the_order_given(subject: &dyn Subject) {
+pub async fn records_come_back_in_the_order_given(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let mut expected = Vec::new();
@@ -26,7 +26,7 @@ pub async fn records_come_back_in_the_order_given(subject: &dyn Subject) {
 
 /// Contract: one answer comes for each set of a call, in their order; several sets may name one
 /// partition.
-pub async fn every_set_of_a_call_is_answered(subject: &dyn Subject) {
+pub async fn every_set_of_a_call_is_answered(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 2).await;
     let sets = vec![
@@ -47,7 +47,7 @@ pub async fn every_set_of_a_call_is_answered(subject: &dyn Subject) {
 }
 
 /// Contract: the offset acknowledged is the one under which the record is read.
-pub async fn acknowledged_offsets_are_those_read(subject: &dyn Subject) {
+pub async fn acknowledged_offsets_are_those_read(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let mut acknowledged = Vec::new();
@@ -67,7 +67,7 @@ pub async fn acknowledged_offsets_are_those_read(subject: &dyn Subject) {
 }
 
 /// Contract: a key or a payload that is missing and one that is empty stay apart.
-pub async fn a_missing_key_or_payload_is_not_an_empty_one(subject: &dyn Subject) {
+pub async fn a_missing_key_or_payload_is_not_an_empty_one(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let some = |bytes: &'static [u8]| Some(bytes);
@@ -92,7 +92,7 @@ pub async fn a_missing_key_or_payload_is_not_an_empty_one(subject: &dyn Subject)
 
 /// Contract: headers come back in their order, repeats and all; where there are none they are
 /// refused.
-pub async fn headers_come_back_in_order_with_repeats(subject: &dyn Subject) {
+pub async fn headers_come_back_in_order_with_repeats(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let headers = Headers::new()
@@ -102,7 +102,7 @@ pub async fn headers_come_back_in_order_with_repeats(subject: &dyn Subject) {
     let mut records = RecordSet::new(at("t", 0));
     records.push(None, None, Some(b"with"), &headers);
     records.push(None, None, Some(b"without"), &Headers::new());
-    if !broker.capabilities().headers {
+    if !subject.has(&*broker, Need::Headers) {
         refuses(broker.produce(vec![records]).await);
         let marks = broker.watermarks(&at("t", 0)).await.unwrap();
         assert_eq!(marks.high, Offset::START);
@@ -117,7 +117,7 @@ pub async fn headers_come_back_in_order_with_repeats(subject: &dyn Subject) {
 }
 
 /// Contract: an event time comes back as given, to the millisecond and in whatever order.
-pub async fn event_times_come_back(subject: &dyn Subject) {
+pub async fn event_times_come_back(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let times = [1_381_152_600_123, 1, 1_381_152_600_122, 4_102_444_800_000];
@@ -136,7 +136,7 @@ pub async fn event_times_come_back(subject: &dyn Subject) {
 }
 
 /// Contract: a record without event time gets the broker's append time.
-pub async fn a_record_without_event_time_gets_one(subject: &dyn Subject) {
+pub async fn a_record_without_event_time_gets_one(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["early"]).await;
@@ -150,7 +150,7 @@ pub async fn a_record_without_event_time_gets_one(subject: &dyn Subject) {
 
 /// Contract: a record above the limit is refused by a call that appends nothing, and named with its
 /// partition, its index, its size and the limit.
-pub async fn a_record_too_large_is_named_before_anything_is_appended(subject: &dyn Subject) {
+pub async fn a_record_too_large_is_named_before_anything_is_appended(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 2).await;
     let max = broker.capabilities().record_bytes_max;
@@ -177,7 +177,7 @@ pub async fn a_record_too_large_is_named_before_anything_is_appended(subject: &d
 }
 
 /// Contract: a record just at the limit is taken and comes back whole.
-pub async fn a_record_of_the_largest_size_is_taken(subject: &dyn Subject) {
+pub async fn a_record_of_the_largest_size_is_taken(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let huge: Vec<u8> = (0..broker.capabilities().record_bytes_max - 1)
@@ -196,7 +196,7 @@ pub async fn a_record_of_the_largest_size_is_taken(subject: &dyn Subject) {
 }
 
 /// Contract: a record's partition is the one it names, else Kafka's murmur2 of its key.
-pub async fn a_key_decides_the_partition_as_kafka_would(subject: &dyn Subject) {
+pub async fn a_key_decides_the_partition_as_kafka_would(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 7).await;
     for key in ["21", "foobar", "abc", "BTC-USD", ""] {
@@ -215,7 +215,7 @@ pub async fn a_key_decides_the_partition_as_kafka_would(subject: &dyn Subject) {
 }
 
 /// Contract: a call without records, and a set without records, succeed.
-pub async fn nothing_to_produce_is_no_error(subject: &dyn Subject) {
+pub async fn nothing_to_produce_is_no_error(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     assert!(broker.produce(Vec::new()).await.unwrap().is_empty());
@@ -227,7 +227,7 @@ pub async fn nothing_to_produce_is_no_error(subject: &dyn Subject) {
 
 /// Contract: a call fails as a whole only if nothing of it was appended; otherwise each record is
 /// answered by itself.
-pub async fn a_refused_call_appends_nothing(subject: &dyn Subject) {
+pub async fn a_refused_call_appends_nothing(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     for missing in [at("missing", 0), at("t", 1)] {
@@ -257,7 +257,7 @@ pub async fn a_refused_call_appends_nothing(subject: &dyn Subject) {
 
 /// Contract: the high watermark is where the next record goes, and once all is answered the last
 /// stable offset has reached it; the low one stays until retention moves it.
-pub async fn watermarks_follow_what_is_appended(subject: &dyn Subject) {
+pub async fn watermarks_follow_what_is_appended(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let empty = broker.watermarks(&at("t", 0)).await.unwrap();
@@ -276,7 +276,7 @@ pub async fn watermarks_follow_what_is_appended(subject: &dyn Subject) {
 
 /// Contract: the offset at a time is that of the first record whose timestamp is not before it, also
 /// where timestamps fall; the end if there is none.
-pub async fn the_offset_at_a_time_is_the_first_not_before_it(subject: &dyn Subject) {
+pub async fn the_offset_at_a_time_is_the_first_not_before_it(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     let mut offsets = Vec::new();
@@ -306,7 +306,7 @@ pub async fn the_offset_at_a_time_is_the_first_not_before_it(subject: &dyn Subje
 
 /// Contract: every method may be called from many tasks at once; each producer's records keep their
 /// order and none is lost or doubled.
-pub async fn many_producers_lose_nothing_and_keep_their_order(subject: &dyn Subject) {
+pub async fn many_producers_lose_nothing_and_keep_their_order(subject: &Subject) {
     const PRODUCERS: usize = 8;
     const ROUNDS: usize = 25;
     let broker = subject.broker().await;
@@ -345,7 +345,7 @@ pub async fn many_producers_lose_nothing_and_keep_their_order(subject: &dyn Subj
 }
 
 /// Contract: making everything durable succeeds, also with nothing to do, and changes nothing.
-pub async fn what_is_synced_is_still_there(subject: &dyn Subject) {
+pub async fn what_is_synced_is_still_there(subject: &Subject) {
     let broker = subject.broker().await;
     broker.sync().await.unwrap();
     create(&*broker, "t", 1).await;

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Subject;
 use super::kit::*;
+use super::{Need, Subject};
 use crate::{Cleanup, Error, Headers, Offset, RecordSet, Retention, Start, Timestamp};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Contract: a topic without bounds keeps everything.
-pub async fn a_topic_without_bounds_keeps_everything(subject: &dyn Subject) {
+pub async fn a_topic_without_bounds_keeps_everything(subject: &Subject) {
     let broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), numbered("", 100)).await;
     subject.pass(3 * HOUR).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     assert_eq!(
         read_texts(subject, &*broker, &at("t", 0), 100).await,
         numbered("", 100)
@@ -24,8 +27,11 @@ pub async fn a_topic_without_bounds_keeps_everything(subject: &dyn Subject) {
 
 /// Contract: records go once they were appended longer ago than the bound; event time does not
 /// count.
-pub async fn old_records_go_by_the_time_they_were_appended(subject: &dyn Subject) {
+pub async fn old_records_go_by_the_time_they_were_appended(subject: &Subject) {
     let broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
     let age = Some(HOUR);
     let retention = Retention { age, bytes: None };
     create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
@@ -36,14 +42,14 @@ pub async fn old_records_go_by_the_time_they_were_appended(subject: &dyn Subject
         records
     };
     produce_set(&*broker, ancient("old")).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["old"]);
     subject.pass(2 * HOUR).await;
     let kept = produce_set(&*broker, ancient("new")).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     let marks = broker.watermarks(&at("t", 0)).await.unwrap();
     assert!(marks.low <= kept, "what is younger stays");
-    if subject.cleans() {
+    if subject.has(&*broker, Need::Cleaning) {
         assert!(marks.low > Offset::START, "what is older goes");
         assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["new"]);
     }
@@ -51,7 +57,7 @@ pub async fn old_records_go_by_the_time_they_were_appended(subject: &dyn Subject
 
 /// Contract: records go from the beginning while the partition is larger than the bound; the bound's
 /// worth of the newest stays.
-pub async fn records_go_from_the_beginning_beyond_the_bound_of_bytes(subject: &dyn Subject) {
+pub async fn records_go_from_the_beginning_beyond_the_bound_of_bytes(subject: &Subject) {
     let broker = subject.broker().await;
     let bytes = Some(20_000);
     let retention = Retention { age: None, bytes };
@@ -61,11 +67,11 @@ pub async fn records_go_from_the_beginning_beyond_the_bound_of_bytes(subject: &d
         let mut records = RecordSet::new(at("t", 0));
         records.push(None, None, Some(&[round; 10_000]), &Headers::new());
         last = produce_set(&*broker, records).await;
-        subject.clean(&*broker).await;
+        subject.clean().await;
     }
     let marks = broker.watermarks(&at("t", 0)).await.unwrap();
     assert!(marks.low < last, "the bound's worth of the newest stays");
-    if subject.cleans() {
+    if subject.has(&*broker, Need::Cleaning) {
         assert!(marks.low > Offset::START, "what is beyond the bound goes");
     }
     let start = vec![(at("t", 0), Start::Earliest)];
@@ -76,8 +82,11 @@ pub async fn records_go_from_the_beginning_beyond_the_bound_of_bytes(subject: &d
 }
 
 /// Contract: a reader whose position retention has passed is told, once, and never led on silently.
-pub async fn a_reader_overtaken_by_retention_is_told(subject: &dyn Subject) {
+pub async fn a_reader_overtaken_by_retention_is_told(subject: &Subject) {
     let broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
     let age = Some(HOUR);
     let retention = Retention { age, bytes: None };
     create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
@@ -89,10 +98,13 @@ pub async fn a_reader_overtaken_by_retention_is_told(subject: &dyn Subject) {
     reader.consumer.pause(&[at("t", 0)]);
     subject.pass(2 * HOUR).await;
     produce(&*broker, &at("t", 0), ["new"]).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     let marks = broker.watermarks(&at("t", 0)).await.unwrap();
     if marks.low <= Offset(2) {
-        assert!(!subject.cleans(), "retention moves the low watermark");
+        assert!(
+            !subject.has(&*broker, Need::Cleaning),
+            "retention moves the low watermark"
+        );
         return;
     }
     reader.consumer.resume(&[at("t", 0)]);
@@ -114,15 +126,18 @@ pub async fn a_reader_overtaken_by_retention_is_told(subject: &dyn Subject) {
 }
 
 /// Contract: offsets are never used again, also when all records are gone.
-pub async fn offsets_are_not_used_again_after_retention(subject: &dyn Subject) {
+pub async fn offsets_are_not_used_again_after_retention(subject: &Subject) {
     let broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
     let age = Some(HOUR);
     let retention = Retention { age, bytes: None };
     create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
     produce(&*broker, &at("t", 0), numbered("", 10)).await;
     let before = broker.watermarks(&at("t", 0)).await.unwrap();
     subject.pass(2 * HOUR).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     let after = broker.watermarks(&at("t", 0)).await.unwrap();
     assert_eq!(after.high, before.high);
     let first = produce(&*broker, &at("t", 0), ["new"]).await;
@@ -146,9 +161,9 @@ fn keyed(pairs: &[(&str, Option<&str>)]) -> RecordSet {
 }
 
 /// Contract: compaction keeps the newest record of each key, with its offset and in its order.
-pub async fn compaction_keeps_the_newest_record_of_each_key(subject: &dyn Subject) {
+pub async fn compaction_keeps_the_newest_record_of_each_key(subject: &Subject) {
     let broker = subject.broker().await;
-    if !broker.capabilities().compaction {
+    if !subject.has(&*broker, Need::Compaction) {
         let created = broker
             .create_topic(&spec("t", 1).cleanup(compacted()))
             .await;
@@ -160,7 +175,7 @@ pub async fn compaction_keeps_the_newest_record_of_each_key(subject: &dyn Subjec
     produce_set(&*broker, keyed(&[("a", Some("3")), ("c", Some("2"))])).await;
     let before = read(subject, &*broker, &at("t", 0), 6).await;
     let marks = broker.watermarks(&at("t", 0)).await.unwrap();
-    subject.clean(&*broker).await;
+    subject.clean().await;
     let start = vec![(at("t", 0), Start::Offset(Offset(0)))];
     let mut reader = Reader::by_hand(subject, &*broker, start).await;
     let after = reader.read_to_end().await;
@@ -169,7 +184,7 @@ pub async fn compaction_keeps_the_newest_record_of_each_key(subject: &dyn Subjec
         assert!(after.contains(record), "{record:?} stays");
     }
     assert!(after.iter().all(|record| before.contains(record)));
-    if subject.cleans() {
+    if subject.has(&*broker, Need::Cleaning) {
         assert_eq!(after.iter().collect::<Vec<_>>(), newest);
     }
     assert_eq!(reader.ends, [(at("t", 0), marks.last_stable)]);
@@ -178,9 +193,12 @@ pub async fn compaction_keeps_the_newest_record_of_each_key(subject: &dyn Subjec
 }
 
 /// Contract: a record without payload removes its key, and goes itself once it is old enough.
-pub async fn a_tombstone_removes_its_key_and_then_itself(subject: &dyn Subject) {
+pub async fn a_tombstone_removes_its_key_and_then_itself(subject: &Subject) {
     let broker = subject.broker().await;
-    if !broker.capabilities().compaction {
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
+    if !subject.has(&*broker, Need::Compaction) {
         let created = broker
             .create_topic(&spec("t", 1).cleanup(compacted()))
             .await;
@@ -189,7 +207,7 @@ pub async fn a_tombstone_removes_its_key_and_then_itself(subject: &dyn Subject) 
     create_with(&*broker, "t", 1, compacted()).await;
     produce_set(&*broker, keyed(&[("a", Some("1")), ("b", Some("1"))])).await;
     produce_set(&*broker, keyed(&[("a", None)])).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     let from = || vec![(at("t", 0), Start::Earliest)];
     let mut reader = Reader::by_hand(subject, &*broker, from()).await;
     let young = reader.read_to_end().await;
@@ -197,8 +215,8 @@ pub async fn a_tombstone_removes_its_key_and_then_itself(subject: &dyn Subject) 
     assert!(young.iter().any(tombstone), "a young tombstone is readable");
     subject.pass(2 * HOUR).await;
     produce_set(&*broker, keyed(&[("c", Some("1"))])).await;
-    subject.clean(&*broker).await;
-    if !subject.cleans() {
+    subject.clean().await;
+    if !subject.has(&*broker, Need::Cleaning) {
         return;
     }
     assert_eq!(young.len(), 2, "the tombstone removed its key");
@@ -209,9 +227,9 @@ pub async fn a_tombstone_removes_its_key_and_then_itself(subject: &dyn Subject) 
 }
 
 /// Contract: a reader in the middle of a partition that is compacted goes on, over the gaps.
-pub async fn a_reader_goes_on_through_compaction(subject: &dyn Subject) {
+pub async fn a_reader_goes_on_through_compaction(subject: &Subject) {
     let broker = subject.broker().await;
-    if !broker.capabilities().compaction {
+    if !subject.has(&*broker, Need::Compaction) {
         return;
     }
     create_with(&*broker, "t", 1, compacted()).await;
@@ -229,7 +247,7 @@ pub async fn a_reader_goes_on_through_compaction(subject: &dyn Subject) {
     };
     let mut reader = Reader::open(subject, &*broker, options).await;
     reader.read(10).await;
-    subject.clean(&*broker).await;
+    subject.clean().await;
     reader.read_to_end().await;
     let last: Vec<_> = ["a", "b", "c"]
         .iter()
@@ -262,9 +280,12 @@ fn follow<'a>(reads: impl Iterator<Item = &'a Read>) -> BTreeMap<Vec<u8>, Vec<u8
 /// Contract: below the watermark of tombstones some may be gone; whoever has followed a compacted
 /// partition up to there, or further, and goes on from where he is holds what he would have held without
 /// compaction. It never goes back.
-pub async fn who_followed_beyond_the_tombstones_gone_misses_none(subject: &dyn Subject) {
+pub async fn who_followed_beyond_the_tombstones_gone_misses_none(subject: &Subject) {
     let broker = subject.broker().await;
-    if !broker.capabilities().compaction {
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
+    if !subject.has(&*broker, Need::Compaction) {
         create(&*broker, "t", 1).await;
         produce(&*broker, &at("t", 0), ["1"]).await;
         let marks = broker.watermarks(&at("t", 0)).await.unwrap();
@@ -290,7 +311,7 @@ pub async fn who_followed_beyond_the_tombstones_gone_misses_none(subject: &dyn S
         let first = produce_set(&*broker, keyed(&pairs)).await;
         whole.read(pairs.len()).await;
         let before = broker.watermarks(&at("t", 0)).await.unwrap();
-        subject.clean(&*broker).await;
+        subject.clean().await;
         let young = broker.watermarks(&at("t", 0)).await.unwrap();
         assert!(before.tombstones_gone >= gone && young.tombstones_gone >= before.tombstones_gone);
         assert!(young.tombstones_gone <= first, "the young one is there");
@@ -299,7 +320,7 @@ pub async fn who_followed_beyond_the_tombstones_gone_misses_none(subject: &dyn S
         let pairs = [("e", value)];
         produce_set(&*broker, keyed(&pairs)).await;
         whole.read(pairs.len()).await;
-        subject.clean(&*broker).await;
+        subject.clean().await;
         let marks = broker.watermarks(&at("t", 0)).await.unwrap();
         assert!(
             marks.tombstones_gone >= young.tombstones_gone,
@@ -316,7 +337,7 @@ pub async fn who_followed_beyond_the_tombstones_gone_misses_none(subject: &dyn S
             let rest = left.iter().filter(|read| read.offset.0 >= from);
             assert_eq!(follow(seen.chain(rest)), all, "who goes on at {from}");
         }
-        if subject.cleans() && removed != "c" {
+        if subject.has(&*broker, Need::Cleaning) && removed != "c" {
             let tombstone = whole.reads.iter().rfind(|read| read.value.is_none());
             let at = tombstone.map(|read| read.offset).unwrap_or_default();
             assert!(

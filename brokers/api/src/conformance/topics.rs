@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::Subject;
 use super::kit::*;
+use super::{Need, Subject};
 use crate::{Cleanup, ConsumerOptions, Error, Offset, Retention, Start, Timestamp};
 
 /// Contract: a topic is described with the partitions and the cleanup it was created with.
-pub async fn a_created_topic_is_described_as_asked(subject: &dyn Subject) {
+pub async fn a_created_topic_is_described_as_asked(subject: &Subject) {
     let broker = subject.broker().await;
     let retention = Retention {
         age: Some(Duration::from_secs(3600)),
@@ -25,7 +25,7 @@ pub async fn a_created_topic_is_described_as_asked(subject: &dyn Subject) {
 }
 
 /// Contract: all topics are listed, sorted by name.
-pub async fn topics_are_listed_in_order_of_their_names(subject: &dyn Subject) {
+pub async fn topics_are_listed_in_order_of_their_names(subject: &Subject) {
     let broker = subject.broker().await;
     assert_eq!(broker.list_topics().await.unwrap(), []);
     for name in ["b", "a", "c-2", "c-10"] {
@@ -36,7 +36,7 @@ pub async fn topics_are_listed_in_order_of_their_names(subject: &dyn Subject) {
 }
 
 /// Contract: creating a topic that is there fails and changes nothing.
-pub async fn a_topic_is_not_created_twice(subject: &dyn Subject) {
+pub async fn a_topic_is_not_created_twice(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 2).await;
     produce(&*broker, &at("t", 0), ["kept"]).await;
@@ -53,7 +53,7 @@ pub async fn a_topic_is_not_created_twice(subject: &dyn Subject) {
 }
 
 /// Contract: calls for a topic that is not there fail and name it.
-pub async fn an_unknown_topic_is_named(subject: &dyn Subject) {
+pub async fn an_unknown_topic_is_named(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "other", 1).await;
     let missing = at("missing", 0);
@@ -74,7 +74,7 @@ pub async fn an_unknown_topic_is_named(subject: &dyn Subject) {
             other => panic!("call {call} answered {other:?}"),
         }
     }
-    if broker.capabilities().groups {
+    if subject.has(&*broker, Need::Groups) {
         let topics = vec![topic("other"), missing.topic.clone()];
         let options = ConsumerOptions::group(group("g"), topics, Start::Earliest);
         match broker.consumer(options).await {
@@ -85,7 +85,7 @@ pub async fn an_unknown_topic_is_named(subject: &dyn Subject) {
 }
 
 /// Contract: calls for a partition that the topic does not have fail and name it.
-pub async fn an_unknown_partition_is_named(subject: &dyn Subject) {
+pub async fn an_unknown_partition_is_named(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 2).await;
     let missing = at("t", 2);
@@ -107,7 +107,7 @@ pub async fn an_unknown_partition_is_named(subject: &dyn Subject) {
 }
 
 /// Contract: a deleted topic is no longer there.
-pub async fn a_deleted_topic_is_gone(subject: &dyn Subject) {
+pub async fn a_deleted_topic_is_gone(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["a"]).await;
@@ -121,7 +121,7 @@ pub async fn a_deleted_topic_is_gone(subject: &dyn Subject) {
 
 /// Contract: a topic created under the name of a deleted one has none of its records, and its
 /// offsets begin anew.
-pub async fn a_recreated_topic_begins_empty(subject: &dyn Subject) {
+pub async fn a_recreated_topic_begins_empty(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["old", "old"]).await;
@@ -135,7 +135,7 @@ pub async fn a_recreated_topic_begins_empty(subject: &dyn Subject) {
 
 /// Contract: where topics have an identity it is lasting, and another for each incarnation;
 /// elsewhere there is none.
-pub async fn a_recreated_topic_has_another_identity(subject: &dyn Subject) {
+pub async fn a_recreated_topic_has_another_identity(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     create(&*broker, "u", 1).await;
@@ -145,7 +145,7 @@ pub async fn a_recreated_topic_has_another_identity(subject: &dyn Subject) {
     broker.delete_topic(&topic("t")).await.unwrap();
     create(&*broker, "t", 1).await;
     let second = broker.describe_topic(&topic("t")).await.unwrap().identity;
-    if broker.capabilities().identity {
+    if subject.has(&*broker, Need::Identity) {
         assert!(first.is_some() && other.is_some() && second.is_some());
         assert_eq!(first, again);
         assert_ne!(first, other);
@@ -156,7 +156,7 @@ pub async fn a_recreated_topic_has_another_identity(subject: &dyn Subject) {
 }
 
 /// Contract: a reader of a topic that is deleted is told so, as a loss or as an error.
-pub async fn a_deleted_topic_is_told_to_its_reader(subject: &dyn Subject) {
+pub async fn a_deleted_topic_is_told_to_its_reader(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["a"]).await;
@@ -189,9 +189,9 @@ async fn told_of_deletion(reader: &mut Reader<'_>) {
 
 /// Contract: where topics have an identity, a reader does not go on in a topic that was deleted and
 /// created again.
-pub async fn a_reader_does_not_take_a_recreated_topic_for_the_old(subject: &dyn Subject) {
+pub async fn a_reader_does_not_take_a_recreated_topic_for_the_old(subject: &Subject) {
     let broker = subject.broker().await;
-    if !broker.capabilities().identity {
+    if !subject.has(&*broker, Need::Identity) {
         return;
     }
     create(&*broker, "t", 1).await;
@@ -206,13 +206,13 @@ pub async fn a_reader_does_not_take_a_recreated_topic_for_the_old(subject: &dyn 
 }
 
 /// Contract: a compacted topic is created where compaction is offered, and refused elsewhere.
-pub async fn a_compacted_topic_is_created_or_refused(subject: &dyn Subject) {
+pub async fn a_compacted_topic_is_created_or_refused(subject: &Subject) {
     let broker = subject.broker().await;
     let cleanup = Cleanup::Compact {
         tombstones: Duration::from_secs(60),
     };
     let created = broker.create_topic(&spec("t", 1).cleanup(cleanup)).await;
-    if broker.capabilities().compaction {
+    if subject.has(&*broker, Need::Compaction) {
         created.unwrap();
         let described = broker.describe_topic(&topic("t")).await.unwrap();
         assert_eq!(described.cleanup, cleanup);
@@ -223,9 +223,9 @@ pub async fn a_compacted_topic_is_created_or_refused(subject: &dyn Subject) {
 }
 
 /// Contract: with a topic go the offsets that groups have committed for it.
-pub async fn the_offsets_of_a_deleted_topic_are_gone(subject: &dyn Subject) {
+pub async fn the_offsets_of_a_deleted_topic_are_gone(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
     create(&*broker, "t", 1).await;

@@ -1,7 +1,7 @@
 //! Clauses on transactions.
 
-use super::Subject;
 use super::kit::*;
+use super::{Need, Subject};
 use crate::{
     Broker, Error, Generation, GroupOffsets, Headers, Offset, Outcome, RecordSet, Start,
     Transaction,
@@ -9,9 +9,9 @@ use crate::{
 
 /// Contract: all records of a committed transaction become visible, in every partition, and the
 /// answer tells for each partition once where its records went.
-pub async fn all_records_of_a_transaction_are_read(subject: &dyn Subject) {
+pub async fn all_records_of_a_transaction_are_read(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 2).await;
@@ -36,9 +36,9 @@ pub async fn all_records_of_a_transaction_are_read(subject: &dyn Subject) {
 }
 
 /// Contract: several sets of a transaction may name one partition and are appended in their order.
-pub async fn sets_of_one_partition_keep_their_order(subject: &dyn Subject) {
+pub async fn sets_of_one_partition_keep_their_order(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 2).await;
@@ -58,9 +58,9 @@ pub async fn sets_of_one_partition_keep_their_order(subject: &dyn Subject) {
 }
 
 /// Contract: a transaction without records and offsets commits.
-pub async fn a_transaction_of_nothing_is_committed(subject: &dyn Subject) {
+pub async fn a_transaction_of_nothing_is_committed(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     let appended = committed(transactor.commit(Transaction::default()).await);
@@ -68,18 +68,18 @@ pub async fn a_transaction_of_nothing_is_committed(subject: &dyn Subject) {
 }
 
 /// Contract: opening an id shuts out its former owner, of whose commits nothing is ever seen.
-pub async fn opening_an_id_fences_its_former_owner(subject: &dyn Subject) {
+pub async fn opening_an_id_fences_its_former_owner(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut former) = transactor(&*broker, "id").await else {
+    let Some(mut former) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 1).await;
     let one = |value| of_records(vec![set(&at("t", 0), [value])]);
     let _ = committed(former.commit(one("first")).await);
-    if !broker.capabilities().fencing {
+    if !subject.has(&*broker, Need::Fencing) {
         return;
     }
-    let mut present = transactor(&*broker, "id").await.unwrap();
+    let mut present = transactor(subject, &*broker, "id").await.unwrap();
     for _ in 0..2 {
         let rejection = rejected(former.commit(one("zombie")).await);
         assert!(rejection.error.is_fenced(), "{}", rejection.error);
@@ -92,13 +92,13 @@ pub async fn opening_an_id_fences_its_former_owner(subject: &dyn Subject) {
 }
 
 /// Contract: opening one id leaves the owners of others alone.
-pub async fn other_ids_are_not_fenced(subject: &dyn Subject) {
+pub async fn other_ids_are_not_fenced(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut one) = transactor(&*broker, "one").await else {
+    let Some(mut one) = transactor(subject, &*broker, "one").await else {
         return;
     };
     create(&*broker, "t", 1).await;
-    let mut other = transactor(&*broker, "other").await.unwrap();
+    let mut other = transactor(subject, &*broker, "other").await.unwrap();
     let _ = committed(one.commit(of_records(vec![set(&at("t", 0), ["a"])])).await);
     let _ = committed(
         other
@@ -133,12 +133,12 @@ async fn offset_in(broker: &dyn Broker) -> Option<Offset> {
 
 /// Contract: records and a group's offsets become visible together; where offsets cannot be part of
 /// a transaction it is refused.
-pub async fn records_and_offsets_are_committed_together(subject: &dyn Subject) {
+pub async fn records_and_offsets_are_committed_together(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_groups(&*broker).await {
+    if !has_groups(subject, &*broker).await {
         return;
     }
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "in", 1).await;
@@ -149,7 +149,7 @@ pub async fn records_and_offsets_are_committed_together(subject: &dyn Subject) {
     let outcome = transactor
         .commit(with_offset(records, Some(generation), 7))
         .await;
-    if !broker.capabilities().offsets_in_transaction {
+    if !subject.has(&*broker, Need::OffsetsInTransaction) {
         refuses(Err::<(), _>(rejected(outcome).error));
         return;
     }
@@ -159,12 +159,12 @@ pub async fn records_and_offsets_are_committed_together(subject: &dyn Subject) {
 }
 
 /// Contract: a transaction with a stale generation is fenced, and nothing of it is ever seen.
-pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &dyn Subject) {
+pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_offsets_in_transactions(&*broker).await {
+    if !has_offsets_in_transactions(subject, &*broker).await {
         return;
     }
-    let mut transactor = transactor(&*broker, "id").await.unwrap();
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
     let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
@@ -190,12 +190,12 @@ pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &dyn Subj
 
 /// Contract: an offset of a partition that is another member's is fenced in a transaction, and
 /// nothing of it is ever seen.
-pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &dyn Subject) {
+pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_offsets_in_transactions(&*broker).await {
+    if !has_offsets_in_transactions(subject, &*broker).await {
         return;
     }
-    let mut transactor = transactor(&*broker, "id").await.unwrap();
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
     let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
@@ -220,12 +220,12 @@ pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &dyn Subj
 
 /// Contract: a transaction that mixes generations of one group is refused, be one of them stale or
 /// another member's.
-pub async fn a_transaction_that_mixes_generations_is_refused(subject: &dyn Subject) {
+pub async fn a_transaction_that_mixes_generations_is_refused(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_offsets_in_transactions(&*broker).await {
+    if !has_offsets_in_transactions(subject, &*broker).await {
         return;
     }
-    let mut transactor = transactor(&*broker, "id").await.unwrap();
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
     let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
@@ -259,12 +259,12 @@ pub async fn a_transaction_that_mixes_generations_is_refused(subject: &dyn Subje
 }
 
 /// Contract: offsets without a generation are fenced while the group has members.
-pub async fn offsets_without_generation_are_fenced_while_there_are_members(subject: &dyn Subject) {
+pub async fn offsets_without_generation_are_fenced_while_there_are_members(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_offsets_in_transactions(&*broker).await {
+    if !has_offsets_in_transactions(subject, &*broker).await {
         return;
     }
-    let mut transactor = transactor(&*broker, "id").await.unwrap();
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
     create(&*broker, "in", 1).await;
     let mut member = Reader::join(subject, &*broker, "g", &["in"]).await;
     member.assigned().await;
@@ -274,12 +274,12 @@ pub async fn offsets_without_generation_are_fenced_while_there_are_members(subje
 }
 
 /// Contract: offsets of partitions assigned by hand are taken while the group has no members.
-pub async fn offsets_without_generation_are_taken_without_members(subject: &dyn Subject) {
+pub async fn offsets_without_generation_are_taken_without_members(subject: &Subject) {
     let broker = subject.broker().await;
-    if !has_offsets_in_transactions(&*broker).await {
+    if !has_offsets_in_transactions(subject, &*broker).await {
         return;
     }
-    let mut transactor = transactor(&*broker, "id").await.unwrap();
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
     create(&*broker, "in", 1).await;
     let _ = committed(transactor.commit(with_offset(Vec::new(), None, 3)).await);
     assert_eq!(offset_in(&*broker).await, Some(Offset(3)));
@@ -287,9 +287,9 @@ pub async fn offsets_without_generation_are_taken_without_members(subject: &dyn 
 
 /// Contract: a transaction with a record above the limit is rejected, the record named, and nothing
 /// of it is seen.
-pub async fn a_record_too_large_is_named_and_nothing_is_seen(subject: &dyn Subject) {
+pub async fn a_record_too_large_is_named_and_nothing_is_seen(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 2).await;
@@ -313,9 +313,9 @@ pub async fn a_record_too_large_is_named_and_nothing_is_seen(subject: &dyn Subje
 }
 
 /// Contract: a transaction for a topic that is not there does not happen.
-pub async fn an_unknown_topic_rejects_the_whole(subject: &dyn Subject) {
+pub async fn an_unknown_topic_rejects_the_whole(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 1).await;
@@ -338,9 +338,9 @@ pub async fn an_unknown_topic_rejects_the_whole(subject: &dyn Subject) {
 }
 
 /// Contract: after a rejection other than fencing the owner may commit again.
-pub async fn a_transactor_lives_on_after_a_rejection(subject: &dyn Subject) {
+pub async fn a_transactor_lives_on_after_a_rejection(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 1).await;
@@ -360,9 +360,9 @@ pub async fn a_transactor_lives_on_after_a_rejection(subject: &dyn Subject) {
 }
 
 /// Contract: offsets rise and may have gaps; what to read next leads over them to the end.
-pub async fn readers_go_over_the_gaps_transactions_leave(subject: &dyn Subject) {
+pub async fn readers_go_over_the_gaps_transactions_leave(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 1).await;
@@ -391,11 +391,11 @@ pub async fn readers_go_over_the_gaps_transactions_leave(subject: &dyn Subject) 
 }
 
 /// Contract: transactions of many owners at once are each whole and keep their owner's order.
-pub async fn transactions_of_many_ids_are_each_whole(subject: &dyn Subject) {
+pub async fn transactions_of_many_ids_are_each_whole(subject: &Subject) {
     const OWNERS: usize = 4;
     const ROUNDS: usize = 20;
     let broker = subject.broker().await;
-    if transactor(&*broker, "probe").await.is_none() {
+    if transactor(subject, &*broker, "probe").await.is_none() {
         return;
     }
     create(&*broker, "t", 2).await;
@@ -431,9 +431,9 @@ pub async fn transactions_of_many_ids_are_each_whole(subject: &dyn Subject) {
 }
 
 /// Contract: once every commit is answered nothing holds readers back.
-pub async fn nothing_is_open_once_all_is_answered(subject: &dyn Subject) {
+pub async fn nothing_is_open_once_all_is_answered(subject: &Subject) {
     let broker = subject.broker().await;
-    let Some(mut transactor) = transactor(&*broker, "id").await else {
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
     create(&*broker, "t", 1).await;
