@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use held::{Heard, Held, Membership, Part};
+pub use held::{Heard, Held, Membership, Part, Waiting};
 
 use crate::{Error, Generation, Group, Offset, Result, Topic, TopicPartition};
 

@@ -269,43 +269,6 @@ fn join(membership: &mut Membership, shared: &Shared) -> MemberId {
     member
 }
 
-/// A member that waits for its next event.
-struct Waiting {
-    shared: Arc<Shared>,
-    group: Group,
-    member: MemberId,
-}
-
-impl Waiting {
-    fn tell(&self, waits: bool) {
-        let mut groups = lock(&self.shared.groups);
-        if let Some(group) = groups.get_mut(&self.group) {
-            group.wait(&self.member, waits, Instant::now());
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.tell(false);
-    }
-}
-
-impl FileConsumer {
-    /// Tells the group that this member waits, until the guard drops: also with the future that
-    /// waits.
-    fn waiting(&self) -> Option<Waiting> {
-        let membership = self.membership.as_ref()?;
-        let waiting = Waiting {
-            shared: Arc::clone(&self.shared),
-            group: membership.group.clone(),
-            member: membership.member.clone()?,
-        };
-        waiting.tell(true);
-        Some(waiting)
-    }
-}
-
 #[async_trait]
 impl Consumer for FileConsumer {
     async fn next(&mut self) -> Result<Delivery> {
@@ -322,7 +285,9 @@ impl Consumer for FileConsumer {
             match self.look() {
                 Look::Deliver(delivery) => return delivery,
                 Look::Wait(until) => {
-                    let _waiting = self.waiting();
+                    let _waiting = self.membership.as_ref().and_then(|membership| {
+                        membership.waiting(|group, member, waits| shared.wait(group, member, waits))
+                    });
                     let Some(until) = until else {
                         changed.await;
                         continue;

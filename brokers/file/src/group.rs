@@ -95,6 +95,13 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
+    /// Notes that a member begins to wait for news, or no longer does.
+    pub(crate) fn wait(&self, group: &Group, member: &MemberId, waits: bool) {
+        if let Some(group) = lock(&self.groups).get_mut(group) {
+            group.wait(member, waits, Instant::now());
+        }
+    }
+
     /// Takes partitions back from a member that dropped its permit.
     pub(crate) fn release(&self, group: &Group, member: &MemberId, partitions: &[TopicPartition]) {
         let mut groups = lock(&self.groups);

@@ -48,13 +48,15 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     };
     crash_point!("open.locked");
     let uuid = match read_identity(disk, &layout)? {
-        Some(uuid) => uuid,
+        Some(uuid) => {
+            // A process killed right after it put its manifest in place may not have made the name
+            // durable. That comes before anything is removed that the one before may still list.
+            disk.sync_dir(&layout.root)
+                .map_err(failed("sync", &layout.root))?;
+            uuid
+        }
         None => create(disk, &layout)?,
     };
-    // A process killed right after it put this manifest in place may not have made its name durable.
-    // That comes before anything is removed that the one before may still list.
-    disk.sync_dir(&layout.root)
-        .map_err(failed("sync", &layout.root))?;
     let manifest = read_manifest(disk, &layout, uuid)?;
     check_segments(disk, &layout, &manifest)?;
     remove_unlisted(disk, &layout, &manifest)?;
@@ -82,12 +84,8 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     .map_err(failed("open", &path))?;
     let writing = Writing::new(appender, manifest, durable_file, guard);
     let shared = Shared::new(layout, options, uuid, live, 0, Some(writing));
-    // What a killed process left in the page cache may not be durable yet: nobody is told that it
-    // is before it is.
-    shared.sync_now()?;
+    shared.sync_opened(end)?;
     crash_point!("open.synced");
-    shared.durable.set(end);
-    shared.publish_manifest()?;
     Ok((shared, torn))
 }
 

@@ -233,6 +233,31 @@ impl Shared {
         let writing = self.writing("sync")?;
         let mut synced = lock(&writing.syncing);
         let durable = self.durable.get();
+        let result = self.sync_logs(&mut synced, durable).and_then(|end| {
+            if end > durable {
+                self.publish_durable(writing, end)?;
+                crash_point!("sync.published");
+            }
+            Ok(())
+        });
+        drop(synced);
+        if let Err(error) = &result {
+            self.poison(error);
+        }
+        result
+    }
+
+    /// Makes what a former process left in the page cache durable, up to the log's end, and only then
+    /// tells anybody that it is.
+    pub(crate) fn sync_opened(&self, end: u64) -> Result<()> {
+        let writing = self.writing("sync")?;
+        let mut synced = lock(&writing.syncing);
+        self.sync_logs(&mut synced, 0)?;
+        self.publish_durable(writing, end)
+    }
+
+    /// Syncs the log files that have more than this many bytes of the whole log; returns their end.
+    fn sync_logs(&self, synced: &mut Synced, durable: u64) -> Result<u64> {
         let (logs, end) = {
             let live = self.live();
             let logs: Vec<LogFile> = live
@@ -245,30 +270,21 @@ impl Shared {
             (logs, end)
         };
         if end <= durable {
-            return Ok(());
+            return Ok(end);
         }
         crash_point!("sync.begun");
         // In order: what is durable is always a beginning of the whole log.
-        let result = logs
-            .iter()
-            .try_for_each(|log| log.file.sync_data().map_err(failed("sync", &log.path)))
-            .and_then(|()| {
-                crash_point!("sync.file");
-                let newest = logs.last().map(|log| log.header.number);
-                if synced.named < newest {
-                    let path = self.layout.logs();
-                    self.disk().sync_dir(&path).map_err(failed("sync", &path))?;
-                    synced.named = newest;
-                }
-                Ok(())
-            })
-            .and_then(|()| self.publish_durable(writing, end));
-        crash_point!("sync.published");
-        drop(synced);
-        if let Err(error) = &result {
-            self.poison(error);
+        for log in &logs {
+            log.file.sync_data().map_err(failed("sync", &log.path))?;
         }
-        result
+        crash_point!("sync.file");
+        let newest = logs.last().map(|log| log.header.number);
+        if synced.named < newest {
+            let path = self.layout.logs();
+            self.disk().sync_dir(&path).map_err(failed("sync", &path))?;
+            synced.named = newest;
+        }
+        Ok(end)
     }
 
     /// Tells readers in other processes of a new manifest.

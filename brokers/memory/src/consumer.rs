@@ -343,43 +343,6 @@ fn join(membership: &mut Membership, state: &mut State) -> MemberId {
     joined.unwrap_or_else(|| Arc::from(""))
 }
 
-/// A member that waits for its next event.
-struct Waiting {
-    shared: Arc<Shared>,
-    group: Group,
-    member: MemberId,
-}
-
-impl Waiting {
-    fn tell(&self, waits: bool) {
-        let mut state = self.shared.lock();
-        if let Some(group) = state.groups.get_mut(&self.group) {
-            group.members.wait(&self.member, waits, Instant::now());
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.tell(false);
-    }
-}
-
-impl MemoryConsumer {
-    /// Tells the group that this member waits, until the guard drops: also with the future that
-    /// waits.
-    fn waiting(&self) -> Option<Waiting> {
-        let membership = self.membership.as_ref()?;
-        let waiting = Waiting {
-            shared: Arc::clone(&self.shared),
-            group: membership.group.clone(),
-            member: membership.member.clone()?,
-        };
-        waiting.tell(true);
-        Some(waiting)
-    }
-}
-
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Result<Delivery> {
@@ -395,7 +358,9 @@ impl Consumer for MemoryConsumer {
             match self.step() {
                 Step::Deliver(delivery) => return delivery,
                 Step::Wait(until) => {
-                    let _waiting = self.waiting();
+                    let _waiting = self.membership.as_ref().and_then(|membership| {
+                        membership.waiting(|group, member, waits| shared.wait(group, member, waits))
+                    });
                     let Some(until) = until else {
                         changed.await;
                         continue;

@@ -127,6 +127,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Notes that a member begins to wait for news, or no longer does.
+    pub(crate) fn wait(&self, group: &Group, member: &MemberId, waits: bool) {
+        if let Some(group) = self.lock().groups.get_mut(group) {
+            group.members.wait(member, waits, Instant::now());
+        }
+    }
+
     /// Takes partitions back from a member that dropped its permit.
     pub(crate) fn release(&self, group: &Group, member: &MemberId, partitions: &[TopicPartition]) {
         let mut state = self.lock();
