@@ -83,7 +83,7 @@ async fn check(store: &SledStore, identity: Identity) -> Result<Fsck> {
     let (stored, note) = (store.stored().await?, store.note().await?);
     let mut report = Fsck {
         identity,
-        id: store.info().id,
+        id: store.opened().id,
         stored,
         note,
         tables: Vec::new(),

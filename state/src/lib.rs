@@ -44,7 +44,7 @@ pub use registry::TableSpec;
 pub use savepoint::{SAVEPOINTS_MAX, Savepoint, check_savepoint, restore, savepoints};
 pub use sled_store::{SledOptions, SledStore};
 pub use state::{Recovered, State, StateOptions};
-pub use store::{Identity, Note, Page, SetAside, StateStore, StoreInfo, Stored};
+pub use store::{Identity, Note, OpenedStore, Page, SetAside, StateStore, Stored};
 pub use table::{DequeTable, Element, Expired, MapTable, Stateful, Table};
 pub use tidemill_crash_point::{self as crash_point, crash_point};
 pub use value::{DecodeError, Postcard, StateValue};

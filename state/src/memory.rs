@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::store::{Identity, Page};
-use crate::{Change, Error, Note, Result, StateStore, StoreInfo, Stored};
+use crate::{Change, Error, Note, OpenedStore, Result, StateStore, Stored};
 
 /// A call that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -293,8 +293,8 @@ fn failure(call: Call, fault: Fault) -> Error {
 
 #[async_trait]
 impl StateStore for MemoryStore {
-    fn info(&self) -> StoreInfo {
-        StoreInfo {
+    fn opened(&self) -> OpenedStore {
+        OpenedStore {
             id: 0,
             path: None,
             set_aside: None,

@@ -9,7 +9,7 @@ use crate::overlay::Overlay;
 use crate::registry::{TableSpec, read_entry};
 use crate::store::Page;
 use crate::{
-    Delta, Digest, Epoch, Error, Kind, Note, Result, StateStore, Stateful, StoreInfo, Stored,
+    Delta, Digest, Epoch, Error, Kind, Note, OpenedStore, Result, StateStore, Stateful, Stored,
     TableId, WriteBehind, key,
 };
 
@@ -54,7 +54,7 @@ pub struct Recovered {
     /// Whether the last owner closed the store. If not, [`WriteBehind::verify`] it in the background.
     pub clean: bool,
     /// About the store, and whether a damaged one was set aside.
-    pub store: StoreInfo,
+    pub store: OpenedStore,
 }
 
 impl Recovered {
@@ -113,7 +113,7 @@ impl State {
         let found = store.note().await?;
         let stored = store.stored().await?;
         if stored.is_none() && !store.scan(Bytes::new(), None, 1).await?.is_empty() {
-            tracing::warn!(store = ?store.info().path, "cleared what an interrupted first pass left");
+            tracing::warn!(store = ?store.opened().path, "cleared what an interrupted first pass left");
             store.clear().await?;
         }
         let note = Note {
@@ -126,7 +126,7 @@ impl State {
             changelog_offset: stored.map_or(0, |stored| stored.changelog_offset),
             note_newest: found.newest,
             clean: !found.open,
-            store: store.info(),
+            store: store.opened(),
         };
         let shared = Shared {
             store,
@@ -529,7 +529,7 @@ impl State {
     }
 
     pub(crate) fn path(&self) -> std::path::PathBuf {
-        self.shared.store.info().path.unwrap_or_default()
+        self.shared.store.opened().path.unwrap_or_default()
     }
 }
 

@@ -45,7 +45,7 @@ impl fmt::Display for Identity {
 
 /// What was found when a store was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreInfo {
+pub struct OpenedStore {
     /// The store's own number, drawn when it was created.
     pub id: u128,
     /// Where it lies, if on disk.
@@ -85,7 +85,7 @@ pub type Page = Vec<(Bytes, Bytes)>;
 #[async_trait]
 pub trait StateStore: fmt::Debug + Send + Sync + 'static {
     /// What was found when the store was opened.
-    fn info(&self) -> StoreInfo;
+    fn opened(&self) -> OpenedStore;
 
     /// The values of keys, in their order.
     async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>>;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tidemill::pipeline::Stores;
 use tidemill_state::{
-    Change, Identity, MemoryStore, Note, Page, Result, StateStore, StoreInfo, Stored,
+    Change, Identity, MemoryStore, Note, OpenedStore, Page, Result, StateStore, Stored,
 };
 
 use crate::world::World;
@@ -56,8 +56,8 @@ struct Watched {
 
 #[async_trait]
 impl StateStore for Watched {
-    fn info(&self) -> StoreInfo {
-        self.store.info()
+    fn opened(&self) -> OpenedStore {
+        self.store.opened()
     }
 
     async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>> {

@@ -13,7 +13,7 @@ use tidemill_broker::{
 use tidemill_crash_point::crash_point;
 
 use crate::append::{Failure, unknown};
-use crate::catalog::{TopicId, TopicInfo};
+use crate::catalog::{TopicEntry, TopicId};
 use crate::consumer::FileConsumer;
 use crate::cursor::offset_at;
 use crate::format::frame::Head;
@@ -235,7 +235,7 @@ impl Broker for FileBroker {
                 }
                 Ok(Head::CreateTopic {
                     id: live.catalog.next_topic,
-                    topic: TopicInfo {
+                    topic: TopicEntry {
                         name: topic.name.clone(),
                         cleanup: topic.cleanup,
                         next: vec![0; topic.partitions.get() as usize],

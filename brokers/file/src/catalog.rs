@@ -13,7 +13,7 @@ pub(crate) type TopicId = u64;
 
 /// A topic as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TopicInfo {
+pub(crate) struct TopicEntry {
     pub(crate) name: Topic,
     pub(crate) cleanup: Cleanup,
     /// The offset the next record of each partition gets.
@@ -24,7 +24,7 @@ pub(crate) struct TopicInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Catalog {
     pub(crate) next_topic: TopicId,
-    pub(crate) topics: BTreeMap<TopicId, TopicInfo>,
+    pub(crate) topics: BTreeMap<TopicId, TopicEntry>,
     pub(crate) names: BTreeMap<Topic, TopicId>,
     pub(crate) offsets: BTreeMap<Group, BTreeMap<(TopicId, u32), u64>>,
 }
@@ -34,7 +34,7 @@ impl Catalog {
         self.names.get(name).copied()
     }
 
-    pub(crate) fn topic(&self, name: &Topic) -> Option<(TopicId, &TopicInfo)> {
+    pub(crate) fn topic(&self, name: &Topic) -> Option<(TopicId, &TopicEntry)> {
         let id = self.id(name)?;
         Some((id, self.topics.get(&id)?))
     }
@@ -48,7 +48,7 @@ impl Catalog {
         }
     }
 
-    pub(crate) fn add(&mut self, id: TopicId, topic: TopicInfo) {
+    pub(crate) fn add(&mut self, id: TopicId, topic: TopicEntry) {
         self.next_topic = self.next_topic.max(id + 1);
         self.names.insert(topic.name.clone(), id);
         self.topics.insert(id, topic);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidemill_broker::{Error, Offset, Result, Topic, TopicPartition, Watermarks};
 
-use crate::catalog::{Catalog, SharedCatalog, TopicId, TopicInfo};
+use crate::catalog::{Catalog, SharedCatalog, TopicEntry, TopicId};
 use crate::disk::DiskFile;
 use crate::format::block::Header;
 use crate::format::frame::Head;
@@ -182,7 +182,7 @@ impl Live {
         true
     }
 
-    pub(crate) fn topic(&self, name: &Topic) -> Result<(TopicId, &TopicInfo)> {
+    pub(crate) fn topic(&self, name: &Topic) -> Result<(TopicId, &TopicEntry)> {
         self.catalog.topic(name).ok_or_else(|| Error::UnknownTopic {
             topic: name.clone(),
         })

@@ -23,7 +23,7 @@ use tidemill_crash_point::crash_point;
 use crate::directory::{ENGINE, Lock, NoteFile, RESTORING, StoredIdentity, create_dir, set_aside};
 use crate::off_thread::off_thread;
 use crate::store::{Identity, Page, SetAside};
-use crate::{Change, Error, Note, Result, StateStore, StoreInfo, Stored};
+use crate::{Change, Error, Note, OpenedStore, Result, StateStore, Stored};
 use engine::Engine;
 use worker::Worker;
 
@@ -57,7 +57,7 @@ impl SledOptions {
 #[derive(Debug)]
 pub struct SledStore {
     worker: Worker,
-    info: StoreInfo,
+    opened: OpenedStore,
 }
 
 /// What becomes of a store that cannot be used.
@@ -73,7 +73,7 @@ pub(crate) enum Mode {
 
 impl SledStore {
     /// Opens the store, or creates it. One that cannot be used is set aside and an empty one takes its place: then
-    /// [`StoreInfo::set_aside`] says where it is and why.
+    /// [`OpenedStore::set_aside`] says where it is and why.
     ///
     /// # Errors
     ///
@@ -96,12 +96,12 @@ impl SledStore {
         let path = options.path.clone();
         let (worker, (id, aside)) =
             Worker::spawn(path.clone(), move || open(&options, mode)).await?;
-        let info = StoreInfo {
+        let opened = OpenedStore {
             id,
             path: Some(path),
             set_aside: aside,
         };
-        Ok(Self { worker, info })
+        Ok(Self { worker, opened })
     }
 }
 
@@ -150,8 +150,8 @@ fn try_open(options: &SledOptions, mode: Mode) -> Result<(u128, NoteFile, sled::
 
 #[async_trait]
 impl StateStore for SledStore {
-    fn info(&self) -> StoreInfo {
-        self.info.clone()
+    fn opened(&self) -> OpenedStore {
+        self.opened.clone()
     }
 
     async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>> {

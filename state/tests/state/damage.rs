@@ -86,7 +86,7 @@ async fn open_damaged(dir: &Path, what: &str, whole: &Page) -> bool {
     let store = SledStore::open(options(dir)).await.unwrap_or_else(|error| {
         panic!("{what}: {error}");
     });
-    if let Some(aside) = store.info().set_aside {
+    if let Some(aside) = store.opened().set_aside {
         assert!(
             aside.path.join("sled").exists() && aside.path.join("why").exists(),
             "{what}"
@@ -179,7 +179,7 @@ async fn a_damaged_note_or_identity_is_set_aside() {
         );
         for number in 1..3 {
             let store = SledStore::open(options(dir.path())).await.unwrap();
-            let aside = store.info().set_aside.unwrap();
+            let aside = store.opened().set_aside.unwrap();
             assert_eq!(aside.path, dir.path().join(format!("aside-{number}")));
             assert!(aside.path.join(name).exists());
             store.close().await.unwrap();

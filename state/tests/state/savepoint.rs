@@ -140,7 +140,7 @@ async fn an_interrupted_restore_is_set_aside() {
     .unwrap();
     std::fs::write(there.join("restoring"), "").unwrap();
     let store = SledStore::open(options(&there)).await.unwrap();
-    assert!(store.info().set_aside.unwrap().why.contains("not whole"));
+    assert!(store.opened().set_aside.unwrap().why.contains("not whole"));
     assert_eq!(store.stored().await.unwrap(), None);
     assert_eq!(store.note().await.unwrap().newest, Some(Epoch(4)));
 }

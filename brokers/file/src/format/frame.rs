@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemill_broker::{Cleanup, Group, Retention};
 
 use super::{COUNT_MAX, Reader, Writer, crc32c};
-use crate::catalog::{TopicId, TopicInfo};
+use crate::catalog::{TopicEntry, TopicId};
 
 /// `TmFr`, the first bytes of every frame.
 pub(crate) const MAGIC: [u8; 4] = *b"TmFr";
@@ -33,7 +33,7 @@ pub(crate) enum Head {
     },
     CreateTopic {
         id: TopicId,
-        topic: TopicInfo,
+        topic: TopicEntry,
     },
     DeleteTopic {
         id: TopicId,
@@ -69,7 +69,7 @@ impl OffsetEntry {
 }
 
 /// A topic's name and settings, and how many partitions; their ends are not part of it.
-pub(crate) fn encode_topic(writer: &mut Writer, topic: &TopicInfo) {
+pub(crate) fn encode_topic(writer: &mut Writer, topic: &TopicEntry) {
     writer
         .name(topic.name.as_str())
         .u32(topic.next.len() as u32);
@@ -83,7 +83,7 @@ pub(crate) fn encode_topic(writer: &mut Writer, topic: &TopicInfo) {
     writer.u8(kind).u64(age).u64(bytes);
 }
 
-pub(crate) fn decode_topic(reader: &mut Reader<'_>) -> Option<TopicInfo> {
+pub(crate) fn decode_topic(reader: &mut Reader<'_>) -> Option<TopicEntry> {
     let name = reader.name()?.parse().ok()?;
     let partitions = reader.u32()?;
     // More than any directory holds: a length that is not one must not be allocated.
@@ -101,7 +101,7 @@ pub(crate) fn decode_topic(reader: &mut Reader<'_>) -> Option<TopicInfo> {
         },
         _ => return None,
     };
-    Some(TopicInfo {
+    Some(TopicEntry {
         name,
         cleanup,
         next: vec![0; partitions as usize],
@@ -263,7 +263,7 @@ mod tests {
             (0..COUNT_MAX, "[a-z]{1,9}", cleanups(), 1..9usize).prop_map(
                 |(id, name, cleanup, partitions)| Head::CreateTopic {
                     id,
-                    topic: TopicInfo {
+                    topic: TopicEntry {
                         name: name.parse().unwrap(),
                         cleanup,
                         next: vec![0; partitions],

@@ -263,7 +263,7 @@ mod tests {
     use tidemill_broker::{Cleanup, Retention};
 
     use super::*;
-    use crate::catalog::TopicInfo;
+    use crate::catalog::TopicEntry;
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest {
@@ -282,7 +282,7 @@ mod tests {
                 },
             ),
         ] {
-            let topic = TopicInfo {
+            let topic = TopicEntry {
                 name: format!("topic-{id}").parse().unwrap(),
                 cleanup,
                 next: vec![10, 0, id],
