@@ -1,5 +1,6 @@
 //! Why a verb failed, and with which code.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Write};
@@ -8,7 +9,7 @@ use tidemill_broker as broker;
 
 use super::Exit;
 use super::load::tell;
-use crate::config::Problems;
+use crate::config::{Changes, Problems};
 use crate::pipeline;
 
 /// Why a verb failed.
@@ -174,7 +175,7 @@ impl Failure {
             cause = inner.source();
         }
         Self {
-            help: help.map(str::to_owned),
+            help: help.map(Cow::into_owned),
             ..Self::new(exit, message)
         }
     }
@@ -184,7 +185,38 @@ impl Failure {
 const TOO_MANY_FILES: i32 = 24;
 
 /// What to do about an error that does not say so itself.
-fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+fn advice(error: &(dyn StdError + 'static)) -> Option<Cow<'static, str>> {
+    if let Some(pipeline::Error::ChangedIn { changes }) = error.downcast_ref() {
+        return Some(go_on(changes).into());
+    }
+    short_advice(error).map(Cow::Borrowed)
+}
+
+/// What to do about a file that has changed, and what that does to state.
+fn go_on(changes: &Changes) -> String {
+    let mut becomes = Vec::new();
+    for (states, what) in [
+        (&changes.kept, "goes on with what it holds"),
+        (&changes.unused, "stays as it is, unused"),
+        (
+            &changes.empty,
+            "begins empty, at the records that come next",
+        ),
+    ] {
+        if !states.is_empty() {
+            becomes.push(format!("`{}` {what}", states.join("`, `")));
+        }
+    }
+    let becomes = match becomes.is_empty() {
+        true => String::new(),
+        false => format!(": of its state {}", becomes.join("; ")),
+    };
+    format!(
+        "undo that; or run it with `--accept-new-version` to go on where the old one stopped{becomes}; or make it start anew with `tidemill offsets reset --drop-state`"
+    )
+}
+
+fn short_advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     use std::io::ErrorKind;
 
     if let Some(error) = error.downcast_ref::<broker::Error>() {

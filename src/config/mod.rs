@@ -17,6 +17,7 @@ mod error;
 mod file;
 pub mod guarantee;
 mod ops;
+pub(crate) mod parts;
 pub mod plan;
 mod reader;
 pub mod reference;
@@ -25,6 +26,7 @@ mod suggest;
 mod topics;
 mod tree;
 mod value;
+pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ pub use check::broker_url;
 pub use codes::Code;
 pub use error::{Pretty, Problem, Problems, Severity};
 pub(crate) use file::threads;
+pub use parts::Changes;
 pub use plan::Plan;
 pub use source::{Place, Source};
 pub(crate) use suggest::nearest;

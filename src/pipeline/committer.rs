@@ -50,6 +50,8 @@ pub(crate) struct Committer {
     transactor: Box<dyn Transactor>,
     cut: Cut,
     attempt: Attempt,
+    // Of every marker: what it says besides.
+    marker_headers: Headers,
     inbox: mpsc::Receiver<ToCommitter>,
     tasks: BTreeSet<TaskId>,
     waiting: BTreeMap<TaskId, Submission>,
@@ -76,14 +78,15 @@ impl Known {
 }
 
 impl Committer {
-    /// Opens the transactional id, which shuts out its former owner, and takes its place.
+    /// Opens the transactional id, which shuts out its former owner, and takes its place. Each marker
+    /// gets `attempt`, its transactions counted from there, and `marker_headers`.
     pub(crate) async fn open(
         broker: Arc<dyn Broker>,
         progress: Arc<Progress>,
         id: TransactionalId,
         cut: Cut,
-        instance: String,
-        run: u64,
+        attempt: Attempt,
+        marker_headers: Headers,
         inbox: mpsc::Receiver<ToCommitter>,
     ) -> Result<Self> {
         let transactor = open_transactor(&*broker, &id).await?;
@@ -93,11 +96,8 @@ impl Committer {
             id,
             transactor,
             cut,
-            attempt: Attempt {
-                instance,
-                run,
-                transaction: 0,
-            },
+            attempt,
+            marker_headers,
             inbox,
             tasks: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -169,7 +169,10 @@ impl Committer {
         let mut tries = 0;
         while !submissions.is_empty() {
             #[allow(unused_mut)]
-            let (mut transaction, owners) = compose(submissions.iter().map(|one| &one.epoch));
+            let (mut transaction, owners) = compose(
+                submissions.iter().map(|one| &one.epoch),
+                &self.marker_headers,
+            );
             self.still_ours(&submissions).await?;
             crash_point!("commit.composed");
             planted!(P1, {
@@ -396,7 +399,10 @@ fn by_generation(epochs: Vec<Submission>) -> Vec<Vec<Submission>> {
 }
 
 /// One transaction of all epochs, and which epoch each of its record sets belongs to.
-fn compose<'a>(epochs: impl Iterator<Item = &'a ClosedEpoch>) -> (Transaction, Vec<usize>) {
+fn compose<'a>(
+    epochs: impl Iterator<Item = &'a ClosedEpoch>,
+    marker_headers: &Headers,
+) -> (Transaction, Vec<usize>) {
     let mut transaction = Transaction::default();
     let mut owners = Vec::new();
     for (index, epoch) in epochs.enumerate() {
@@ -408,7 +414,7 @@ fn compose<'a>(epochs: impl Iterator<Item = &'a ClosedEpoch>) -> (Transaction, V
         };
         epoch.records.iter().cloned().for_each(&mut put);
         epoch.control.iter().cloned().for_each(&mut put);
-        put(changelog_records(epoch));
+        put(changelog_records(epoch, marker_headers));
         if let Some(offsets) = &epoch.offsets {
             let offsets = offsets.to_group_offsets();
             match transaction.offsets.iter_mut().find(|other| {
@@ -423,13 +429,14 @@ fn compose<'a>(epochs: impl Iterator<Item = &'a ClosedEpoch>) -> (Transaction, V
 }
 
 /// Delta, then marker: whoever reads the marker has read all that belongs to it.
-fn changelog_records(epoch: &ClosedEpoch) -> RecordSet {
+fn changelog_records(epoch: &ClosedEpoch, marker_headers: &Headers) -> RecordSet {
     let mut set = RecordSet::new(epoch.changelog.clone());
     let none = Headers::new();
     for change in epoch.delta.changes() {
         set.push(None, Some(&change.key), change.value.as_deref(), &none);
     }
-    set.push(None, Some(MARKER_KEY), Some(&epoch.marker.encode()), &none);
+    let marker = epoch.marker.encode();
+    set.push(None, Some(MARKER_KEY), Some(&marker), marker_headers);
     set
 }
 

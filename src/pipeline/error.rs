@@ -6,6 +6,7 @@ use tidemill_broker as broker;
 use tidemill_broker::{Offset, Topic, TopicPartition};
 
 use super::TaskId;
+use crate::config::Changes;
 
 /// Why a pipeline, or one of its tasks, stopped.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,12 @@ pub enum Error {
         was: u64,
         /// Hash of this one.
         now: u64,
+    },
+    /// The same, where the log tells what has changed.
+    #[error("the pipeline has changed since its state was written: {changes}")]
+    ChangedIn {
+        /// What has changed, and what that means for the state.
+        changes: Changes,
     },
     /// Somebody else runs this pipeline.
     #[error("{what}")]
@@ -188,7 +195,8 @@ impl Error {
             | Self::Gap { .. }
             | Self::OtherLog { .. }
             | Self::Contradiction { .. }
-            | Self::Changed { .. } => Kind::Integrity,
+            | Self::Changed { .. }
+            | Self::ChangedIn { .. } => Kind::Integrity,
             Self::Fenced { .. } | Self::InUse { .. } | Self::Dropped => Kind::Fenced,
             Self::Unknown { .. } => Kind::Unknown,
             Self::Gone { .. } => Kind::Internal,

@@ -32,6 +32,7 @@ mod task;
 mod times;
 mod topics;
 mod topology;
+mod version;
 
 pub use bounds::Bounds;
 pub use build::OpenBroker;

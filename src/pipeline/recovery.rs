@@ -101,13 +101,17 @@ fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Ma
 }
 
 /// Reads a changelog partition, batch by batch, from some offset to its present end.
-struct Changelog<'a> {
+pub(crate) struct Changelog<'a> {
     at: &'a TopicPartition,
     consumer: Box<dyn Consumer>,
 }
 
 impl<'a> Changelog<'a> {
-    async fn open(broker: &dyn Broker, at: &'a TopicPartition, from: Start) -> Result<Self> {
+    pub(crate) async fn open(
+        broker: &dyn Broker,
+        at: &'a TopicPartition,
+        from: Start,
+    ) -> Result<Self> {
         let options = ConsumerOptions::partitions(vec![(at.clone(), from)]);
         let consumer = retrying(|| broker.consumer(options.clone())).await;
         let consumer = consumer.doing(|| format!("cannot read the changelog {at}"))?;
@@ -115,7 +119,7 @@ impl<'a> Changelog<'a> {
     }
 
     /// The next batch; `None` at the end.
-    async fn next(&mut self) -> Result<Option<Batch>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Batch>> {
         loop {
             match self.consumer.next().await {
                 Ok(Delivery::Records(batch)) => return Ok(Some(batch)),

@@ -20,7 +20,7 @@ use super::recovery::{content, own_topic, retrying};
 use super::run::transactional_id;
 use super::topics::{Topics, describe, tasks_of};
 use super::topology::{SubTopology, sub_topologies};
-use super::{Attempt, Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
+use super::{Attempt, Error, InputPosition, MARKER_KEY, Marker, Result, TaskId, version};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
 
@@ -215,6 +215,7 @@ impl Resetting {
     fn compose(&self, topics: &Topics, attempt: &Attempt) -> Transaction {
         let mut transaction = Transaction::default();
         let none = Headers::new();
+        let headers = version::headers(&self.plan);
         let mut offsets = BTreeMap::new();
         for task in &self.reset.tasks {
             let at = TopicPartition::new(topics.changelog.clone(), topics.ordinal(task.task));
@@ -226,7 +227,7 @@ impl Resetting {
                 }
             }
             let marker = self.marker(task, topics, attempt);
-            set.push(None, Some(MARKER_KEY), Some(&marker.encode()), &none);
+            set.push(None, Some(MARKER_KEY), Some(&marker.encode()), &headers);
             transaction.records.push(set);
             for input in task.inputs.iter().filter(|input| input.in_group) {
                 offsets.insert(input.at.clone(), input.next);

@@ -14,7 +14,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Error, Progress, Result, keys};
+use super::{Attempt, Error, Progress, Result, keys, version};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -152,8 +152,12 @@ impl Pipeline {
             self.progress.clone(),
             id,
             options.cut,
-            options.instance.clone(),
-            options.run,
+            Attempt {
+                instance: options.instance.clone(),
+                run: options.run,
+                transaction: 0,
+            },
+            version::headers(plan),
             inbox,
         )
         .await?;
@@ -161,12 +165,14 @@ impl Pipeline {
             .await
             .doing(|| "cannot read the inputs".into())?;
         info!(pipeline = %plan.name, guarantee = plan.guarantee.as_str(), "running");
-        let intake = Intake::new(shared, consumer, to_committer);
+        let intake = Intake::new(shared.clone(), consumer, to_committer);
         // Both to their end: the committer ends once the intake and its tasks are gone. If the
         // committer stops on an error, the tasks find it gone.
         let (committed, taken) = tokio::join!(committer.run(), intake.run(stop));
         committed?;
-        taken?;
+        if let Err(error) = taken {
+            return Err(version::named(error, plan, &shared.topics, &*outputs).await);
+        }
         retrying(|| outputs.sync())
             .await
             .doing(|| "cannot make the outputs durable".into())

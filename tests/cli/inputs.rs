@@ -202,8 +202,10 @@ fn a_file_that_changed_since_its_state_was_written_is_refused_unless_accepted() 
         home.run().expect(
             6,
             &[
-                "has changed since its state was written",
+                "has changed since its state was written: \
+                 stage `bar`: aggregate.volume sum(quantity) is gone",
                 "--accept-new-version",
+                "of its state `once`, `bar` goes on with what it holds",
             ],
         );
     }
@@ -227,6 +229,13 @@ fn state_that_a_changed_file_leaves_behind_is_named() {
         ("[stages.once]", "[stages.first]"),
         ("\"once\"", "\"first\""),
     ]);
+    home.run().expect(
+        6,
+        &[
+            "stage `first` is new; stage `once` is gone",
+            "`once` stays as it is, unused; `first` begins empty",
+        ],
+    );
     let accepted = ["run", "p.toml", "--until-end", "--accept-new-version"];
     home.tidemill(&accepted).expect(
         0,
@@ -251,7 +260,7 @@ fn a_file_that_changed_between_a_crash_and_the_restart_is_refused_and_the_old_on
         home.run().expect(
             6,
             &[
-                "has changed since its state was written",
+                "has changed since its state was written: stage `bar`: size 1s -> 2s",
                 "--accept-new-version",
             ],
         );

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidemill_broker::Cleanup;
 
 use super::*;
+use crate::config::parts::Parts;
 use crate::config::plan::*;
 use crate::events::Type;
 
@@ -133,7 +134,11 @@ fn fields_that_no_window_reads_are_not_needed() {
 
 #[test]
 fn the_hash_follows_results_and_nothing_else() {
-    let hash = |changes: &[(&str, &str)]| plan(changes).config_hash;
+    // What is noted down of a plan tells each difference that the hash does.
+    let hash = |changes: &[(&str, &str)]| {
+        let plan = plan(changes);
+        (plan.config_hash, Parts::of(&plan))
+    };
     let same = hash(&[]);
     for change in [
         (
@@ -157,12 +162,14 @@ fn the_hash_follows_results_and_nothing_else() {
         ("key = \"pair\"", "key = \"pair\"\nout_of_order = \"1s\""),
         ("key = \"pair\"", "key = \"pair\"\ntopic = \"other\""),
     ] {
-        assert_ne!(hash(&[change]), same, "{change:?}");
+        let other = hash(&[change]);
+        assert_ne!(other.0, same.0, "{change:?}");
+        assert_ne!(other.1, same.1, "{change:?}");
     }
     let (head, tail) = RIGHT.split_once("[stages.bar]").unwrap();
     let (stage, sink) = tail.split_once("[sinks.out]").unwrap();
     let turned = format!("[sinks.out]{sink}\n[stages.bar]{stage}\n{head}");
-    assert_eq!(parse(&turned).unwrap().plan.config_hash, same);
+    assert_eq!(parse(&turned).unwrap().plan.config_hash, same.0);
 }
 
 #[test]
@@ -256,6 +263,44 @@ fn a_time_to_live_shortens_how_long_ids_are_kept_and_makes_another_version() {
     assert_eq!(without.states[0].keeps(hour), hour);
     assert_eq!(with.states[0].keeps(hour), Duration::from_secs(300));
     assert_ne!(without.config_hash, with.config_hash);
+    let changes = Parts::of(&without).changes(&Parts::of(&with));
+    assert_eq!(changes.parts, ["stage `bar`: ttl 5m is new"]);
+}
+
+#[test]
+fn what_changed_between_two_files_is_told_as_they_write_it() {
+    let told = |change: (&str, &str)| {
+        let was = Parts::decode(&Parts::of(&plan(&[])).encode()).unwrap();
+        was.changes(&Parts::of(&plan(&[change]))).parts.join("; ")
+    };
+    for (change, expected) in [
+        (
+            ("name = \"gate\"", "name = \"gate\"\nversion = 2"),
+            "the pipeline: version 1 -> 2",
+        ),
+        (
+            ("size = \"1m\"", "size = \"2m\""),
+            "stage `bar`: size 1m -> 2m",
+        ),
+        (
+            ("last(price)", "max(price)"),
+            "stage `bar`: aggregate.close last(price) -> max(price)",
+        ),
+        (
+            ("close =", "last ="),
+            "stage `bar`: aggregate.last last(price) is new, aggregate.close last(price) is gone",
+        ),
+        (
+            ("decimal(2)", "decimal(3)"),
+            "source `trades`: field price decimal(2) -> decimal(3)",
+        ),
+        (
+            ("key = \"pair\"", "key = \"pair\"\nout_of_order = \"1s\""),
+            "source `trades`: out_of_order 0s -> 1s",
+        ),
+    ] {
+        assert_eq!(told(change), expected, "{change:?}");
+    }
 }
 
 #[test]

@@ -40,8 +40,12 @@ impl Process {
             Arc::default(),
             TransactionalId::new("p.0").unwrap(),
             Cut::Live,
-            "0".into(),
-            run,
+            Attempt {
+                instance: "0".into(),
+                run,
+                transaction: 0,
+            },
+            Headers::new(),
             orders,
         );
         let running = tokio::spawn(committer.await.unwrap().run());

@@ -1,0 +1,234 @@
+//! A pipeline, explained to a person.
+
+use super::super::{Console, Failure};
+use crate::config::guarantee::{self, Cause};
+use crate::config::plan::{
+    BrokerUrl, FsyncPolicy, Input, Late, OpPlan, Otherwise, Plan, StagePlan, TopicPlan,
+};
+use crate::config::words::{event, function, input_name, input_schema, names, route_value};
+use crate::config::{show_duration, show_size};
+use crate::events::Schema;
+
+pub(super) fn pipeline(
+    plan: &Plan,
+    causes: &[Cause],
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    console.line(format_args!(
+        "pipeline {}, version {}: {}",
+        plan.name,
+        plan.version,
+        plan.guarantee.as_str()
+    ))?;
+    console.line(format_args!(
+        "  an epoch closes after {}, {} records or {} of output, whichever comes first",
+        show_duration(plan.commit.interval),
+        plan.commit.records,
+        show_size(plan.commit.bytes as u64),
+    ))?;
+    console.line(format_args!(
+        "  group {}, {} thread(s), {} of state in memory for each task, config {:016x}",
+        plan.group,
+        plan.threads,
+        show_size(plan.memory as u64),
+        plan.config_hash,
+    ))?;
+    console.line("\nreads")?;
+    for source in &plan.sources {
+        console.line(format_args!(
+            "  {} from {}, event {}{}",
+            source.name,
+            place(plan, &source.topic),
+            source.schema.name,
+            keyed(&source.schema, &source.key),
+        ))?;
+        let fields = source.schema.fields.iter().enumerate();
+        let read: Vec<&str> = fields
+            .filter(|(slot, _)| source.needed & (1 << slot) != 0)
+            .map(|(_, field)| &*field.name)
+            .collect();
+        console.line(format_args!(
+            "    fields read: {}; of records of at most {}",
+            read.join(", "),
+            show_size(source.record_max as u64)
+        ))?;
+    }
+    if !plan.stages.is_empty() {
+        console.line("\ndoes")?;
+    }
+    for stage in &plan.stages {
+        console.line(format_args!(
+            "  {} from {}: {}",
+            stage.name,
+            inputs(plan, &stage.inputs),
+            operator(plan, stage),
+        ))?;
+        for (port, schema) in &stage.ports {
+            let name = match &**port {
+                "" => "gives",
+                port => &format!("port {port} gives"),
+            };
+            console.line(format_args!("    {name} {}", event(schema)))?;
+        }
+    }
+    console.line("\nwrites")?;
+    for sink in &plan.sinks {
+        console.line(format_args!(
+            "  {} from {} to {}{}",
+            sink.name,
+            inputs(plan, &sink.inputs),
+            place(plan, &sink.topic),
+            keyed(&sink.schema, &sink.key),
+        ))?;
+    }
+    console.line(format_args!(
+        "  dead letters to {}",
+        place(plan, &plan.dead_letter)
+    ))?;
+    let possible = guarantee::weakest(causes);
+    console.line(format_args!(
+        "\nguarantees {}{}",
+        plan.guarantee.as_str(),
+        if possible > plan.guarantee {
+            format!(" ({} is possible)", possible.as_str())
+        } else {
+            String::new()
+        }
+    ))?;
+    let rows: Vec<Vec<String>> = causes
+        .iter()
+        .map(|cause| {
+            vec![
+                cause.element.clone(),
+                cause.allows.as_str().to_owned(),
+                cause.because.clone(),
+            ]
+        })
+        .collect();
+    console.table(&["element", "allows", "because"], &rows)?;
+    Ok(())
+}
+
+fn place(plan: &Plan, topic: &TopicPlan) -> String {
+    let broker = &plan.brokers[topic.broker];
+    format!(
+        "topic {} on {} ({})",
+        topic.topic,
+        broker.name,
+        url(&broker.url)
+    )
+}
+
+pub(super) fn url(url: &BrokerUrl) -> String {
+    match url {
+        BrokerUrl::Memory => "mem://".to_owned(),
+        BrokerUrl::Stdio => "stdio:".to_owned(),
+        BrokerUrl::File { path, fsync, split } => {
+            let fsync = match fsync {
+                FsyncPolicy::Commit => "commit".to_owned(),
+                FsyncPolicy::Every(every) => show_duration(*every),
+                FsyncPolicy::Never => "never".to_owned(),
+            };
+            let split = match *split {
+                BrokerUrl::SPLIT_DEFAULT => String::new(),
+                bytes => format!("&split={}", show_size(bytes)),
+            };
+            format!("file://{}?fsync={fsync}{split}", path.display())
+        }
+    }
+}
+
+fn keyed(schema: &Schema, key: &[usize]) -> String {
+    if key.is_empty() {
+        String::new()
+    } else {
+        format!(", key {}", names(schema, key))
+    }
+}
+
+fn inputs(plan: &Plan, inputs: &[Input]) -> String {
+    let names: Vec<String> = inputs.iter().map(|input| input_name(plan, input)).collect();
+    names.join(" and ")
+}
+
+pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
+    let Some(input) = stage.inputs.first() else {
+        return "nothing".to_owned();
+    };
+    let schema = input_schema(plan, input);
+    match &stage.op {
+        OpPlan::KeyBy { key } => format!("key_by {}", names(schema, key)),
+        OpPlan::Dedupe {
+            id,
+            window,
+            count_max,
+            state,
+        } => {
+            let state = &plan.states[*state];
+            let ttl = match state.ttl {
+                Some(ttl) if ttl < *window => format!(" (time to live {})", show_duration(ttl)),
+                _ => String::new(),
+            };
+            format!(
+                "dedupe by {} within {}, at most {count_max} ids for each key, state {}{ttl}",
+                names(schema, id),
+                show_duration(*window),
+                state.name,
+            )
+        }
+        OpPlan::TumblingWindow {
+            key,
+            size,
+            lateness,
+            late,
+            aggregates,
+            state,
+        } => {
+            let output = &stage.ports[0].1;
+            let aggregates: Vec<String> = aggregates
+                .iter()
+                .map(|aggregate| {
+                    let name = &output.fields[aggregate.output].name;
+                    format!("{name} = {}", function(schema, aggregate.function))
+                })
+                .collect();
+            let late = match late {
+                Late::DeadLetter => "to the dead letters".to_owned(),
+                Late::Port(port) => format!("to the port {}", stage.ports[*port].0),
+                Late::Drop { reason } => format!("dropped: {reason}"),
+            };
+            format!(
+                "tumbling_window of {} by {}, lateness {}, later events {late}, state {}\n    {}",
+                show_duration(*size),
+                names(schema, key),
+                show_duration(*lateness),
+                plan.states[*state].name,
+                aggregates.join(", "),
+            )
+        }
+        OpPlan::Route {
+            field,
+            cases,
+            otherwise,
+        } => {
+            let ty = schema.fields[*field].ty;
+            let cases: Vec<String> = cases
+                .iter()
+                .map(|(value, port)| {
+                    format!("{} to {}", route_value(value, ty), stage.ports[*port].0)
+                })
+                .collect();
+            let otherwise = match otherwise {
+                Otherwise::DeadLetter => "to the dead letters".to_owned(),
+                Otherwise::Port(port) => format!("to {}", stage.ports[*port].0),
+                Otherwise::Drop { reason } => format!("dropped: {reason}"),
+            };
+            format!(
+                "route by {}: {}, the rest {otherwise}",
+                schema.fields[*field].name,
+                cases.join(", ")
+            )
+        }
+        OpPlan::Merge => "merge in order of event time".to_owned(),
+    }
+}

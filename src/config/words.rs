@@ -1,0 +1,90 @@
+//! The parts of a plan in words, as they are written in a file.
+
+use super::plan::{AggregateFunction, Input, Plan, RouteValue};
+use crate::events::{Schema, Type, write_time};
+
+/// The fields in these slots.
+pub(crate) fn names(schema: &Schema, slots: &[usize]) -> String {
+    let names = slots.iter().map(|slot| &*schema.fields[*slot].name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// A type of events with its fields.
+pub(crate) fn event(schema: &Schema) -> String {
+    let fields: Vec<String> = schema
+        .fields
+        .iter()
+        .map(|field| {
+            let optional = if field.required { "" } else { "?" };
+            format!("{} {}{optional}", field.name, field.ty)
+        })
+        .collect();
+    format!("{} {{ {} }}", schema.name, fields.join(", "))
+}
+
+/// The type of the events of an input.
+pub(crate) fn input_schema<'p>(plan: &'p Plan, input: &Input) -> &'p Schema {
+    match input {
+        Input::Source(source) => &plan.sources[*source].schema,
+        Input::Stage { stage, port } => &plan.stages[*stage].ports[*port].1,
+    }
+}
+
+/// An input, as `from` names it.
+pub(crate) fn input_name(plan: &Plan, input: &Input) -> String {
+    match input {
+        Input::Source(source) => plan.sources[*source].name.to_string(),
+        Input::Stage { stage, port } => {
+            let stage = &plan.stages[*stage];
+            match &*stage.ports[*port].0 {
+                "" => stage.name.to_string(),
+                port => format!("{}.{port}", stage.name),
+            }
+        }
+    }
+}
+
+/// A value of a route, for a field of this type.
+pub(crate) fn route_value(value: &RouteValue, ty: Type) -> String {
+    match (value, ty) {
+        (RouteValue::Text(text), _) => format!("{text:?}"),
+        (RouteValue::Number(number), Type::Bool) => (*number != 0).to_string(),
+        (RouteValue::Number(number), Type::Time) => time(*number),
+        (RouteValue::Number(number), Type::Decimal(scale)) if scale > 0 => {
+            let digits = format!(
+                "{:0>width$}",
+                number.unsigned_abs(),
+                width = usize::from(scale) + 1
+            );
+            let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
+            let sign = if *number < 0 { "-" } else { "" };
+            format!("{sign}{whole}.{fraction}")
+        }
+        (RouteValue::Number(number), _) => number.to_string(),
+    }
+}
+
+/// An instant; the bare number where no calendar reaches.
+fn time(micros: i64) -> String {
+    let mut text = Vec::new();
+    match write_time(micros, &mut text) {
+        Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => micros.to_string(),
+    }
+}
+
+/// A function of an aggregate over events of this type.
+pub(crate) fn function(schema: &Schema, function: AggregateFunction) -> String {
+    let name = |slot: usize| &schema.fields[slot].name;
+    match function {
+        AggregateFunction::Count => "count()".to_owned(),
+        AggregateFunction::Sum(slot) => format!("sum({})", name(slot)),
+        AggregateFunction::Min(slot) => format!("min({})", name(slot)),
+        AggregateFunction::Max(slot) => format!("max({})", name(slot)),
+        AggregateFunction::First(slot) => format!("first({})", name(slot)),
+        AggregateFunction::Last(slot) => format!("last({})", name(slot)),
+        AggregateFunction::Vwap { price, quantity } => {
+            format!("vwap({}, {})", name(price), name(quantity))
+        }
+    }
+}
