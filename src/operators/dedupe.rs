@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemill_broker::Timestamp;
 use tidemill_state::{DecodeError, Stateful, Table};
 
-use super::{Context, Operator, key};
+use super::{Ahead, Context, Operator, key};
 use crate::events::{RowHead, Rows, Schema};
 
 /// Number of the encoding of the table: event time by key and id.
@@ -201,13 +201,12 @@ impl Operator for Dedupe {
         self.move_to(watermark.0);
     }
 
-    fn missing(
-        &mut self,
-        rows: Option<(usize, &Rows)>,
-        watermark: Timestamp,
-        wanted: &mut Vec<(usize, Box<[u8]>)>,
-    ) {
-        for (rows, row) in rows
+    fn missing(&mut self, ahead: Ahead<'_>, wanted: &mut Vec<(usize, Box<[u8]>)>) {
+        let (Ahead::Rows { watermark, .. } | Ahead::Time { watermark, .. }) = ahead else {
+            return;
+        };
+        for (rows, row) in ahead
+            .rows()
             .iter()
             .flat_map(|(_, rows)| (0..rows.len()).map(move |row| (*rows, row)))
         {

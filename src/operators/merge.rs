@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidemill_broker::Timestamp;
 use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
 
-use super::{Context, Operator, key};
+use super::{Ahead, Context, Operator, key};
 use crate::events::{HeldRow, Rows, Schema};
 
 /// Number of the encoding of the table: rows by event time, input and place in the input.
@@ -86,17 +86,37 @@ impl Merge {
         place.into()
     }
 
-    fn move_to(&mut self, watermark: i64, record: u32, made: &mut Rows) {
+    /// Moves event time on, and lets go out what it has passed: unless that is more than `most`, or
+    /// something is left already.
+    fn move_to(&mut self, watermark: i64, record: u32, most: usize, made: &mut Rows) {
         if watermark <= self.watermark {
             return;
         }
+        let had_backlog = self.has_backlog();
         self.watermark = watermark;
-        let end = key::time_to_bytes(watermark);
-        while let Some(place) = self.order.first()
-            && place[..8] < end[..]
+        if had_backlog
+            || self.due(Timestamp(watermark), most) > most
+            || !(self.held.is_complete() || self.passed(watermark).all(|at| self.held.knows(at)))
         {
+            return;
+        }
+        self.release(usize::MAX, record, made);
+    }
+
+    /// The places of what a watermark has passed, in order.
+    fn passed(&self, watermark: i64) -> impl Iterator<Item = &Box<[u8]>> {
+        let end = key::time_to_bytes(watermark);
+        self.order.iter().take_while(move |at| at[..8] < end[..])
+    }
+
+    /// Lets `most` of what event time has passed go out.
+    fn release(&mut self, most: usize, record: u32, made: &mut Rows) {
+        for _ in 0..most {
+            if !self.has_backlog() {
+                return;
+            }
             let Some(place) = self.order.pop_first() else {
-                break;
+                return;
             };
             match self.held.remove(&place) {
                 Ok(Some(Postcard(row))) => row.release(record, made),
@@ -110,14 +130,15 @@ impl Merge {
 impl Operator for Merge {
     fn process(&mut self, input: usize, rows: Arc<Rows>, cx: &mut Context) {
         let mut made = Rows::new(self.schema.clone());
+        let most = cx.most();
         for row in 0..rows.len() {
             // First: rows before it that never came here, dropped by an earlier stage, count. A row
             // by itself moves the watermark no further than its own time, so not past itself.
             let head = rows.head(row);
             while let Some(by) = cx.next_move(head.record) {
-                self.move_to(by.watermark, by.record, &mut made);
+                self.move_to(by.watermark, by.record, most, &mut made);
             }
-            self.move_to(head.watermark, head.record, &mut made);
+            self.move_to(head.watermark, head.record, most, &mut made);
             let held = HeldRow::hold(&rows, row);
             if head.time < self.watermark {
                 held.release_late(self.watermark, head.record, &mut made);
@@ -136,27 +157,51 @@ impl Operator for Merge {
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let mut made = Rows::new(self.schema.clone());
+        let most = cx.most();
         while let Some(by) = cx.next_move(u32::MAX) {
-            self.move_to(by.watermark, by.record, &mut made);
+            self.move_to(by.watermark, by.record, most, &mut made);
         }
-        self.move_to(watermark.0, u32::MAX, &mut made);
+        self.move_to(watermark.0, u32::MAX, most, &mut made);
         cx.emit(0, made);
     }
 
-    fn missing(
-        &mut self,
-        rows: Option<(usize, &Rows)>,
-        watermark: Timestamp,
-        wanted: &mut Vec<(usize, Box<[u8]>)>,
-    ) {
-        let end = key::time_to_bytes(watermark.0);
-        let due = self.order.iter().take_while(|place| place[..8] < end[..]);
+    fn due(&self, watermark: Timestamp, most: usize) -> usize {
+        let counted = most.saturating_add(1);
+        self.passed(watermark.0).take(counted).count()
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.passed(self.watermark).next().is_some()
+    }
+
+    fn work_off(&mut self, cx: &mut Context) {
+        let mut made = Rows::new(self.schema.clone());
+        self.release(cx.most(), u32::MAX, &mut made);
+        cx.emit(0, made);
+    }
+
+    fn held_at(&self) -> Option<Timestamp> {
+        let first = self.passed(self.watermark).next()?;
+        let time = <[u8; 8]>::try_from(&first[..8]).ok()?;
+        Some(Timestamp(key::time_from_bytes(time)))
+    }
+
+    fn missing(&mut self, ahead: Ahead<'_>, wanted: &mut Vec<(usize, Box<[u8]>)>) {
+        let (watermark, most) = match ahead {
+            // As much is due before the last move at most, and as much is done at that one.
+            Ahead::Rows {
+                watermark, most, ..
+            }
+            | Ahead::Time { watermark, most } => (watermark.0, most.saturating_mul(2)),
+            Ahead::Backlog { most } => (self.watermark, most),
+        };
+        let due = self.passed(watermark).take(most);
         wanted.extend(
             due.filter(|place| !self.held.knows(place))
                 .map(|place| (0, place.clone())),
         );
         // Places made from now on are new: the table must only learn that they are absent.
-        if let Some((input, rows)) = rows {
+        if let Some((input, rows)) = ahead.rows() {
             let arrivals = self.arrivals;
             for row in 0..rows.len() {
                 let place = self.place(input, rows, row);

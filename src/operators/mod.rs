@@ -26,13 +26,14 @@ mod properties;
 mod route;
 mod stream;
 mod tumbling_window;
+mod window_due;
 
 pub use decode::Decode;
 pub use dedupe::{CODEC as DEDUPE_CODEC, Dedupe};
 pub use encode::Encode;
 pub use key_by::KeyBy;
 pub use merge::{CODEC as MERGE_CODEC, Merge};
-pub use operator::{Context, Dead, Move, Operator};
+pub use operator::{Ahead, Context, Dead, Move, Operator};
 pub use route::Route;
 pub use stream::{BatchExt, Element, Operate, OperatorExt};
 pub use tumbling_window::{

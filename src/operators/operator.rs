@@ -29,17 +29,35 @@ pub trait Operator: fmt::Debug + Send {
         let (_, _) = (watermark, cx);
     }
 
-    /// Names the keys of its tables for a batch of an input, each with the table's place in [`tables`](Self::tables), that
-    /// [`process`](Self::process) or, with no rows, [`advance`](Self::advance) will use at a
-    /// watermark of at most `watermark` and that are not in memory. Asked only while a table is not
+    /// How much event time would make due by moving to `watermark`, counted to `most` + 1 at most:
+    /// rows to make, and entries of its tables to let go.
+    fn due(&self, watermark: Timestamp, most: usize) -> usize {
+        let (_, _) = (watermark, most);
+        0
+    }
+
+    /// Whether event time has made more due than [`Context::most`] allowed to be done at once.
+    /// Nothing more comes in before all of it has been [worked off](Self::work_off): what is left
+    /// follows from the tables and event time alone, so that a restart goes on in the middle.
+    fn has_backlog(&self) -> bool {
+        false
+    }
+
+    /// Does as much of what is due and left as [`Context::most`] says, in order.
+    fn work_off(&mut self, cx: &mut Context) {
+        let _ = cx;
+    }
+
+    /// Where what is left holds event time back at for those after it; `None` if it makes no rows.
+    fn held_at(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Names the keys of its tables that it will use for what is `ahead` and that are not in memory,
+    /// each with the table's place in [`tables`](Self::tables). Asked only while a table is not
     /// complete.
-    fn missing(
-        &mut self,
-        rows: Option<(usize, &Rows)>,
-        watermark: Timestamp,
-        wanted: &mut Vec<(usize, Box<[u8]>)>,
-    ) {
-        let (_, _, _) = (rows, watermark, wanted);
+    fn missing(&mut self, ahead: Ahead<'_>, wanted: &mut Vec<(usize, Box<[u8]>)>) {
+        let (_, _) = (ahead, wanted);
     }
 
     /// What it remembers, always in the same order; empty for operators without memory.
@@ -65,6 +83,44 @@ pub trait Operator: fmt::Debug + Send {
     /// The watermark at which nothing it holds is left open; `None` if nothing is open.
     fn horizon(&self) -> Option<Timestamp> {
         None
+    }
+}
+
+/// What an operator will be asked to do next.
+#[derive(Debug, Clone, Copy)]
+pub enum Ahead<'r> {
+    /// [`process`](Operator::process) rows that come in through an input.
+    Rows {
+        /// The input.
+        input: usize,
+        /// The rows.
+        rows: &'r Rows,
+        /// Event time will move no further than this.
+        watermark: Timestamp,
+        /// As [`Context::most`].
+        most: usize,
+    },
+    /// [`advance`](Operator::advance).
+    Time {
+        /// Event time will move no further than this.
+        watermark: Timestamp,
+        /// As [`Context::most`].
+        most: usize,
+    },
+    /// [`work_off`](Operator::work_off).
+    Backlog {
+        /// As [`Context::most`].
+        most: usize,
+    },
+}
+
+impl<'r> Ahead<'r> {
+    /// The rows that will come in.
+    pub fn rows(self) -> Option<(usize, &'r Rows)> {
+        match self {
+            Self::Rows { input, rows, .. } => Some((input, rows)),
+            Self::Time { .. } | Self::Backlog { .. } => None,
+        }
     }
 }
 
@@ -98,6 +154,7 @@ pub struct Context {
     next: usize,
     // What other inputs hold event time back at.
     limit: i64,
+    most: usize,
     emitted: Vec<(usize, Arc<Rows>)>,
     dead: Vec<Dead>,
     dropped: u64,
@@ -109,6 +166,7 @@ impl Default for Context {
             moves: None,
             next: 0,
             limit: i64::MAX,
+            most: usize::MAX,
             emitted: Vec::new(),
             dead: Vec::new(),
             dropped: 0,
@@ -125,6 +183,18 @@ impl Context {
             limit: limit.0,
             ..Self::default()
         }
+    }
+
+    /// The same, in which no more than `most` is done at once of what event time makes due.
+    pub fn at_most(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// How much an operator does at once of what event time makes due. Of a move that makes more due
+    /// it does nothing, and leaves it to [`Operator::work_off`]: without bound, unless said.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// The next move of event time by a record before `record`, whether or not a row of it came

@@ -1,6 +1,5 @@
 //! `tumbling_window`: aggregates per key over equal stretches of event time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,8 @@ use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
 
 use super::aggregate::{self, Accumulator};
 use super::key_list::KeyList;
-use super::{Context, Operator, key};
+use super::window_due::{Due, WindowDue};
+use super::{Ahead, Context, Operator, key};
 use crate::config::plan::{Aggregate, Late};
 use crate::events::{Identity, RowHead, Rows, Schema};
 
@@ -69,6 +69,9 @@ pub struct TumblingWindowOptions {
 /// but within the lateness; windows fire in the order of their end, then of their key. A window
 /// without events does not fire. The event time of what it makes is the window's end.
 ///
+/// Where one move of event time closes more windows than are fired at once, they fire in pieces,
+/// each of which may be an epoch of its own; before all have, nothing else comes in.
+///
 /// # Delivery
 ///
 /// Firing depends on event time alone, so results are the same live and replayed, however batches
@@ -77,17 +80,12 @@ pub struct TumblingWindowOptions {
 pub struct TumblingWindow {
     options: TumblingWindowOptions,
     size: i64,
-    lateness: i64,
     identity: Identity,
     // By end and key: the key in the table is the end, then the key's fields.
     windows: Table<Window>,
-    // Ends of windows that have not fired, with their keys.
-    open: BTreeMap<i64, KeyList>,
-    // Ends of windows that have fired and still take late events, with their keys.
-    fired: BTreeMap<i64, KeyList>,
+    // The keys of the table, by when they are due.
+    due: WindowDue,
     watermark: i64,
-    // The least end in `open`: what the watermark is compared with on each row.
-    next_end: i64,
     // The key's fields come first in the output.
     output_key: Vec<usize>,
     scratch: Vec<u8>,
@@ -100,16 +98,13 @@ impl TumblingWindow {
         let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self {
             size: micros(options.size).max(1),
-            lateness: micros(options.lateness),
+            due: WindowDue::new(micros(options.lateness)),
             identity: Identity::of("window").text(&options.name),
             empty: aggregate::empty(&options.aggregates),
             output_key: (0..options.key.len()).collect(),
             options,
             windows,
-            open: BTreeMap::new(),
-            fired: BTreeMap::new(),
             watermark: i64::MIN,
-            next_end: i64::MAX,
             scratch: Vec::new(),
         }
     }
@@ -167,7 +162,7 @@ impl TumblingWindow {
     ) {
         let time = rows.head(row).time;
         let end = self.end_of(time);
-        if end.saturating_add(self.lateness) <= self.watermark {
+        if self.due.closes_at(end) <= self.watermark {
             match &self.options.late {
                 Late::DeadLetter => cx.set_aside(
                     rows,
@@ -184,6 +179,13 @@ impl TumblingWindow {
             return;
         }
         self.write_key(rows, row, end);
+        let record = rows.head(row).record;
+        if end <= self.watermark && self.has_backlog() {
+            // It is due and has yet to fire: before this event, which is late.
+            let key = std::mem::take(&mut self.scratch);
+            self.fire(&key, end, end, record, Firing::First, made);
+            self.scratch = key;
+        }
         let mut new = false;
         let empty = &self.empty;
         let window = self.windows.get_or_insert_with(&self.scratch, || {
@@ -219,52 +221,84 @@ impl TumblingWindow {
                 return;
             }
         }
-        if new {
-            let due = if end <= self.watermark {
-                &mut self.fired
-            } else {
-                &mut self.open
-            };
-            due.entry(end).or_default().push(&self.scratch);
-            self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
+        if new && end <= self.watermark {
+            self.due.add_fired(end, &self.scratch);
+        } else if new {
+            self.due.add_open(end, &self.scratch);
         }
         if end <= self.watermark {
             let key = std::mem::take(&mut self.scratch);
-            self.fire(&key, end, self.watermark, rows.head(row).record, made);
+            self.fire(&key, end, self.watermark, record, Firing::Any, made);
             self.scratch = key;
         }
     }
 
-    /// Moves event time on: fires what is due, and lets go what takes no more late events.
-    fn move_to(&mut self, watermark: i64, record: u32, made: &mut Rows) {
+    /// Moves event time on, and does what that makes due: unless it is more than `most`, or something
+    /// is left already. That stays in the order of ends and keys.
+    fn move_to(&mut self, watermark: i64, record: u32, most: usize, made: &mut Rows) {
         if watermark <= self.watermark {
             return;
         }
+        let had_backlog = self.has_backlog();
         self.watermark = watermark;
-        while self.next_end <= watermark {
-            let Some((end, keys)) = self.open.pop_first() else {
-                break;
-            };
-            self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
-            for key in keys.sorted() {
-                self.fire(key, end, end, record, made);
-            }
-            self.fired.entry(end).or_default().append(keys);
+        if !self.has_backlog() {
+            return;
         }
-        while let Some(entry) = self.fired.first_entry()
-            && entry.key().saturating_add(self.lateness) <= watermark
-        {
-            for key in entry.remove().iter() {
-                // A key of `fired` was loaded to fire, or named by `missing`.
-                if let Err(error) = self.windows.remove(key) {
-                    tracing::error!(%error, stage = %self.options.name, "a window was not loaded");
+        if had_backlog || self.due.count(watermark, most) > most || !self.is_due_loaded() {
+            return;
+        }
+        self.work(usize::MAX, record, made);
+    }
+
+    /// Does `most` of what is due.
+    fn work(&mut self, most: usize, record: u32, made: &mut Rows) {
+        let mut left = most;
+        while let Some(due) = self.due.take(self.watermark, left) {
+            match due {
+                Due::Fire { end, keys } => {
+                    left -= keys.len();
+                    for key in keys.sorted() {
+                        self.fire(key, end, end, record, Firing::First, made);
+                    }
+                    if self.due.closes_at(end) > self.watermark {
+                        self.due.append_fired(end, keys);
+                    } else {
+                        self.let_go(&keys);
+                    }
+                }
+                Due::LetGo(keys) => {
+                    left -= keys.len();
+                    self.let_go(&keys);
                 }
             }
         }
     }
 
-    fn fire(&mut self, key: &[u8], end: i64, watermark: i64, record: u32, made: &mut Rows) {
+    fn let_go(&mut self, keys: &KeyList) {
+        for key in keys.iter() {
+            if let Err(error) = self.windows.remove(key) {
+                tracing::error!(%error, stage = %self.options.name, "a window was not loaded");
+            }
+        }
+    }
+
+    /// Whether all that is due is in memory.
+    fn is_due_loaded(&self) -> bool {
+        let mut keys = self.due.keys(self.watermark, usize::MAX);
+        self.windows.is_complete() || keys.all(|key| self.windows.knows(key))
+    }
+
+    fn fire(
+        &mut self,
+        key: &[u8],
+        end: i64,
+        watermark: i64,
+        record: u32,
+        firing: Firing,
+        made: &mut Rows,
+    ) {
         let window = match self.windows.get_mut(key) {
+            Ok(Some(window)) if firing == Firing::First && window.firings > 0 => return,
             Ok(Some(window)) => window,
             Ok(None) => return,
             Err(error) => {
@@ -298,6 +332,15 @@ impl TumblingWindow {
     }
 }
 
+/// Which firing of a window is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Firing {
+    /// The first, unless it was.
+    First,
+    /// Another.
+    Any,
+}
+
 /// The slots of what a window makes, and which of them are there.
 fn slots_of(
     options: &TumblingWindowOptions,
@@ -328,14 +371,15 @@ impl Operator for TumblingWindow {
     fn process(&mut self, _input: usize, rows: Arc<Rows>, cx: &mut Context) {
         let mut made = Rows::new(self.options.output.clone());
         let mut late = Vec::new();
+        let most = cx.most();
         for row in 0..rows.len() {
             // First event time, then the row: rows that went another way have moved it too, and
             // whether they came in this batch must not matter.
             let head = rows.head(row);
             while let Some(by) = cx.next_move(head.record) {
-                self.move_to(by.watermark, by.record, &mut made);
+                self.move_to(by.watermark, by.record, most, &mut made);
             }
-            self.move_to(head.watermark, head.record, &mut made);
+            self.move_to(head.watermark, head.record, most, &mut made);
             self.take(&rows, row, &mut made, &mut late, cx);
         }
         cx.emit(0, made);
@@ -347,37 +391,59 @@ impl Operator for TumblingWindow {
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let mut made = Rows::new(self.options.output.clone());
+        let most = cx.most();
         while let Some(by) = cx.next_move(u32::MAX) {
-            self.move_to(by.watermark, by.record, &mut made);
+            self.move_to(by.watermark, by.record, most, &mut made);
         }
-        self.move_to(watermark.0, u32::MAX, &mut made);
+        self.move_to(watermark.0, u32::MAX, most, &mut made);
         cx.emit(0, made);
     }
 
-    fn missing(
-        &mut self,
-        rows: Option<(usize, &Rows)>,
-        watermark: Timestamp,
-        wanted: &mut Vec<(usize, Box<[u8]>)>,
-    ) {
-        for (rows, row) in rows
-            .iter()
-            .flat_map(|(_, rows)| (0..rows.len()).map(move |row| (*rows, row)))
-        {
-            let end = self.end_of(rows.head(row).time);
-            self.write_key(rows, row, end);
-            if !self.windows.knows(&self.scratch) {
-                wanted.push((0, self.scratch.as_slice().into()));
+    fn due(&self, watermark: Timestamp, most: usize) -> usize {
+        self.due.count(watermark.0, most)
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.due.is_any(self.watermark)
+    }
+
+    fn work_off(&mut self, cx: &mut Context) {
+        let mut made = Rows::new(self.options.output.clone());
+        self.work(cx.most(), u32::MAX, &mut made);
+        cx.emit(0, made);
+    }
+
+    fn held_at(&self) -> Option<Timestamp> {
+        let end = self.due.first_end()?;
+        (end <= self.watermark).then_some(Timestamp(end))
+    }
+
+    fn missing(&mut self, ahead: Ahead<'_>, wanted: &mut Vec<(usize, Box<[u8]>)>) {
+        if let Some((_, rows)) = ahead.rows() {
+            for row in 0..rows.len() {
+                let end = self.end_of(rows.head(row).time);
+                self.write_key(rows, row, end);
+                if !self.windows.knows(&self.scratch) {
+                    wanted.push((0, self.scratch.as_slice().into()));
+                }
             }
         }
-        let due = self
-            .open
-            .range(..=watermark.0)
-            .chain(self.fired.range(..=watermark.0));
-        for key in due.flat_map(|(_, keys)| keys.iter()) {
-            if !self.windows.knows(key) {
+        let windows = &self.windows;
+        let mut want = |key: &[u8]| {
+            if !windows.knows(key) {
                 wanted.push((0, key.into()));
             }
+        };
+        match ahead {
+            // As much is due before the last move at most, and as much is done at that one.
+            Ahead::Rows {
+                watermark, most, ..
+            }
+            | Ahead::Time { watermark, most } => {
+                let keys = self.due.keys(watermark.0, most.saturating_mul(2));
+                keys.for_each(want);
+            }
+            Ahead::Backlog { most } => self.due.first(self.watermark, most, &mut want),
         }
     }
 
@@ -399,24 +465,20 @@ impl Operator for TumblingWindow {
             ));
         }
         let end = key::time_from_bytes(*end);
-        let due = if window.firings > 0 {
-            &mut self.fired
+        if window.firings > 0 {
+            self.due.add_fired(end, key);
         } else {
-            &mut self.open
-        };
-        due.entry(end).or_default().push(key);
-        self.next_end = self.open.keys().next().copied().unwrap_or(i64::MAX);
+            self.due.add_open(end, key);
+        }
         Ok(())
     }
 
     fn forget(&mut self) {
-        self.open.clear();
-        self.fired.clear();
+        self.due.clear();
         self.watermark = i64::MIN;
-        self.next_end = i64::MAX;
     }
 
     fn horizon(&self) -> Option<Timestamp> {
-        self.open.keys().next_back().map(|end| Timestamp(*end))
+        self.due.last_end().map(Timestamp)
     }
 }

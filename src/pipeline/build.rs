@@ -148,12 +148,14 @@ pub(crate) fn table_of(plan: &Plan, stage: &StagePlan) -> Option<(String, u32)> 
 /// Builds the operators of a sub-topology over its tables and wires them.
 ///
 /// `tables` are the numbers of [`table_specs`] without the first. The sources of the graph are the
-/// sub-topology's co-partitioned sources, then its broadcast ones.
+/// sub-topology's co-partitioned sources, then its broadcast ones. A stage does no more than
+/// `due_at_once` at once of what event time makes due.
 pub(crate) fn graph(
     plan: &Plan,
     topology: &SubTopology,
     tables: &[TableId],
     table_bytes: usize,
+    due_at_once: usize,
 ) -> Graph {
     let mut tables = tables.iter().copied();
     let mut nodes = Vec::with_capacity(topology.stages.len());
@@ -173,7 +175,7 @@ pub(crate) fn graph(
     let sources = sources
         .map(|&source| targets(plan, topology, Input::Source(source)))
         .collect();
-    Graph::new(nodes, sources)
+    Graph::new(nodes, sources, due_at_once)
 }
 
 /// Everything that reads `from`, within a sub-topology.

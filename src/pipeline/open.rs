@@ -15,7 +15,7 @@ use super::bounds::Bounds;
 use super::committer::{Cut, ToCommitter};
 use super::dead_letter::DeadLetters;
 use super::error::Doing;
-use super::graph::{Output, least};
+use super::graph::least;
 use super::input::InputPartition;
 use super::ordered::{Followed, Ordered, Place};
 use super::recovery::{redo, resume, retrying};
@@ -150,7 +150,13 @@ pub(crate) async fn open_task(
     // One entry for each input, always in memory: however little the stages may keep there.
     let mut times = Times::new(tables[0], usize::MAX);
     state.load_all(&mut times).await.map_err(failed)?;
-    let mut graph = build::graph(plan, topology, &tables[1..], table_bytes);
+    let mut graph = build::graph(
+        plan,
+        topology,
+        &tables[1..],
+        table_bytes,
+        shared.bounds.due_at_once,
+    );
     build::restore(&mut graph, &state, id).await?;
 
     let mut dead = DeadLetters::new(
@@ -198,9 +204,8 @@ pub(crate) async fn open_task(
     for source in 0..graph.sources.len() {
         let partitions = inputs.iter().filter(|input| input.source == source);
         let time = least(partitions.map(InputPartition::event_time));
-        let mut output = Output::default();
         graph
-            .advance(source, time, &mut state, &mut output)
+            .restore_source(source, time, &mut state)
             .await
             .map_err(failed)?;
     }
@@ -261,6 +266,8 @@ pub(crate) async fn open_task(
         committer,
         broadcast,
         ordered,
+        rest: None,
+        ended_at: None,
         open: if is_new_version {
             // The log says from now on that this version was accepted, whether or not anything comes.
             OpenEpoch::due()

@@ -1,6 +1,7 @@
 //! The engine over the memory broker.
 
 mod any_graph;
+mod backlog;
 mod cutting;
 mod fan_in;
 mod follow;

@@ -95,7 +95,7 @@ pub(crate) fn restore(
     }
     for node in 0..graph.nodes.len() {
         if let Some(Postcard((reached, _))) = times.get(&stage_key(&graph.nodes[node]))? {
-            graph.restore_time(node, Timestamp(*reached));
+            graph.restore_node(node, Timestamp(*reached));
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 use tidemill::pipeline::{MARKER_KEY, Marker};
 use tidemill_broker::{Offset, TopicPartition, Transaction};
-use tidemill_state::{Change, StateOptions};
+use tidemill_state::{Change, Epoch, StateOptions};
 
 use crate::draw::Draw;
 
@@ -61,11 +61,15 @@ struct Taken {
 
 #[derive(Debug, Default)]
 struct Dirty {
-    elements: BTreeMap<Bytes, Option<Bytes>>,
+    elements: Elements,
     bytes: usize,
     /// Of the largest delta so far.
     largest: usize,
+    /// What the last epoch that was tried holds.
+    tried: Option<(Epoch, Elements)>,
 }
+
+type Elements = BTreeMap<Bytes, Option<Bytes>>;
 
 fn cost(key: &[u8], value: Option<&[u8]>) -> usize {
     ELEMENT_OVERHEAD + key.len() + value.map_or(0, <[u8]>::len)
@@ -161,6 +165,7 @@ impl Load {
                 .entry((machine, marker.task.clone()))
                 .or_default();
             inner.pressed.states += u64::from(dirty.bytes > self.dirty_max);
+            dirty.begin(marker.epoch);
             let mut delta = 0;
             for record in set.iter().filter(|record| record.key != Some(MARKER_KEY)) {
                 let key = record.key.unwrap_or_default();
@@ -193,21 +198,43 @@ impl Load {
         };
         for change in changes {
             // What has changed since still waits.
-            if dirty.elements.get(&change.key) == Some(&change.value) {
-                dirty.bytes -= cost(&change.key, change.value.as_deref());
-                dirty.elements.remove(&change.key);
-            }
+            dirty.take(&change.key, &change.value);
         }
     }
 }
 
 impl Dirty {
+    /// An epoch is tried: what another try at it held, by a task that has been dropped since, waits no
+    /// more.
+    fn begin(&mut self, epoch: Epoch) {
+        let before = self.tried.replace((epoch, Elements::new()));
+        let Some((_, elements)) = before.filter(|(before, _)| *before >= epoch) else {
+            return;
+        };
+        for (key, value) in elements {
+            self.take(&key, &value);
+        }
+    }
+
+    fn take(&mut self, key: &Bytes, value: &Option<Bytes>) {
+        if self.elements.get(key) == Some(value) {
+            self.bytes -= cost(key, value.as_deref());
+            self.elements.remove(key);
+        }
+    }
+
     fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
         self.bytes += cost(key, value);
-        let value = value.map(Bytes::copy_from_slice);
-        let before = self.elements.insert(Bytes::copy_from_slice(key), value);
+        let (key, value) = (
+            Bytes::copy_from_slice(key),
+            value.map(Bytes::copy_from_slice),
+        );
+        if let Some((_, elements)) = &mut self.tried {
+            elements.insert(key.clone(), value.clone());
+        }
+        let before = self.elements.insert(key.clone(), value);
         if let Some(before) = before {
-            self.bytes -= cost(key, before.as_deref());
+            self.bytes -= cost(&key, before.as_deref());
         }
     }
 }

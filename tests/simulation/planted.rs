@@ -62,3 +62,8 @@ fn state_merged_before_its_commit_is_known_is_found() {
 fn input_that_is_taken_although_there_is_no_room_is_found() {
     is_found_by("P13", |setting| setting == Setting::Tight);
 }
+
+#[test]
+fn work_that_a_restart_takes_for_done_is_found() {
+    is_found_by("P14", |setting| setting == Setting::Tight);
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use tidemill::config::plan::Guarantee;
-use tidemill::pipeline::{Error, Kind, Pipeline, RunOptions};
+use tidemill::pipeline::{Bounds, Error, Kind, Pipeline, RunOptions};
 use tidemill_broker::{
     Broker, Cleanup, RecordSet, Timestamp, Topic, TopicPartition, TopicSpec, partition,
 };
@@ -364,11 +364,15 @@ fn schedule(world: &World) -> Vec<(Duration, Action)> {
             actions.push((time, Action::Produce(moves)));
             left -= burst;
         }
+        let points = match draw.bounds == Bounds::default() {
+            true => &POINTS[..POINTS.len() - 1],
+            false => &POINTS[..],
+        };
         for _ in 0..draw.crashes_at_points {
             let action = if rng.random_bool(0.4) {
                 Action::ArmAny(rng.random_range(1..60))
             } else {
-                let name = *POINTS.choose(rng).unwrap();
+                let name = *points.choose(rng).unwrap();
                 Action::ArmAt(name, rng.random_range(1..4))
             };
             actions.push((when(rng), action));

@@ -75,8 +75,9 @@ struct Grave {
     _consumer: Box<dyn Consumer>,
 }
 
-/// The instants at which a process can be made to crash, all that a simulated one passes.
-pub(crate) const POINTS: [&str; 15] = [
+/// The instants at which a process can be made to crash, all that a simulated one passes: the last
+/// one only where the bounds are tight.
+pub(crate) const POINTS: [&str; 16] = [
     "task.taken",
     "task.processed",
     "task.closed",
@@ -92,6 +93,7 @@ pub(crate) const POINTS: [&str; 15] = [
     "write_behind.chunk",
     "write_behind.flushed",
     "write_behind.stored",
+    "task.worked_off",
 ];
 
 impl World {

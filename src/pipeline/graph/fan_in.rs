@@ -48,6 +48,14 @@ impl<'m> Limit<'m> {
         Self { still, moving }
     }
 
+    /// The limit by others that all stand still.
+    pub(super) fn still(others: EventTime) -> Self {
+        Self {
+            still: others.limit(),
+            moving: None,
+        }
+    }
+
     /// The limit at a record; records do not decrease from call to call.
     fn at(&mut self, record: u32) -> i64 {
         let Some(moving) = &mut self.moving else {

@@ -7,17 +7,21 @@
 //! [`Context::next_move`](crate::operators::Context::next_move). Where several streams meet, in a
 //! stage ([`fan_in`]) or in a sink, they go by record, then by the order in which the file names
 //! them. At one record, a stage takes its rows first, and only then event time moves past it.
+//!
+//! Where a record makes more due than is done at once ([`Graph::due`]), the batch is to end with it;
+//! what is left in the stages then goes through in pieces ([`backlog`]) before the next record comes.
 
+mod backlog;
 mod fan_in;
 
 use std::sync::Arc;
 
 use tidemill_broker::Timestamp;
-use tidemill_state::State;
+use tidemill_state::{State, planted};
 
 use self::fan_in::{Limit, in_order};
 use crate::events::Rows;
-use crate::operators::{Context, Dead, Move, Operator};
+use crate::operators::{Ahead, Context, Dead, Move, Operator};
 
 /// Where the rows of a port or source go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,12 @@ impl Node {
     /// The least of its inputs.
     pub(crate) fn time(&self) -> EventTime {
         least(self.inputs.iter().copied())
+    }
+
+    /// How far event time has come behind it: what it has left to do holds others back.
+    fn time_behind(&self) -> EventTime {
+        let held_at = self.operator.held_at().map(EventTime::At);
+        least(held_at.into_iter().chain([self.time()]))
     }
 }
 
@@ -117,6 +127,10 @@ pub(crate) struct Graph {
     pub(crate) sources: Vec<Source>,
     // What waits to go into each node.
     pending: Vec<Vec<(usize, Arc<Rows>)>>,
+    // How much each node does at once of what event time makes due.
+    most: usize,
+    // Of each node: its inputs that read another.
+    reads: Vec<Vec<(usize, usize)>>,
 }
 
 /// A source of the task: where it goes, at once and in the end.
@@ -145,8 +159,9 @@ enum Origin {
 }
 
 impl Graph {
-    /// A graph of `nodes`, each after those it reads from, and of the targets of each source.
-    pub(crate) fn new(nodes: Vec<Node>, sources: Vec<Vec<Target>>) -> Self {
+    /// A graph of `nodes`, each after those it reads from, and of the targets of each source. Of
+    /// what event time makes due, each node does no more than `most` at once.
+    pub(crate) fn new(nodes: Vec<Node>, sources: Vec<Vec<Target>>, most: usize) -> Self {
         let pending = nodes.iter().map(|_| Vec::new()).collect();
         let source = |targets: Vec<Target>| {
             let reached = reached(&nodes, &targets);
@@ -162,8 +177,10 @@ impl Graph {
         };
         Self {
             sources: sources.into_iter().map(source).collect(),
+            reads: backlog::reads(&nodes),
             nodes,
             pending,
+            most: most.max(1),
         }
     }
 
@@ -185,7 +202,8 @@ impl Graph {
             let targets = &self.sources[source].targets;
             send(targets, rows, &mut self.pending, output);
         }
-        self.flow(source, time, moves, state, output).await
+        self.flow(source, time, moves, self.most, state, output)
+            .await
     }
 
     /// Moves the event time of a source on, through all stages.
@@ -196,15 +214,30 @@ impl Graph {
         state: &mut State,
         output: &mut Output,
     ) -> tidemill_state::Result<()> {
-        self.flow(source, time, Arc::default(), state, output).await
+        self.flow(source, time, Arc::default(), self.most, state, output)
+            .await
     }
 
     /// Takes note of how far event time had come at a node: it never goes back.
-    pub(crate) fn restore_time(&mut self, node: usize, reached: Timestamp) {
+    pub(crate) fn restore_node(&mut self, node: usize, reached: Timestamp) {
         let node = &mut self.nodes[node];
         node.reached = node.reached.max(reached);
-        // What was due then has been made, and committed.
-        node.operator.advance(reached, &mut Context::default());
+        node.operator
+            .advance(reached, &mut Context::default().at_most(0));
+    }
+
+    /// Takes note of how far event time had come on a source, once those of all nodes are known. What
+    /// is due then is what was left to do.
+    pub(crate) async fn restore_source(
+        &mut self,
+        source: usize,
+        time: EventTime,
+        state: &mut State,
+    ) -> tidemill_state::Result<()> {
+        let most = planted!(P14, { usize::MAX } else { 0 });
+        let nothing = &mut Output::default();
+        self.flow(source, time, Arc::default(), most, state, nothing)
+            .await
     }
 
     /// The watermark at which nothing that any stage holds is left open.
@@ -221,6 +254,7 @@ impl Graph {
         source: usize,
         time: EventTime,
         moves: Arc<[Move]>,
+        most: usize,
         state: &mut State,
         output: &mut Output,
     ) -> tidemill_state::Result<()> {
@@ -228,24 +262,15 @@ impl Graph {
         let reached = self.sources[source].reached.clone();
         // Of each node: what holds it back apart from this source.
         let mut held_at = vec![i64::MAX; self.nodes.len()];
-        for Reached {
-            node: index,
-            inputs,
-        } in &*reached
-        {
+        for one in &*reached {
+            let Reached {
+                node: index,
+                inputs,
+            } = one;
             let index = *index;
-            let of = |origin: Origin| match origin {
-                Origin::Source => i64::MAX,
-                Origin::Node(node) => held_at[node],
-            };
             let node = &self.nodes[index];
-            let others = node.inputs.iter().enumerate();
-            let others = others.filter(|(input, _)| inputs.iter().all(|(one, _)| one != input));
-            let others = least(others.map(|(_, time)| *time)).limit();
-            let moving: Vec<(usize, i64)> = inputs
-                .iter()
-                .map(|(input, origin)| (*input, of(*origin)))
-                .collect();
+            let others = one.others(node);
+            let moving = one.moving(&held_at);
             held_at[index] = moving.iter().map(|(_, at)| *at).fold(others, i64::min);
 
             let waiting = std::mem::take(&mut self.pending[index]);
@@ -263,12 +288,13 @@ impl Graph {
                 Context::default()
             } else {
                 Context::moved_by(moves.clone(), Timestamp(held_at[index]))
-            };
+            }
+            .at_most(most);
             let after: Vec<(usize, EventTime)> = inputs
                 .iter()
                 .map(|(input, origin)| match origin {
                     Origin::Source => (*input, time),
-                    Origin::Node(node) => (*input, self.nodes[*node].time()),
+                    Origin::Node(node) => (*input, self.nodes[*node].time_behind()),
                 })
                 .collect();
             let node = &mut self.nodes[index];
@@ -280,12 +306,13 @@ impl Graph {
                 node.reached = node.reached.max(watermark);
             }
             for (input, rows) in waiting {
-                load(node, Some((input, &rows)), state).await?;
-                node.operator.process(input, rows, &mut context);
+                take(node, input, rows, &mut context, state).await?;
             }
             if let EventTime::At(watermark) = time {
-                load(node, None, state).await?;
-                node.operator.advance(watermark, &mut context);
+                advance(node, watermark, &mut context, state).await?;
+            }
+            if let Some(held) = node.operator.held_at() {
+                held_at[index] = held_at[index].min(held.0);
             }
             self.deliver(index, context, output);
         }
@@ -305,6 +332,27 @@ impl Graph {
                 .map(|dead| (name.clone(), dead)),
         );
         output.dropped += context.take_dropped();
+    }
+}
+
+impl Reached {
+    /// What inputs that the source does not move hold the node back at.
+    fn others(&self, node: &Node) -> i64 {
+        let others = node.inputs.iter().enumerate();
+        let others = others.filter(|(input, _)| self.inputs.iter().all(|(one, _)| one != input));
+        least(others.map(|(_, time)| *time)).limit()
+    }
+
+    /// The inputs that it does move, each with what holds it back apart from the source.
+    fn moving(&self, held_at: &[i64]) -> Vec<(usize, i64)> {
+        let of = |origin: Origin| match origin {
+            Origin::Source => i64::MAX,
+            Origin::Node(node) => held_at[node],
+        };
+        let inputs = self.inputs.iter();
+        inputs
+            .map(|(input, origin)| (*input, of(*origin)))
+            .collect()
     }
 }
 
@@ -370,12 +418,47 @@ fn send(
     }
 }
 
-/// Loads what an operator is about to use, the misses of a batch together.
-async fn load(
+/// Lets a node take rows, with what it needs of its state.
+async fn take(
     node: &mut Node,
-    rows: Option<(usize, &Rows)>,
+    input: usize,
+    rows: Arc<Rows>,
+    context: &mut Context,
     state: &mut State,
 ) -> tidemill_state::Result<()> {
+    let heads = rows.heads().iter();
+    let watermark = heads
+        .map(|head| head.watermark)
+        .fold(node.reached.0, i64::max);
+    let ahead = Ahead::Rows {
+        input,
+        rows: &rows,
+        watermark: Timestamp(watermark),
+        most: context.most(),
+    };
+    load(node, ahead, state).await?;
+    node.operator.process(input, rows, context);
+    Ok(())
+}
+
+/// Moves event time on at a node.
+async fn advance(
+    node: &mut Node,
+    watermark: Timestamp,
+    context: &mut Context,
+    state: &mut State,
+) -> tidemill_state::Result<()> {
+    let ahead = Ahead::Time {
+        watermark: node.reached.max(watermark),
+        most: context.most(),
+    };
+    load(node, ahead, state).await?;
+    node.operator.advance(watermark, context);
+    Ok(())
+}
+
+/// Loads what an operator is about to use, the misses of a batch together.
+async fn load(node: &mut Node, ahead: Ahead<'_>, state: &mut State) -> tidemill_state::Result<()> {
     if node
         .operator
         .tables()
@@ -384,13 +467,8 @@ async fn load(
     {
         return Ok(());
     }
-    let heads = rows.iter().flat_map(|(_, rows)| rows.heads());
-    let watermark = heads
-        .map(|head| head.watermark)
-        .fold(node.reached.0, i64::max);
     let mut wanted = Vec::new();
-    node.operator
-        .missing(rows, Timestamp(watermark), &mut wanted);
+    node.operator.missing(ahead, &mut wanted);
     if wanted.is_empty() {
         return Ok(());
     }

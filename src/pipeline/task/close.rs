@@ -166,21 +166,29 @@ impl Task {
         Ok(TaskEnd::Committed)
     }
 
-    /// Every input has ended: fires what is open, commits and ends.
-    pub(super) async fn finish(&mut self) -> Result<TaskEnd> {
-        while let Some(horizon) = self.graph.horizon() {
-            let before = self
-                .inputs
-                .iter()
-                .map(|input| input.decode.watermark())
-                .min();
-            self.end_at(horizon).await?;
-            if before.is_some_and(|before| before >= horizon) {
-                break;
-            }
+    /// Whether every input has ended where the run is to end with them, nothing is left to do of what
+    /// came, and there is room for what is open.
+    pub(super) async fn is_ending(&mut self) -> Result<bool> {
+        let is_following = self.ordered.as_ref().is_some_and(Ordered::is_following);
+        if self.rest.is_some() || self.graph.has_backlog() || !self.has_room() {
+            return Ok(false);
         }
-        info!(task = %self.settings.id, "reached the end of every input");
-        self.stop().await
+        if self.ended_at.is_some() {
+            return Ok(true);
+        }
+        Ok(*self.drain.borrow_and_update() && !is_following && self.has_ended().await?)
+    }
+
+    /// Every input has ended: fires what is open. Whether anything was, as what fires may open more.
+    pub(super) async fn fire_open(&mut self) -> Result<bool> {
+        let horizon = self.graph.horizon();
+        let Some(horizon) = horizon.filter(|horizon| self.ended_at < Some(*horizon)) else {
+            info!(task = %self.settings.id, "reached the end of every input");
+            return Ok(false);
+        };
+        self.ended_at = Some(horizon);
+        self.end_at(horizon).await?;
+        Ok(true)
     }
 
     /// Fires what is open up to a last watermark.

@@ -9,7 +9,9 @@ mod pass;
 
 use std::sync::Arc;
 
-use tidemill_broker::{Batch, Broker, Consumer, Delivery, Generation, RecordSet, TopicPartition};
+use tidemill_broker::{
+    Batch, Broker, Consumer, Delivery, Generation, RecordSet, Timestamp, TopicPartition,
+};
 use tidemill_state::{Epoch, State, crash_point, planted};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -29,6 +31,7 @@ use super::sink::SinkWriter;
 use super::times::Times;
 use super::{Error, Marker, Progress, Result, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
+use crate::events::{Poison, Rows};
 
 /// What the intake tells a task.
 #[derive(Debug)]
@@ -102,6 +105,10 @@ pub(crate) struct Task {
     /// All inputs, where records or a control record decide what is taken next: then nothing is
     /// taken that the intake or `broadcast` has.
     pub(crate) ordered: Option<Ordered>,
+    /// Of a batch: what is taken once the epoch has room, and nothing is left to do of what came before.
+    pub(crate) rest: Option<(usize, Batch)>,
+    /// Once every input has ended: up to where what is open has been fired.
+    pub(crate) ended_at: Option<Timestamp>,
     pub(crate) open: OpenEpoch,
     pub(crate) in_flight: Option<InFlight>,
     /// Whether the store is still to be compared with the digest of the log.
@@ -115,6 +122,8 @@ pub(crate) struct Task {
 pub(crate) struct OpenEpoch {
     since: Option<Instant>,
     taken: u64,
+    // What was done of a backlog.
+    worked: u64,
     steps: Steps,
 }
 
@@ -148,6 +157,8 @@ enum Event {
     Input(Option<Input>),
     Broadcast(tidemill_broker::Result<Delivery>),
     Next(Result<Next>),
+    Backlog,
+    Rest,
     Drain,
     Close,
     Idle,
@@ -201,9 +212,11 @@ impl Task {
             if self.is_full() && self.in_flight.is_none() {
                 self.close().await?;
             }
-            let is_following = self.ordered.as_ref().is_some_and(Ordered::is_following);
-            if *self.drain.borrow_and_update() && !is_following && self.has_ended().await? {
-                return self.finish().await;
+            if self.is_ending().await? {
+                if !self.fire_open().await? {
+                    return self.stop().await;
+                }
+                continue;
             }
             match self.wait(inbox, commands).await {
                 Event::Settled(settled) => {
@@ -220,6 +233,12 @@ impl Task {
                 Event::Input(Some(Input::End(at, offset))) => self.note_end(&at, offset),
                 Event::Input(None) => return self.stop().await,
                 Event::Broadcast(delivery) => self.take_broadcast(delivery).await?,
+                Event::Backlog => self.work_off().await?,
+                Event::Rest => {
+                    if let Some((index, batch)) = self.rest.take() {
+                        self.take_from(index, &batch).await?;
+                    }
+                }
                 Event::Drain => {}
                 Event::Close => self.close().await?,
                 Event::Idle => self.note_idle().await?,
@@ -234,11 +253,11 @@ impl Task {
         inbox: &mut mpsc::Receiver<Input>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Event {
-        #[allow(unused_mut)]
-        let mut has_room = !self.is_full() && !self.is_state_full();
-        planted!(P13, {
-            has_room = !self.is_full();
-        });
+        let has_room = self.has_room();
+        let has_backlog = self.graph.has_backlog();
+        let has_rest = self.rest.is_some();
+        // Nothing comes before what is left has been done.
+        let takes = has_room && !has_backlog && !has_rest;
         let close_at = match (&self.in_flight, self.open.since, self.settings.cut) {
             (None, Some(since), Cut::Live) => Some(since + self.settings.commit.interval),
             _ => None,
@@ -262,24 +281,35 @@ impl Task {
             done = pass_done(&mut self.pass) => Event::PassDone(done),
             () = at(close_at) => Event::Close,
             () = at(pass_at) => Event::PassDue,
-            input = inbox.recv(), if has_room => Event::Input(input),
-            delivery = broadcast(&mut self.broadcast), if has_room => Event::Broadcast(delivery),
-            next = next(&mut self.ordered), if has_room => Event::Next(next),
-            () = at(idle_at), if has_room => Event::Idle,
+            () = std::future::ready(()), if has_room && has_backlog => Event::Backlog,
+            () = std::future::ready(()), if has_room && !has_backlog && has_rest => Event::Rest,
+            input = inbox.recv(), if takes => Event::Input(input),
+            delivery = broadcast(&mut self.broadcast), if takes => Event::Broadcast(delivery),
+            next = next(&mut self.ordered), if takes => Event::Next(next),
+            () = at(idle_at), if takes => Event::Idle,
         }
     }
 
     /// Whether the open epoch may take no more before the one in flight is settled.
     fn is_full(&self) -> bool {
-        if self.open.taken >= self.settings.commit.records {
+        if self.open.taken + self.open.worked >= self.settings.commit.records {
             return true;
         }
-        // In lockstep only where batches of any size are cut.
-        if self.settings.cut == Cut::Lockstep && !self.open.taken.is_multiple_of(LOCKSTEP_RECORDS) {
+        // In lockstep only where batches of any size are cut; a backlog is cut alike always.
+        if self.settings.cut == Cut::Lockstep
+            && !self.open.taken.is_multiple_of(LOCKSTEP_RECORDS)
+            && !self.graph.has_backlog()
+        {
             return false;
         }
         let bytes = self.sinks.iter().map(SinkWriter::bytes).sum::<usize>() + self.dead.bytes();
         bytes >= self.settings.commit.bytes
+    }
+
+    /// Whether the open epoch may take more.
+    fn has_room(&self) -> bool {
+        let is_state_full = planted!(P13, { false } else { self.is_state_full() });
+        !self.is_full() && !is_state_full
     }
 
     /// Whether more state is waiting to be written behind than may.
@@ -296,44 +326,38 @@ impl Task {
         self.take_from(index, batch).await
     }
 
+    /// Takes what it may of a batch: the rest waits where the epoch is full, or more fell due than is
+    /// done at once.
     async fn take_from(&mut self, index: usize, batch: &Batch) -> Result<()> {
         let mut from = 0;
         while from < batch.len() || (batch.is_empty() && from == 0) {
             let room = match self.settings.cut {
                 Cut::Live => batch.len(),
                 Cut::Lockstep => {
-                    let left = self.settings.commit.records.saturating_sub(self.open.taken);
+                    let taken = self.open.taken + self.open.worked;
+                    let left = self.settings.commit.records.saturating_sub(taken);
                     let left = left.min(LOCKSTEP_RECORDS - self.open.taken % LOCKSTEP_RECORDS);
                     usize::try_from(left).unwrap_or(usize::MAX).max(1)
                 }
             };
             let to = batch.len().min(from + room);
-            if from == 0 && to == batch.len() {
-                self.process(index, batch).await?;
-            } else {
-                let next = if to < batch.len() {
-                    batch.get(to).offset
-                } else {
-                    batch.next()
-                };
-                self.process(index, &batch.slice(from..to, next)).await?;
-            }
-            from = to.max(1);
-            if from < batch.len() && self.is_full() {
-                self.settle_in_flight().await?;
-                self.close().await?;
+            from += self.process(index, &part(batch, from, to)).await?.max(1);
+            if from < batch.len() && (self.is_full() || self.graph.has_backlog()) {
+                self.rest = Some((index, part(batch, from, batch.len())));
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Runs a batch through the operators into the open epoch.
-    async fn process(&mut self, index: usize, batch: &Batch) -> Result<()> {
+    /// Runs a batch through the operators into the open epoch: as many of its records as may come at
+    /// once, which it returns.
+    async fn process(&mut self, index: usize, batch: &Batch) -> Result<usize> {
         crash_point!("task.taken");
         let input = &mut self.inputs[index];
         if batch.next() <= input.next {
             // Taken already: a consumer that was moved back delivers it again.
-            return Ok(());
+            return Ok(batch.len());
         }
         let source = input.source;
         if std::mem::take(&mut input.is_idle) {
@@ -341,25 +365,22 @@ impl Task {
             // of this batch must not find that it is late.
             self.advance(source).await?;
         }
+        let before = self.inputs[index].decode.watermark();
+        let (mut rows, mut poisoned) = self.decode(index, batch);
+        let mut batch = batch;
+        let first;
+        if let Some(count) = self.graph.cut(source, &rows)
+            && count < batch.len()
+        {
+            first = part(batch, 0, count);
+            batch = &first;
+            self.inputs[index].decode.restore(before);
+            (rows, poisoned) = self.decode(index, batch);
+        }
         let input = &mut self.inputs[index];
-        let mut poisoned = Vec::new();
-        let mut rows = input.decode.decode(batch, &mut |record, poison| {
-            poisoned.push((record, poison));
-        });
         input.next = batch.next();
         input.last_taken = Instant::now();
         input.has_ended = false;
-        // Other partitions of a source that is read whole hold event time back.
-        let others = self
-            .inputs
-            .iter()
-            .enumerate()
-            .filter(|(other, input)| *other != index && input.source == source);
-        if let EventTime::At(limit) = least(others.map(|(_, input)| input.event_time())) {
-            for head in rows.heads_mut() {
-                head.watermark = head.watermark.min(limit.0);
-            }
-        }
         self.open.since.get_or_insert_with(Instant::now);
         self.open.taken += batch.len() as u64;
         self.open.steps.taken(index, batch.next());
@@ -375,6 +396,42 @@ impl Task {
         self.set_aside(&output.dead, batch, &poisoned);
         self.write_out(output);
         crash_point!("task.processed");
+        self.send_early().await?;
+        Ok(batch.len())
+    }
+
+    /// Decodes a batch, and takes note of how far event time has come with it.
+    fn decode(&mut self, index: usize, batch: &Batch) -> (Rows, Vec<(usize, Poison)>) {
+        let mut poisoned = Vec::new();
+        let input = &mut self.inputs[index];
+        let source = input.source;
+        let mut rows = input.decode.decode(batch, &mut |record, poison| {
+            poisoned.push((record, poison));
+        });
+        // Other partitions of a source that is read whole hold event time back.
+        let others = self
+            .inputs
+            .iter()
+            .enumerate()
+            .filter(|(other, input)| *other != index && input.source == source);
+        if let EventTime::At(limit) = least(others.map(|(_, input)| input.event_time())) {
+            for head in rows.heads_mut() {
+                head.watermark = head.watermark.min(limit.0);
+            }
+        }
+        (rows, poisoned)
+    }
+
+    /// Does a piece of what was too much to do at once.
+    async fn work_off(&mut self) -> Result<()> {
+        self.open.since.get_or_insert_with(Instant::now);
+        let mut output = Output::default();
+        let task = self.settings.id;
+        let failed = |source| Error::State { task, source };
+        let worked = self.graph.work_off(&mut self.state, &mut output).await;
+        self.open.worked += worked.map_err(failed)? as u64;
+        self.put_out(output);
+        crash_point!("task.worked_off");
         self.send_early().await
     }
 
@@ -394,10 +451,7 @@ impl Task {
             .advance(source, time, &mut self.state, &mut output)
             .await
             .map_err(failed)?;
-        for (stage, dead) in &output.dead {
-            self.dead.row(stage, dead);
-        }
-        self.write_out(output);
+        self.put_out(output);
         Ok(())
     }
 
@@ -446,16 +500,15 @@ impl Task {
         }
     }
 
-    /// The clock says that inputs are idle.
+    /// The clock says that an input is idle: one at a time, for what that makes due comes before the
+    /// next.
     async fn note_idle(&mut self) -> Result<()> {
         let now = Instant::now();
-        for index in 0..self.inputs.len() {
-            let input = &self.inputs[index];
-            if input.idle_at().is_some_and(|at| at <= now) {
-                self.set_idle(index).await?;
-            }
+        let is_idle = |input: &InputPartition| input.idle_at().is_some_and(|at| at <= now);
+        match self.inputs.iter().position(is_idle) {
+            Some(index) => self.set_idle(index).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn set_idle(&mut self, index: usize) -> Result<()> {
@@ -483,6 +536,16 @@ impl Task {
             Next::Ended(watermark) => self.end_at(watermark).await,
         }
     }
+}
+
+/// Records `from..to` of a batch.
+fn part(batch: &Batch, from: usize, to: usize) -> Batch {
+    let next = if to < batch.len() {
+        batch.get(to).offset
+    } else {
+        batch.next()
+    };
+    batch.slice(from..to, next)
 }
 
 async fn settled(in_flight: &mut Option<InFlight>) -> Settled {

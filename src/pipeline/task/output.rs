@@ -31,6 +31,14 @@ impl Task {
         }
     }
 
+    /// Writes out what event time alone has made.
+    pub(super) fn put_out(&mut self, output: Output) {
+        for (stage, dead) in &output.dead {
+            self.dead.row(stage, dead);
+        }
+        self.write_out(output);
+    }
+
     /// Sets aside what could not be decoded and what the stages could not take of a batch: in the
     /// order of its records, so that it does not depend on how batches were cut.
     pub(super) fn set_aside(

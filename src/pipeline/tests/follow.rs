@@ -12,15 +12,20 @@ use tokio::sync::watch;
 
 use super::any_graph::Drawn;
 use super::cutting::{Cuts, Cutting};
-use super::fan_in::{first_difference, others, read, records, run, whole};
-use crate::pipeline::{MemoryStores, Pipeline, RunOptions};
+use super::fan_in::{How, first_difference, others, read, records, run, whole};
+use crate::pipeline::{Bounds, MemoryStores, Pipeline, RunOptions};
 
 /// Where the control records of the first run lie for the others.
 const RECORDED: &str = "recorded-control";
 
 /// Runs live, while some of the records come in and the clock goes on. Returns what was written, and
 /// the recording: what came in, and in which order it was taken.
-fn live(drawn: &Drawn, input: &[RecordSet], rng: &mut SmallRng) -> (Vec<String>, Vec<RecordSet>) {
+fn live(
+    drawn: &Drawn,
+    input: &[RecordSet],
+    due_at_once: usize,
+    rng: &mut SmallRng,
+) -> (Vec<String>, Vec<RecordSet>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -56,6 +61,10 @@ fn live(drawn: &Drawn, input: &[RecordSet], rng: &mut SmallRng) -> (Vec<String>,
             let pipeline = Pipeline::new(plan.clone(), vec![broker], stores.clone());
             let options = RunOptions {
                 until_end,
+                bounds: Bounds {
+                    due_at_once,
+                    ..Bounds::default()
+                },
                 ..RunOptions::new("0", number)
             };
             let running = tokio::spawn(async move { pipeline.run(options, stopped).await });
@@ -113,9 +122,11 @@ proptest! {
             .iter()
             .map(|topic| records(topic, 150, &mut rng))
             .collect();
-        let (first, input) = live(&drawn, &input, &mut rng);
+        let due_at_once = [whole().due_at_once, 2, 1][rng.random_range(0..3)];
+        let (first, input) = live(&drawn, &input, due_at_once, &mut rng);
         let follow = Some(Topic::new(RECORDED).unwrap());
-        for mut how in others(&mut rng).into_iter().chain([whole()]) {
+        let whole = How { due_at_once, ..whole() };
+        for mut how in others(due_at_once, &mut rng).into_iter().chain([whole]) {
             how.follow = follow.clone();
             let out = run(&drawn, &input, &how);
             let difference = first_difference(&first, &out);

@@ -1,0 +1,135 @@
+//! What event time has made due and was too much to do at once: it goes through the stages in pieces.
+//!
+//! A stage with a backlog is as far in event time as its inputs, but holds those behind it where its
+//! own next row is. The stage that comes first does a piece, which flows through those behind it; so
+//! what comes out, and in which order, follows from the state alone, wherever epochs were cut or the
+//! process was stopped.
+
+use tidemill_broker::Timestamp;
+use tidemill_state::State;
+
+use super::fan_in::{Limit, in_order};
+use super::{EventTime, Graph, Node, Output, Target, advance, least, load, take};
+use crate::events::Rows;
+use crate::operators::{Ahead, Context};
+
+impl Graph {
+    /// How many of the first records of a batch a source may bring at once: up to the one at which more
+    /// may fall due than a stage does at once. `None` for all.
+    pub(crate) fn cut(&self, source: usize, rows: &Rows) -> Option<usize> {
+        let heads = rows.heads();
+        // What earlier rows of the batch leave in a stage may fall due at a later one.
+        let is_too_much =
+            |row: usize| self.due(source, heads[row].watermark).saturating_add(row) > self.most;
+        if heads.is_empty() || !is_too_much(heads.len() - 1) {
+            return None;
+        }
+        // The first of which it is true: with each row there is more.
+        let (mut few, mut many) = (0, heads.len() - 1);
+        while few < many {
+            let row = few + (many - few) / 2;
+            if is_too_much(row) {
+                many = row;
+            } else {
+                few = row + 1;
+            }
+        }
+        Some(heads[many].record as usize + 1)
+    }
+
+    /// How much would be due if event time came to `watermark` on a source, counted to a little more
+    /// than is done at once. Rows that this makes may make more due in stages behind: no more than
+    /// they are.
+    fn due(&self, source: usize, watermark: i64) -> usize {
+        let mut held_at = vec![i64::MAX; self.nodes.len()];
+        let mut due = 0;
+        for one in &*self.sources[source].reached {
+            let node = &self.nodes[one.node];
+            let moving = one.moving(&held_at);
+            let at = moving
+                .iter()
+                .map(|(_, at)| *at)
+                .fold(one.others(node), i64::min);
+            held_at[one.node] = at;
+            due += node.operator.due(Timestamp(watermark.min(at)), self.most);
+            if due > self.most {
+                break;
+            }
+        }
+        due
+    }
+
+    /// Whether anything is left to do before the next record.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.nodes.iter().any(|node| node.operator.has_backlog())
+    }
+
+    /// Does a piece of what is left, and sends it through the stages behind. Returns how much it was
+    /// at most.
+    pub(crate) async fn work_off(
+        &mut self,
+        state: &mut State,
+        output: &mut Output,
+    ) -> tidemill_state::Result<usize> {
+        let first = self
+            .nodes
+            .iter()
+            .position(|node| node.operator.has_backlog());
+        let Some(first) = first else {
+            return Ok(0);
+        };
+        let mut context = Context::default().at_most(self.most);
+        let node = &mut self.nodes[first];
+        load(node, Ahead::Backlog { most: self.most }, state).await?;
+        node.operator.work_off(&mut context);
+        self.deliver(first, context, output);
+        for index in first + 1..self.nodes.len() {
+            let reads = &self.reads[index];
+            if reads.is_empty() {
+                continue;
+            }
+            let mut context = Context::default().at_most(self.most);
+            let node = &self.nodes[index];
+            let waiting = std::mem::take(&mut self.pending[index]);
+            // Each input as the others were before this piece: their rows of it may be yet to come.
+            let waiting = in_order(waiting, |input| {
+                let others = node.inputs.iter().enumerate();
+                let others = others.filter(|(other, _)| *other != input);
+                Limit::still(least(others.map(|(_, time)| *time)))
+            });
+            let after: Vec<(usize, EventTime)> = reads
+                .iter()
+                .map(|(input, read)| (*input, self.nodes[*read].time_behind()))
+                .collect();
+            let node = &mut self.nodes[index];
+            for (input, time) in after {
+                node.inputs[input] = time;
+            }
+            let time = node.time();
+            if let EventTime::At(watermark) = time {
+                node.reached = node.reached.max(watermark);
+            }
+            for (input, rows) in waiting {
+                take(node, input, rows, &mut context, state).await?;
+            }
+            if let EventTime::At(watermark) = time {
+                advance(node, watermark, &mut context, state).await?;
+            }
+            self.deliver(index, context, output);
+        }
+        Ok(self.most)
+    }
+}
+
+/// Of each node: its inputs that read another, and which.
+pub(super) fn reads(nodes: &[Node]) -> Vec<Vec<(usize, usize)>> {
+    let mut reads = vec![Vec::new(); nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        for target in node.ports.iter().flatten() {
+            if let Target::Node { node, input } = *target {
+                reads[node].push((input, index));
+            }
+        }
+    }
+    reads
+}

@@ -1,0 +1,96 @@
+//! More that falls due at one record than an epoch should hold.
+
+use super::*;
+
+const PAIRS: usize = 500;
+const AT_ONCE: usize = 50;
+const EPOCH: usize = 100;
+
+/// A tick of each pair in the first second, and one that closes all their windows.
+async fn ticks(broker: &MemoryBroker) {
+    for pair in 0..PAIRS {
+        let pair = format!("P{pair:03}-USD");
+        broker.send(tick(&pair, 10, "1.5", "2")).await.unwrap();
+    }
+    let last = tick("P000-USD", 5_000, "3", "1");
+    broker.send(last).await.unwrap();
+}
+
+fn options(run: u64) -> RunOptions {
+    RunOptions {
+        bounds: Bounds {
+            due_at_once: AT_ONCE,
+            ..Bounds::default()
+        },
+        ..RunOptions::new("0", run)
+    }
+}
+
+/// How many bars each committed epoch wrote.
+async fn bars_by_epoch(broker: &MemoryBroker) -> Vec<u64> {
+    let at = TopicPartition::new(Topic::new("bars.changelog").unwrap(), 0);
+    let batches = broker.read_to_end(&at, Start::Earliest).await.unwrap();
+    let records = batches.iter().flat_map(|batch| batch.iter());
+    let markers = records.filter(|record| record.key == Some(MARKER_KEY));
+    let mut before = 0;
+    let counts = markers.map(|record| {
+        let marker = Marker::decode(record.value.unwrap()).unwrap();
+        let count = marker.sequences.iter().map(|(_, _, count)| count).sum();
+        count - std::mem::replace(&mut before, count)
+    });
+    counts.collect()
+}
+
+fn commit_every(records: usize) -> Plan {
+    let commit = format!("commit = {{ interval = \"1s\", records = {records} }}");
+    plan(&commit, BARS)
+}
+
+#[tokio::test(start_paused = true)]
+async fn windows_that_one_record_closes_are_committed_in_pieces() {
+    let broker = broker_with(1).await;
+    ticks(&broker).await;
+    let pipeline = pipeline(commit_every(EPOCH), &broker);
+    let (_end, until_end) = watch::channel(true);
+    let options = RunOptions {
+        until_end,
+        ..options(1)
+    };
+    let (_stop, never) = watch::channel(false);
+    pipeline.run(options, never).await.unwrap();
+    let bars = read_all(&broker, "bars-1s").await;
+    assert_eq!(bars.len(), PAIRS + 1);
+    assert!(bars[..PAIRS].is_sorted(), "in the order of their keys");
+    let by_epoch = bars_by_epoch(&broker).await;
+    let most = by_epoch.iter().max().unwrap();
+    assert!(*most <= EPOCH as u64 + 1, "{by_epoch:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_stopped_between_the_pieces_is_gone_on_with_by_the_next() {
+    let broker = broker_with(1).await;
+    ticks(&broker).await;
+    let pipeline = pipeline(commit_every(EPOCH), &broker);
+    let spec = TopicSpec::new(Topic::new("bars-1s").unwrap(), NonZeroU32::MIN);
+    broker.create_topic(&spec).await.unwrap();
+    let mut runs = 0;
+    while read_all(&broker, "bars-1s").await.len() < PAIRS {
+        runs += 1;
+        assert!(runs < 100, "it goes on");
+        let (stop, stopped) = watch::channel(false);
+        let running = pipeline.run(options(runs), stopped);
+        let some_are_written = async {
+            let before = read_all(&broker, "bars-1s").await.len();
+            while read_all(&broker, "bars-1s").await.len() == before {
+                tokio::task::yield_now().await;
+            }
+            stop.send_replace(true);
+        };
+        let (ended, ()) = futures::join!(running, some_are_written);
+        ended.unwrap();
+    }
+    assert!(runs > 1, "it was stopped between");
+    let bars = read_all(&broker, "bars-1s").await;
+    assert_eq!(bars.len(), PAIRS, "each once");
+    assert!(bars.is_sorted(), "in the order of their keys");
+}
