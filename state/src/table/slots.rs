@@ -162,17 +162,15 @@ impl<T> Slots<T> {
         changed.into_iter().map(At).collect()
     }
 
-    /// Removes an entry that is not changed in the open epoch.
-    pub(super) fn remove(&mut self, at: At) {
-        let Some(place) = self.slots.get_mut(at.0 as usize) else {
-            return;
-        };
-        let Some(slot) = place.take() else { return };
+    /// Removes an entry. If it was changed in the open epoch, that is forgotten with it.
+    pub(super) fn remove(&mut self, at: At) -> Option<T> {
+        let slot = self.slots.get_mut(at.0 as usize)?.take()?;
         self.bytes -= Self::weight(&slot);
         if let Ok(entry) = self.index.find_entry(slot.hash, |&other| other == at.0) {
             entry.remove();
         }
         self.free.push(at.0);
+        Some(slot.item)
     }
 
     /// Evicts unchanged entries, those not used lately first, until the rest is within the bound.
@@ -282,5 +280,20 @@ mod tests {
         assert_eq!(slots.take_changed(), [at]);
         slots.trim();
         assert_eq!(slots.bytes(), 0);
+    }
+
+    #[test]
+    fn an_entry_that_is_changed_and_removed_leaves_its_place_unchanged_to_the_next() {
+        let mut slots = slots(1, usize::MAX);
+        for key in [1_u32, 2] {
+            let at = slots.insert(&key.to_be_bytes(), key, 0);
+            slots.change(at).unwrap();
+            assert_eq!(slots.remove(at), Some(key));
+        }
+        let loaded = slots.insert(&3_u32.to_be_bytes(), 3, 0);
+        assert_eq!(slots.slots.len(), 2);
+        assert_eq!(slots.take_changed(), []);
+        slots.change(loaded).unwrap();
+        assert_eq!(slots.take_changed(), [loaded]);
     }
 }

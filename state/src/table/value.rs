@@ -144,12 +144,16 @@ impl<V: StateValue> Table<V> {
         let Some(at) = self.at(key)? else {
             return Ok(None);
         };
-        if self
-            .slots
-            .get(at)
-            .is_none_or(|slot| slot.item.value.is_none())
-        {
+        let Some(item) = self.slots.get(at).map(|slot| &slot.item) else {
             return Ok(None);
+        };
+        if item.value.is_none() {
+            return Ok(None);
+        }
+        // Made in the open epoch and gone before its end: nothing to tell when it closes, which would
+        // otherwise hold the task up for each of them at once.
+        if item.share == Share::ABSENT && self.slots.is_complete() {
+            return Ok(self.slots.remove(at).and_then(|item| item.value));
         }
         let before = self
             .slots

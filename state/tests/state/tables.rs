@@ -48,6 +48,34 @@ async fn a_key_that_was_not_loaded_is_an_error_and_not_an_absence() {
 }
 
 #[tokio::test]
+async fn what_is_made_and_removed_within_an_epoch_takes_no_room_and_is_no_change() {
+    let state = empty_state().await;
+    let id = state.declare(&[spec("values", Kind::Value)]).unwrap()[0];
+    let mut table = Table::<u64>::new(id, usize::MAX);
+    state.load_all(&mut table).await.unwrap();
+    table.insert(b"stays", 0).unwrap();
+    table.insert(b"first", 1).unwrap();
+    let room = table.bytes();
+    for key in 0..1_000_u64 {
+        assert_eq!(table.remove(b"first"), Ok(Some(1)));
+        table.insert(&key.to_be_bytes(), key).unwrap();
+        assert_eq!(table.remove(&key.to_be_bytes()), Ok(Some(key)));
+        table.insert(b"first", 1).unwrap();
+        assert!(table.bytes() <= room);
+    }
+    assert_eq!(table.remove(b"first"), Ok(Some(1)));
+    assert_eq!(table.get(b"first"), Ok(None));
+    let delta = state.close_epoch(Epoch(1), &mut [&mut table]).unwrap();
+    let elements = delta.changes().iter().filter(|change| change.key[1] == 1);
+    assert_eq!(elements.count(), 1);
+    // What an epoch has closed with is told, also before that is committed.
+    table.remove(b"stays").unwrap();
+    let delta = state.close_epoch(Epoch(2), &mut [&mut table]).unwrap();
+    assert_eq!(delta.changes().len(), 1);
+    assert_eq!(delta.changes()[0].value, None);
+}
+
+#[tokio::test]
 async fn a_key_that_is_too_long_is_refused() {
     let state = empty_state().await;
     let id = state.declare(&[spec("values", Kind::Value)]).unwrap()[0];
