@@ -270,6 +270,11 @@ fn check_bounds(limits: &Limits, raw: &str, at: usize) -> Result<(), Poison> {
 
 /// As [`check_bounds`], for an object or array.
 pub(super) fn check_nested(limits: &Limits, raw: &[u8], base: usize) -> Result<(), Poison> {
+    // Most are far too short to break any of them.
+    let opening = || raw.iter().filter(|byte| matches!(byte, b'{' | b'['));
+    if raw.len() <= limits.string.min(limits.array) && opening().count() < limits.depth {
+        return Ok(());
+    }
     // Commas seen at each open level; `None` for objects.
     let mut open: Vec<Option<usize>> = Vec::new();
     let mut at = 0;
