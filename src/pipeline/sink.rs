@@ -9,6 +9,11 @@ use crate::config::Plan;
 use crate::events::identity::Identity;
 use crate::operators::Encode;
 
+/// Most records and bytes that room is made for before they come: a sink of many partitions keeps that
+/// for each, whether or not anything comes.
+const ROOM_RECORDS_MAX: usize = 1 << 10;
+const ROOM_BYTES_MAX: usize = 64 << 10;
+
 /// One sink of a task.
 #[derive(Debug)]
 pub(crate) struct SinkWriter {
@@ -110,7 +115,13 @@ impl SinkWriter {
         for (partition, set) in self.sets.iter_mut().enumerate() {
             if !set.is_empty() {
                 let at = TopicPartition::new(self.topic.clone(), partition as u32);
-                into.push((self.broker, std::mem::replace(set, RecordSet::new(at))));
+                // The next will be about as large, and need not grow to that step by step.
+                let next = RecordSet::with_capacity(
+                    at,
+                    set.len().min(ROOM_RECORDS_MAX),
+                    set.bytes().min(ROOM_BYTES_MAX),
+                );
+                into.push((self.broker, std::mem::replace(set, next)));
             }
         }
     }

@@ -87,6 +87,14 @@ impl RecordSet {
         }
     }
 
+    /// An empty set for one partition, with room for so many records and bytes.
+    pub fn with_capacity(at: TopicPartition, records: usize, bytes: usize) -> Self {
+        Self {
+            at,
+            records: BatchBuilder::with_capacity(records, bytes),
+        }
+    }
+
     /// Appends a record. A timestamp of `None` means the broker's append time.
     pub fn push(
         &mut self,

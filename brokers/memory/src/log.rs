@@ -179,7 +179,12 @@ impl Log {
         if position >= stable {
             return None;
         }
-        let mut at = self.chunks.partition_point(|chunk| chunk.end <= position);
+        // Who keeps up reads the last chunk, and need not look for it.
+        let is_last = |chunk: &Chunk| (chunk.first..chunk.end).contains(&position);
+        let mut at = match self.chunks.back() {
+            Some(last) if is_last(last) => self.chunks.len() - 1,
+            _ => self.chunks.partition_point(|chunk| chunk.end <= position),
+        };
         let Some(chunk) = self.readable(at, stable) else {
             return Some(BatchBuilder::default().build(self.at.clone(), Offset(stable)));
         };
