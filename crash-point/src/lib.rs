@@ -13,6 +13,8 @@
 //! A simulator runs several processes on one thread: each in a *scope* of its own, which what it spawns
 //! [inherits](inherit). A scope that is stopped is never polled again, from the very instant on.
 
+pub mod planted;
+
 #[cfg(feature = "crash-points")]
 mod armed;
 #[cfg(feature = "crash-points")]

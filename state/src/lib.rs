@@ -12,7 +12,6 @@
 //! crate knows nothing of brokers; its caller brings deltas to the log and back.
 
 #[macro_use]
-pub mod planted;
 mod delta;
 mod digest;
 mod directory;
@@ -46,6 +45,6 @@ pub use sled_store::{SledOptions, SledStore};
 pub use state::{Recovered, State, StateOptions};
 pub use store::{Identity, Note, OpenedStore, Page, SetAside, StateStore, Stored};
 pub use table::{DequeTable, Element, Expired, MapTable, Stateful, Table};
-pub use tidemill_crash_point::{self as crash_point, crash_point};
+pub use tidemill_crash_point::{self as crash_point, crash_point, planted};
 pub use value::{DecodeError, Postcard, StateValue};
 pub use write_behind::{Pass, WriteBehind};

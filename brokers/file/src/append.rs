@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill_broker::{Error, Offset, RecordSet, Result, Timestamp, TopicPartition};
-use tidemill_crash_point::crash_point;
+use tidemill_crash_point::{crash_point, planted};
 
 use crate::bell::Ring;
 use crate::catalog::TopicId;
@@ -407,6 +407,9 @@ impl Shared {
 
     /// Waits for the disk if the policy says so before each acknowledgement.
     pub(crate) async fn settle(&self, end: u64) -> Result<()> {
+        planted!(early_acknowledgement, {
+            return Ok(());
+        });
         match self.options.fsync {
             Fsync::Commit => self.durable_to(end).await,
             Fsync::Every(_) | Fsync::Never => Ok(()),

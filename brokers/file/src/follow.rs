@@ -8,8 +8,9 @@ use crate::disk::{DiskFile, Mode};
 use crate::format::log_header::{self, Durable, LogHeader};
 use crate::layout::{Layout, damaged, failed, is_missing, lost};
 use crate::live::{Live, LogFile};
-use crate::open::{log_numbers, read_durable, read_identity, read_manifest, refuse_foreign};
+use crate::open::{read_identity, read_manifest, refuse_foreign};
 use crate::options::FileOptions;
+use crate::recover::{log_numbers, read_durable};
 use crate::scan::{Found, Scanner};
 use crate::shared::{Shared, lock};
 

@@ -33,6 +33,7 @@ mod live;
 mod mark;
 mod open;
 mod options;
+mod recover;
 mod retain;
 mod scan;
 mod segment;

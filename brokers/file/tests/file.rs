@@ -13,6 +13,8 @@ mod crash;
 mod damage;
 #[path = "file/failures.rs"]
 mod failures;
+#[path = "file/lives.rs"]
+mod lives;
 #[path = "file/threads.rs"]
 mod threads;
 #[path = "file/unlisted.rs"]

@@ -22,8 +22,19 @@ fn options(disk: &SimDisk, fsync: Fsync) -> FileOptions {
     }
 }
 
+/// The topics that transactions go to.
+pub(crate) async fn create_topics(broker: &FileBroker, partitions: u32) {
+    create(broker, "t", partitions).await;
+    let compacted =
+        TopicSpec::new(topic("latest"), 1.try_into().unwrap()).cleanup(Cleanup::Compact {
+            tombstones: Duration::from_secs(60),
+        });
+    broker.create_topic(&compacted).await.unwrap();
+    broker.sync().await.unwrap();
+}
+
 /// Transaction `n` puts `n` into every partition and into the group's offset.
-fn transaction(n: u64, partitions: u32) -> Transaction {
+pub(crate) fn transaction(n: u64, partitions: u32) -> Transaction {
     Transaction {
         records: (0..partitions)
             .map(|partition| set(at("t", partition), [format!("{n}")]))
@@ -38,7 +49,7 @@ fn transaction(n: u64, partitions: u32) -> Transaction {
 }
 
 /// How many transactions are whole; fails if one is torn.
-async fn whole(broker: &FileBroker, partitions: u32, seed: u64) -> u64 {
+pub(crate) async fn whole(broker: &FileBroker, partitions: u32, seed: u64) -> u64 {
     let mut counts = BTreeMap::new();
     for partition in 0..partitions {
         let found = read(broker, &at("t", partition), Start::Earliest).await;
@@ -88,13 +99,7 @@ async fn lose_power_twice(seed: u64) {
     let broker = FileBroker::open("/log", options(&disk, fsync))
         .await
         .unwrap();
-    create(&broker, "t", partitions).await;
-    let compacted =
-        TopicSpec::new(topic("latest"), 1.try_into().unwrap()).cleanup(Cleanup::Compact {
-            tombstones: Duration::from_secs(60),
-        });
-    broker.create_topic(&compacted).await.unwrap();
-    broker.sync().await.unwrap();
+    create_topics(&broker, partitions).await;
     let mut broker = broker;
     let mut next = 0;
     for life in 0..2 {
@@ -171,13 +176,7 @@ async fn lose_power_anywhere(seed: u64) {
     let broker = FileBroker::open("/log", options(&disk, fsync))
         .await
         .unwrap();
-    create(&broker, "t", partitions).await;
-    let compacted =
-        TopicSpec::new(topic("latest"), 1.try_into().unwrap()).cleanup(Cleanup::Compact {
-            tombstones: Duration::from_secs(60),
-        });
-    broker.create_topic(&compacted).await.unwrap();
-    broker.sync().await.unwrap();
+    create_topics(&broker, partitions).await;
     drop(broker);
     let (mut durable, mut next) = (0, 0);
     for life in 0..4 {
@@ -262,6 +261,43 @@ async fn a_directory_is_made_whole_or_not_at_all() {
             .await
             .unwrap();
         broker.list_topics().await.unwrap();
+    }
+}
+
+/// A process killed right after it had made a directory once left the next one with a name that nobody ever
+/// synced; and a directory made above it had none that was durable at any time.
+#[tokio::test(start_paused = true)]
+async fn a_new_directory_outlives_the_power_also_where_those_above_it_are_new() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let path = "/a/b/log";
+        let image = Arc::new(std::sync::Mutex::new(None));
+        {
+            // As of the instant at which `FORMAT` has its name.
+            let (same, image) = (disk.clone(), Arc::clone(&image));
+            disk.watch(move || {
+                if same.files().iter().any(|file| file.ends_with("FORMAT")) {
+                    let mut image = image.lock().unwrap();
+                    image.get_or_insert_with(|| same.kill_image(seed));
+                }
+            });
+        }
+        let broker = FileBroker::open(path, options(&disk, Fsync::Commit)).await;
+        drop(broker.unwrap());
+        let disk = image.lock().unwrap().take().unwrap();
+
+        let broker = FileBroker::open(path, options(&disk, Fsync::Commit))
+            .await
+            .unwrap();
+        create(&broker, "t", 1).await;
+        broker.produce(vec![set(at("t", 0), ["0"])]).await.unwrap();
+        let disk = disk.crash_image(seed);
+        drop(broker);
+        let broker = FileBroker::open(path, options(&disk, Fsync::Commit))
+            .await
+            .unwrap();
+        let left = read(&broker, &at("t", 0), Start::Earliest).await;
+        assert_eq!(left, [(0, "0".to_owned())], "seed {seed}");
     }
 }
 
