@@ -265,7 +265,7 @@ impl Cursor {
             }
             _ if self.offset <= meta.base => 0,
             _ => segment
-                .index(shared.disk(), shared.salt, shared.writing.is_some())?
+                .index(shared.disk(), shared.salt, shared.manifest())?
                 .position(self.offset),
         };
         let file = segment.file(shared.disk())?;
@@ -401,7 +401,7 @@ pub(crate) fn offset_at(shared: &Shared, at: &TopicPartition, time: Timestamp) -
     };
     let start = match (segments.first(), tail.first()) {
         (Some(segment), _) => {
-            let index = segment.index(shared.disk(), shared.salt, shared.writing.is_some())?;
+            let index = segment.index(shared.disk(), shared.salt, shared.manifest())?;
             let position = index.position_at(time.0);
             let mark = index.marks.iter().find(|mark| mark.position == position);
             mark.map_or(segment.meta.base, |mark| mark.offset)

@@ -135,11 +135,19 @@ pub(crate) fn stage<'a>(
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let temporary = path.with_file_name(name);
-    let file = disk
-        .open(&temporary, Mode::Create)
-        .map_err(failed("create", &temporary))?;
-    write_all(&*file, 0, &[bytes]).map_err(failed("write", &temporary))?;
-    file.sync_data().map_err(failed("sync", &temporary))?;
+    let written = || {
+        let file = disk
+            .open(&temporary, Mode::Create)
+            .map_err(failed("create", &temporary))?;
+        write_all(&*file, 0, &[bytes]).map_err(failed("write", &temporary))?;
+        file.sync_data().map_err(failed("sync", &temporary))
+    };
+    if let Err(error) = written() {
+        // On a full disk what is half written takes the room that others need. If it stays, the next to
+        // be staged, or the next writer, takes it away.
+        let _ = disk.remove(&temporary);
+        return Err(error);
+    }
     Ok(Staged { path, temporary })
 }
 

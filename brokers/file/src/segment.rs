@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tidemill_broker::{Error, Result};
 use tidemill_crash_point::crash_point;
@@ -11,7 +11,7 @@ use crate::catalog::TopicId;
 use crate::disk::{Disk, DiskFile, Mode, read_whole};
 use crate::format::block::{HEADER_BYTES, Header};
 use crate::format::index::Index;
-use crate::format::manifest::SegmentMeta;
+use crate::format::manifest::{Manifest, SegmentMeta};
 use crate::layout::{Layout, damaged, failed, stage};
 use crate::window::Window;
 
@@ -19,6 +19,8 @@ use crate::window::Window;
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) meta: SegmentMeta,
+    topic: TopicId,
+    partition: u32,
     pub(crate) path: PathBuf,
     index_path: PathBuf,
     file: OnceLock<Arc<dyn DiskFile>>,
@@ -34,6 +36,8 @@ impl Segment {
     ) -> Arc<Self> {
         Arc::new(Self {
             meta,
+            topic,
+            partition,
             path: layout.segment(topic, partition, &meta),
             index_path: layout.index(topic, partition, &meta),
             file: OnceLock::new(),
@@ -60,9 +64,14 @@ impl Segment {
         Ok(self.file.get_or_init(|| file))
     }
 
-    /// The index: as stored, or rebuilt from the segment where that is missing or damaged. `repair`
-    /// says whether to store what was rebuilt.
-    pub(crate) fn index(&self, disk: &dyn Disk, salt: u32, repair: bool) -> Result<Arc<Index>> {
+    /// The index: as stored, or rebuilt from the segment where that is missing or damaged. In the
+    /// writer's process, which has the manifest, what was rebuilt is stored.
+    pub(crate) fn index(
+        &self,
+        disk: &dyn Disk,
+        salt: u32,
+        manifest: Option<&Mutex<Manifest>>,
+    ) -> Result<Arc<Index>> {
         if let Some(index) = self.index.get() {
             return Ok(Arc::clone(index));
         }
@@ -80,15 +89,32 @@ impl Segment {
                 );
                 metrics::counter!("tidemill_file_indexes_rebuilt").increment(1);
                 let rebuilt = self.rebuild(disk, salt)?;
-                if repair {
-                    let staged = stage(disk, &self.index_path, &rebuilt.encode())?;
-                    crash_point!("index.rebuilt");
-                    staged.put(disk)?;
+                if let Some(manifest) = manifest {
+                    self.store(disk, &rebuilt, manifest);
                 }
                 rebuilt
             }
         };
         Ok(Arc::clone(self.index.get_or_init(|| Arc::new(index))))
+    }
+
+    /// Stores an index that was rebuilt, if it can be done now: an index may be lost at any time, and a
+    /// reader need not wait, or fail, for its sake.
+    fn store(&self, disk: &dyn Disk, index: &Index, manifest: &Mutex<Manifest>) {
+        // Whoever holds the manifest may be about to put an index in the same place.
+        let Ok(_held) = manifest.try_lock() else {
+            return;
+        };
+        let stored = stage(disk, &self.index_path, &index.encode()).and_then(|staged| {
+            crash_point!("index.rebuilt");
+            staged.put(disk)
+        });
+        if let Err(error) = stored {
+            tracing::warn!(
+                index = %self.index_path.display(), %error,
+                "a rebuilt index is not stored; it is rebuilt whenever it is missed"
+            );
+        }
     }
 
     /// Reads the whole segment, checking it, into an index.
@@ -101,7 +127,7 @@ impl Segment {
         Ok(index)
     }
 
-    /// Reads the whole segment block by block, checking each.
+    /// Reads the whole segment block by block, checking each, and that it belongs where it is.
     pub(crate) fn each_block(
         &self,
         disk: &dyn Disk,
@@ -110,6 +136,7 @@ impl Segment {
     ) -> Result<()> {
         let mut window = Window::new(Arc::clone(self.file(disk)?), self.meta.len);
         let mut at = 0;
+        let mut next = self.meta.base;
         while at < self.meta.len {
             let header = window
                 .get(at, HEADER_BYTES)
@@ -121,6 +148,12 @@ impl Segment {
                 .map_err(failed("read", &self.path))?
                 .filter(|block| header.holds(block, salt))
                 .ok_or_else(|| damaged(&self.path, at, BLOCK_CRC))?;
+            let ours = header.topic == self.topic && header.partition == self.partition;
+            if !ours || header.base < next || header.next > self.meta.next {
+                let what = format!("the block of offset {} does not belong here", header.base);
+                return Err(damaged(&self.path, at, what));
+            }
+            next = header.next;
             visit(header, block)?;
             at += u64::from(header.len);
         }

@@ -162,6 +162,11 @@ impl Shared {
         })
     }
 
+    /// The manifest on disk, in the writer's process.
+    pub(crate) fn manifest(&self) -> Option<&Mutex<Manifest>> {
+        self.writing.as_ref().map(|writing| &writing.manifest)
+    }
+
     pub(crate) fn alive(&self) -> Result<()> {
         if let Some(what) = self.poisoned.get() {
             return Err(Error::Poisoned { what: what.clone() });

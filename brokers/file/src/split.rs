@@ -328,7 +328,7 @@ impl Shared {
             .map_err(failed("open", &path))?;
         let mut index = if exists {
             let segment = Segment::new(&self.layout, job.topic, job.partition, meta);
-            let index = segment.index(self.disk(), self.salt, false)?;
+            let index = segment.index(self.disk(), self.salt, None)?;
             index.up_to(meta.len, meta.max_timestamp)
         } else {
             Index::new()

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tidemill_broker::{Broker, BrokerExt, Error, Offset, Start, Timestamp, TopicPartition};
-use tidemill_broker_file::{FileBroker, FileOptions, Fsync, SimDisk, verify};
+use tidemill_broker::{
+    Broker, BrokerExt, Cleanup, Error, Offset, Start, Timestamp, TopicPartition, TopicSpec,
+};
+use tidemill_broker_file::{Disk, FileBroker, FileOptions, Fsync, SimDisk, verify};
 
-use crate::support::{at, create, numbered, read, set, values};
+use crate::support::{at, create, numbered, read, set, topic, values};
 
 fn options(disk: &SimDisk) -> FileOptions {
     FileOptions {
@@ -213,4 +216,63 @@ async fn a_lost_index_is_built_anew() {
     }
     drop(broker);
     assert_eq!(verify("/log", &disk).unwrap().findings, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_file_is_told_or_harmless() {
+    let disk = filled().await;
+    for path in disk.files() {
+        let copy = disk.kill_image(0);
+        copy.remove(&path).unwrap();
+        check(&copy, &path, 0).await;
+    }
+}
+
+/// A segment that was put in another's place, say by who restored the wrong file, was once taken for that
+/// partition's when it was compacted, and rewritten as its own.
+#[tokio::test(start_paused = true)]
+async fn a_segment_in_the_place_of_another_is_told_and_never_rewritten() {
+    let disk = SimDisk::new(1);
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    let newest = Cleanup::Compact {
+        tombstones: Duration::from_secs(60),
+    };
+    let spec = TopicSpec::new(topic("t"), 2.try_into().unwrap()).cleanup(newest);
+    broker.create_topic(&spec).await.unwrap();
+    for partition in 0..2 {
+        // Equally long, so that only what is inside can tell.
+        for name in ["a", "b"] {
+            let value = [format!("{name}{partition}")];
+            let records = set(at("t", partition), value);
+            broker.produce(vec![records]).await.unwrap();
+        }
+    }
+    broker.close().await.unwrap();
+    let segment = |partition: u32| {
+        let dir = format!("/log/topics/0000000000000000/{partition}");
+        let mut files = disk.files().into_iter();
+        let found = files.find(|path| {
+            path.starts_with(&dir) && path.extension().is_some_and(|end| end == "segment")
+        });
+        found.expect("a segment")
+    };
+    let foreign = disk.bytes(&segment(1)).unwrap();
+    disk.set_bytes(&segment(0), foreign.clone()).unwrap();
+
+    let findings = verify("/log", &disk).unwrap().findings;
+    assert!(findings.iter().any(|finding| finding.path == segment(0)));
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    let told = broker.read_to_end(&at("t", 0), Start::Earliest).await;
+    assert!(matches!(told, Err(Error::Damaged { path, .. }) if path == segment(0)));
+    let cleaned = broker.clean().await.unwrap_err();
+    assert!(
+        cleaned.to_string().contains("does not belong here"),
+        "{cleaned}"
+    );
+    drop(broker);
+    assert_eq!(
+        disk.bytes(&segment(0)).unwrap(),
+        foreign,
+        "nothing was touched"
+    );
 }

@@ -1,11 +1,15 @@
 //! A disk that is full, and one that fails.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidemill_broker::{Broker, Class, Error, Offset, Outcome, Start, Transaction};
-use tidemill_broker_file::{Fault, FileBroker, FileOptions, Fsync, SimDisk};
+use tidemill_broker::{
+    Broker, BrokerExt, Class, Cleanup, Error, Offset, Outcome, Start, TopicSpec, Transaction,
+};
+use tidemill_broker_file::{Fault, FileBroker, FileOptions, Fsync, SimDisk, verify};
 
-use crate::support::{at, create, numbered, read, set, values};
+use crate::support::{at, create, numbered, read, set, topic, values};
 
 fn options(disk: &SimDisk, fsync: Fsync) -> FileOptions {
     FileOptions {
@@ -214,4 +218,131 @@ async fn what_is_found_after_a_failed_sync_is_made_durable_before_it_is_told() {
         assert_eq!(left, found, "seed {seed}: what was told is gone");
     }
     assert!((10..90).contains(&gone), "{gone} of 100 left the cache");
+}
+
+/// What one round of everything may run into: appends over several log files, a split, retention and
+/// compaction, an index that is read, and giving the directory up.
+async fn do_everything(disk: &SimDisk, acknowledged: &mut u64) -> Result<(), Error> {
+    let options = FileOptions {
+        split_bytes: 3_000,
+        ..options(disk, Fsync::Commit)
+    };
+    let broker = FileBroker::open("/log", options).await?;
+    for (name, cleanup) in [
+        ("t", Cleanup::default()),
+        (
+            "newest",
+            Cleanup::Compact {
+                tombstones: Duration::from_secs(60),
+            },
+        ),
+    ] {
+        let spec = TopicSpec::new(topic(name), 1.try_into().unwrap()).cleanup(cleanup);
+        match broker.create_topic(&spec).await {
+            Ok(()) | Err(Error::TopicExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for round in 0..3 {
+        for _ in 0..20 {
+            let next = *acknowledged;
+            let sets = vec![
+                set(at("t", 0), values(next..next + 1)),
+                set(at("newest", 0), values(next..next + 1)),
+            ];
+            for acks in broker.produce(sets).await? {
+                acks.into_result()?;
+            }
+            *acknowledged += 1;
+        }
+        broker.clean().await?;
+        if round == 1 {
+            read_from(&broker, *acknowledged / 2).await?;
+        }
+    }
+    broker.close().await
+}
+
+async fn read_from(broker: &FileBroker, offset: u64) -> Result<usize, Error> {
+    let start = Start::Offset(Offset(offset));
+    let batches = broker.read_to_end(&at("t", 0), start).await?;
+    Ok(batches.iter().map(|batch| batch.len()).sum())
+}
+
+/// Everything acknowledged is there, once, and nothing that was refused.
+async fn expect_all(disk: &SimDisk, acknowledged: u64, what: &str) {
+    let broker = FileBroker::open("/log", options(disk, Fsync::Commit))
+        .await
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    if acknowledged > 0 {
+        let found = read(&broker, &at("t", 0), Start::Earliest).await;
+        assert_eq!(found, numbered(0..acknowledged), "{what}");
+        let newest = read(&broker, &at("newest", 0), Start::Earliest).await;
+        let last = newest.last().map(|(_, value)| value.clone());
+        assert_eq!(last, Some(format!("v{}", acknowledged - 1)), "{what}");
+    }
+    broker.close().await.unwrap();
+    let report = verify("/log", disk).unwrap();
+    assert_eq!(report.findings, [], "{what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_in_any_phase_is_told_and_loses_nothing() {
+    for (refused, room) in (0..40_000).step_by(97).enumerate() {
+        let disk = SimDisk::new(room);
+        disk.set_space(Some(room));
+        let mut acknowledged = 0;
+        let Err(error) = do_everything(&disk, &mut acknowledged).await else {
+            assert!(refused > 100, "{refused} phases were refused");
+            return expect_all(&disk, acknowledged, "with all the room it takes").await;
+        };
+        let what = format!("room for {room} bytes, then `{error}`");
+        assert!(
+            matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull),
+            "{what}"
+        );
+        disk.set_space(None);
+        expect_all(&disk, acknowledged, &what).await;
+        // With room all goes on, from what was acknowledged.
+        do_everything(&disk, &mut acknowledged)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        expect_all(&disk, acknowledged, &what).await;
+    }
+    panic!("40 KB were not enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_is_told_and_takes_nothing_for_damaged_or_torn() {
+    let disk = SimDisk::new(1);
+    let mut acknowledged = 0;
+    do_everything(&disk, &mut acknowledged).await.unwrap();
+    for after in 0..400 {
+        let disk = disk.kill_image(0);
+        disk.fail(Fault::Read, after);
+        match do_everything(&disk, &mut acknowledged.clone()).await {
+            Ok(()) => {
+                assert!(after > 20, "only {after} reads");
+                return;
+            }
+            Err(Error::Io { path, .. }) => assert!(path.starts_with("/log"), "{path:?}"),
+            // The work beside the calls met it.
+            Err(error) => {
+                let told = error.to_string();
+                assert!(
+                    told.contains("/log/") && told.contains("(injected)"),
+                    "{told}"
+                );
+            }
+        }
+        disk.heal();
+        let broker = FileBroker::open("/log", options(&disk, Fsync::Commit))
+            .await
+            .unwrap();
+        assert!(broker.torn().is_none(), "read {after}");
+        let found = read(&broker, &at("t", 0), Start::Earliest).await;
+        assert!(found.len() as u64 >= acknowledged, "read {after}");
+        assert_eq!(found, numbered(0..found.len() as u64));
+    }
+    panic!("400 reads were not enough");
 }

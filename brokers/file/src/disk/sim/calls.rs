@@ -193,6 +193,9 @@ impl fmt::Debug for SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, at: u64, len: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+        if lock(&self.disk.state).meets(Fault::Read) {
+            return Err(input_output_error());
+        }
         let inode = lock(&self.inode);
         let bytes = inode.bytes();
         let start = bytes.len().min(at as usize);

@@ -20,6 +20,8 @@ use crate::shared::lock;
 /// What a [`SimDisk`] can be told to do wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// A read fails.
+    Read,
     /// A write fails, having written a part.
     Write,
     /// Making a file durable fails. As with Linux, what it was about can be read all the same, no later
