@@ -7,9 +7,8 @@ use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tidemill_broker::{
-    Acks, Batch, Broker, Capabilities, Consumer, ConsumerOptions, Delivery, Generation, Group,
-    Offset, RecordSet, Result, Timestamp, Topic, TopicDescription, TopicPartition, TopicSpec,
-    TransactionalId, Transactor, Watermarks,
+    Batch, Broker, Consumer, ConsumerOptions, Delivery, Generation, Layer, Offset, Result,
+    TopicPartition,
 };
 use tidemill_broker_memory::MemoryBroker;
 use tokio::sync::watch;
@@ -37,48 +36,12 @@ pub(crate) struct Cutting {
 }
 
 #[async_trait]
-impl Broker for Cutting {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+impl Layer for Cutting {
+    fn inner(&self) -> &dyn Broker {
+        &self.inner
     }
 
-    async fn create_topic(&self, topic: &TopicSpec) -> Result<()> {
-        self.inner.create_topic(topic).await
-    }
-
-    async fn describe_topic(&self, name: &Topic) -> Result<TopicDescription> {
-        self.inner.describe_topic(name).await
-    }
-
-    async fn list_topics(&self) -> Result<Vec<Topic>> {
-        self.inner.list_topics().await
-    }
-
-    async fn delete_topic(&self, name: &Topic) -> Result<()> {
-        self.inner.delete_topic(name).await
-    }
-
-    async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks> {
-        self.inner.watermarks(at).await
-    }
-
-    async fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset> {
-        self.inner.offset_at(at, time).await
-    }
-
-    async fn committed(&self, group: &Group, at: &[TopicPartition]) -> Result<Vec<Option<Offset>>> {
-        self.inner.committed(group, at).await
-    }
-
-    async fn produce(&self, records: Vec<RecordSet>) -> Result<Vec<Acks>> {
-        self.inner.produce(records).await
-    }
-
-    async fn transactor(&self, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
-        self.inner.transactor(id).await
-    }
-
-    async fn consumer(&self, mut options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
+    async fn consume(&self, mut options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
         options.batch_records_max = options.batch_records_max.max(self.cuts.records_max);
         Ok(Box::new(Cutter {
             inner: self.inner.consumer(options).await?,
@@ -89,10 +52,6 @@ impl Broker for Cutting {
             waiting: VecDeque::new(),
             paused: BTreeSet::new(),
         }))
-    }
-
-    async fn sync(&self) -> Result<()> {
-        self.inner.sync().await
     }
 }
 
