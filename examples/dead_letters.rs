@@ -14,7 +14,6 @@ use tidemill::broker::{
 use tidemill::config;
 use tidemill::memory::MemoryBroker;
 use tidemill::pipeline::{MemoryStores, Pipeline, RunOptions};
-use tokio::sync::watch;
 
 const UPDATES: [&str; 4] = [
     r#"{"pair":"ACME","currentPrice":10.5,"quantity":1,"timestamp":"2024-03-11T14:30:00Z"}"#,
@@ -85,10 +84,7 @@ async fn dead_letters() -> Result<Vec<DeadLetter>, Box<dyn Error>> {
         vec![Arc::new(broker.clone())],
         Arc::new(MemoryStores::default()),
     );
-    let mut options = RunOptions::new("0", 1);
-    options.until_end = watch::channel(true).1;
-    let (_stop, stopped) = watch::channel(false);
-    pipeline.run(options, stopped).await?;
+    pipeline.run_to_end(RunOptions::new("0", 1)).await?;
 
     let at = TopicPartition::new(Topic::new("bars.dead-letter")?, 0);
     let batches = broker.read_to_end(&at, Start::Earliest).await?;

@@ -13,7 +13,6 @@ use tidemill::broker::{
 use tidemill::config;
 use tidemill::memory::MemoryBroker;
 use tidemill::pipeline::{MemoryStores, Pipeline, RunOptions};
-use tokio::sync::watch;
 
 const FILE: &str = r#"
 [pipeline]
@@ -96,10 +95,7 @@ async fn volumes() -> Result<Vec<String>, Box<dyn Error>> {
         vec![Arc::new(broker.clone())],
         Arc::new(MemoryStores::default()),
     );
-    let mut options = RunOptions::new("0", 1);
-    options.until_end = watch::channel(true).1;
-    let (_stop, stopped) = watch::channel(false);
-    pipeline.run(options, stopped).await?;
+    pipeline.run_to_end(RunOptions::new("0", 1)).await?;
 
     let at = TopicPartition::new(Topic::new("volumes")?, 0);
     let batches = broker.read_to_end(&at, Start::Earliest).await?;

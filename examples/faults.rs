@@ -18,7 +18,6 @@ use tidemill::broker::{
 use tidemill::config;
 use tidemill::memory::{Fault, FaultPlan, MemoryBroker, MemoryOptions, Persona};
 use tidemill::pipeline::{MemoryStores, Pipeline, RunOptions};
-use tokio::sync::watch;
 
 const UPDATES: u64 = 2_000;
 
@@ -89,10 +88,7 @@ async fn bars(plan: FaultPlan) -> Result<(Vec<Vec<u8>>, BTreeMap<Fault, u64>), B
         vec![Arc::new(broker.clone())],
         Arc::new(MemoryStores::default()),
     );
-    let mut options = RunOptions::new("0", seed);
-    options.until_end = watch::channel(true).1;
-    let (_stop, stopped) = watch::channel(false);
-    pipeline.run(options, stopped).await?;
+    pipeline.run_to_end(RunOptions::new("0", seed)).await?;
     broker.faults().heal();
 
     let mut bars = Vec::new();

@@ -9,7 +9,6 @@
 //! use tidemill::broker::{Broker, BrokerExt, NewRecord, Start, Topic, TopicPartition, TopicSpec};
 //! use tidemill::memory::MemoryBroker;
 //! use tidemill::pipeline::{MemoryStores, Pipeline, RunOptions};
-//! use tokio::sync::watch;
 //!
 //! const FILE: &str = r#"
 //!     [pipeline]
@@ -56,9 +55,7 @@
 //! let plan = tidemill::config::Pipeline::parse("volumes.toml", FILE, &|_| None)?.plan;
 //! let stores = Arc::new(MemoryStores::default());
 //! let pipeline = Pipeline::new(plan, vec![Arc::new(broker.clone())], stores);
-//! let mut options = RunOptions::new("0", 1);
-//! options.until_end = watch::channel(true).1;
-//! pipeline.run(options, watch::channel(false).1).await?;
+//! pipeline.run_to_end(RunOptions::new("0", 1)).await?;
 //!
 //! let volumes = TopicPartition::new(Topic::new("volumes")?, 0);
 //! let batches = broker.read_to_end(&volumes, Start::Earliest).await?;

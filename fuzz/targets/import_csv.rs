@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tidemill::broker::{Batch, Broker, BrokerExt, Start, Topic, TopicPartition};
-use tidemill::events::{Field, JsonDecoder, Limits, Schema, Type};
+use tidemill::events::{JsonDecoder, Limits, Schema};
 use tidemill::market::import::{self, OnBadLine, Options, Report};
 use tidemill::memory::MemoryBroker;
 
@@ -108,7 +108,8 @@ async fn check(options: &Options, scale: u8) {
 
 /// Holds what was imported to what a pipeline reads.
 fn readable(batches: &[Batch], scale: u8, report: &Report) {
-    let mut decoder = JsonDecoder::new(schema(scale), u64::MAX, Limits::default()).system_event();
+    let schema = Arc::new(Schema::market_data_update(scale));
+    let mut decoder = JsonDecoder::new(schema, u64::MAX, Limits::default()).system_event();
     let mut last = i64::MIN;
     let mut backwards = 0;
     for batch in batches {
@@ -127,33 +128,6 @@ fn readable(batches: &[Batch], scale: u8, report: &Report) {
     }
     // Suspicious ones count too, and lie elsewhere.
     assert!(backwards == 0 || report.counts.backwards > 0, "{report:?}");
-}
-
-fn schema(scale: u8) -> Arc<Schema> {
-    let decimal = Type::Decimal(scale);
-    let fields = [
-        ("pair", Type::Text, true),
-        ("currentPrice", decimal, true),
-        ("timestamp", Type::Time, true),
-        ("version", Type::Int, false),
-        ("quantity", decimal, false),
-        ("side", Type::Text, false),
-        ("bid", decimal, false),
-        ("ask", decimal, false),
-        ("venue", Type::Text, false),
-        ("sequence", Type::Int, false),
-        ("tradeId", Type::Text, false),
-    ];
-    let fields = fields.map(|(name, ty, required)| Field {
-        name: name.into(),
-        ty,
-        required,
-    });
-    Arc::new(Schema {
-        name: "MarketDataUpdate".into(),
-        fields: fields.into(),
-        time: Some(2),
-    })
 }
 
 fn records(batches: &[Batch]) -> u64 {

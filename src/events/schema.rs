@@ -14,8 +14,11 @@ pub const SYSTEM_EVENTS: [&str; 4] = [
     "OrderCreated",
     "OrderStateChanged",
     "StrategyExecuted",
-    "MarketDataUpdate",
+    MARKET_DATA_UPDATE,
 ];
+
+/// The event of the system that market data comes as.
+pub const MARKET_DATA_UPDATE: &str = "MarketDataUpdate";
 
 /// The type of a field. Each fits one 64-bit slot of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +85,36 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// The system's market data event, version 1, its prices and quantities with so many decimals.
+    pub fn market_data_update(scale: u8) -> Self {
+        let decimal = Type::Decimal(scale);
+        let fields = [
+            ("pair", Type::Text, true),
+            ("currentPrice", decimal, true),
+            ("timestamp", Type::Time, true),
+            ("version", Type::Int, false),
+            ("quantity", decimal, false),
+            ("side", Type::Text, false),
+            ("bid", decimal, false),
+            ("ask", decimal, false),
+            ("venue", Type::Text, false),
+            ("sequence", Type::Int, false),
+            ("tradeId", Type::Text, false),
+        ];
+        Self {
+            name: MARKET_DATA_UPDATE.into(),
+            fields: fields
+                .into_iter()
+                .map(|(name, ty, required)| Field {
+                    name: name.into(),
+                    ty,
+                    required,
+                })
+                .collect(),
+            time: Some(2),
+        }
+    }
+
     /// Whether it is one of the system's own events, which say what they are.
     pub fn is_system_event(&self) -> bool {
         SYSTEM_EVENTS.contains(&&*self.name)

@@ -178,6 +178,25 @@ impl Pipeline {
             .doing(|| "cannot make the outputs durable".into())
     }
 
+    /// Runs over everything there is, then ends, as with [`RunOptions::until_end`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`run`](Self::run).
+    pub async fn run_to_end(&self, options: RunOptions) -> Result<()> {
+        let until_end = watch::channel(true).1;
+        let (_stop, stopped) = watch::channel(false);
+        let options = RunOptions {
+            until_end,
+            ..options
+        };
+        self.run(options, stopped).await
+    }
+
     /// The one broker of all co-partitioned sources.
     fn input_broker(&self) -> Result<Arc<dyn Broker>> {
         let mut brokers = self

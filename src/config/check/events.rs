@@ -8,7 +8,7 @@ use crate::config::file::{EventSection, File, Section};
 use crate::config::source::Located;
 use crate::config::suggest::{nearest, one_of};
 use crate::config::{Code, value};
-use crate::events::{FIELDS_MAX, Field, SCALE_MAX, Schema, Type};
+use crate::events::{FIELDS_MAX, Field, MARKET_DATA_UPDATE, SCALE_MAX, Schema, Type};
 
 /// The event types a file can name.
 #[derive(Debug)]
@@ -18,9 +18,6 @@ pub(super) struct Events {
     used: BTreeSet<String>,
 }
 
-/// The built-in event.
-const MARKET_DATA_UPDATE: &str = "MarketDataUpdate";
-
 /// Decimals of the built-in event unless the file says otherwise.
 const SCALE_DEFAULT: u8 = 8;
 
@@ -29,7 +26,7 @@ impl Events {
         let mut schemas = BTreeMap::new();
         schemas.insert(
             MARKET_DATA_UPDATE.to_owned(),
-            Some(Arc::new(market_data_update(SCALE_DEFAULT))),
+            Some(Arc::new(Schema::market_data_update(SCALE_DEFAULT))),
         );
         for (name, section) in &file.events {
             let schema = schema(name, section, report).map(Arc::new);
@@ -75,36 +72,6 @@ impl Events {
     }
 }
 
-/// The system's market data event, version 1.
-fn market_data_update(scale: u8) -> Schema {
-    let decimal = Type::Decimal(scale);
-    let fields = [
-        ("pair", Type::Text, true),
-        ("currentPrice", decimal, true),
-        ("timestamp", Type::Time, true),
-        ("version", Type::Int, false),
-        ("quantity", decimal, false),
-        ("side", Type::Text, false),
-        ("bid", decimal, false),
-        ("ask", decimal, false),
-        ("venue", Type::Text, false),
-        ("sequence", Type::Int, false),
-        ("tradeId", Type::Text, false),
-    ];
-    Schema {
-        name: MARKET_DATA_UPDATE.into(),
-        fields: fields
-            .into_iter()
-            .map(|(name, ty, required)| Field {
-                name: name.into(),
-                ty,
-                required,
-            })
-            .collect(),
-        time: Some(2),
-    }
-}
-
 fn schema(name: &str, section: &Section<EventSection>, report: &mut Report) -> Option<Schema> {
     let body = section.body.as_ref()?;
     if name == MARKET_DATA_UPDATE {
@@ -120,7 +87,7 @@ fn schema(name: &str, section: &Section<EventSection>, report: &mut Report) -> O
             return None;
         }
         let scale = body.scale.as_ref().map(|scale| scale.value as u8);
-        return Some(market_data_update(scale.unwrap_or(SCALE_DEFAULT)));
+        return Some(Schema::market_data_update(scale.unwrap_or(SCALE_DEFAULT)));
     }
     if let Some(scale) = &body.scale {
         let message = format!("only the built-in `{MARKET_DATA_UPDATE}` takes a scale");

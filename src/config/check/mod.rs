@@ -6,38 +6,34 @@ mod events;
 mod fields;
 mod graph;
 mod hash;
+mod head;
 mod keys;
 mod needed;
 mod route;
 mod sinks;
 mod stages;
 mod topics;
+mod unread;
 mod window;
 
+pub use brokers::broker_url;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use tidemill_broker::{Cleanup, Group, Topic};
-
-pub use brokers::broker_url;
 
 use self::brokers::Brokers;
 use self::events::Events;
 use self::graph::{Graph, Link, Target};
+use self::head::Head;
 use self::sinks::Sinks;
 use self::stages::Stages;
 use self::topics::{Topics, Use, Uses};
 use super::error::Report;
 use super::file::{File, PipelineSection};
-use super::plan::{BrokerUrl, Guarantee, Input, Plan, SourcePlan, TopicPlan};
+use super::plan::{Guarantee, Input, Plan, SourcePlan};
 use super::source::At;
 use super::topics::TopicRef;
 use super::{Code, guarantee};
-
-/// Longest name of a pipeline, in bytes: its own topics are called `NAME.dead-letter` and the like.
-const NAME_BYTES_MAX: usize = 200;
 
 /// Topics that a pipeline keeps for itself, after its name and a dot.
 const OWN_TOPICS: [&str; 2] = ["changelog", "control"];
@@ -79,7 +75,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
             .help("add `[sinks.NAME]` with `from` and `topic`");
     }
     check_broadcast(file, &topics, &read, report);
-    let dead_letter = dead_letter(
+    let dead_letter = head::dead_letter(
         &pipeline,
         &topics,
         &sinks,
@@ -93,7 +89,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         // Of a broken file most warnings would be echoes: what is misspelt is also unused.
         return None;
     }
-    warn(file, &graph, &stages, report);
+    unread::warn(file, &graph, &stages, report);
     topics.warn_unused(&used, report);
     warn_without_effect(file, &read, report);
     stages.warn_unused(report);
@@ -282,168 +278,6 @@ fn source_plans(
         })
     });
     plans.collect()
-}
-
-/// What `[pipeline]` says of names.
-struct Head<'f> {
-    body: Option<&'f PipelineSection>,
-    name: Option<Topic>,
-    group: Option<Group>,
-    at: At,
-}
-
-impl<'f> Head<'f> {
-    fn check(file: &'f File, nowhere: &At, report: &mut Report) -> Self {
-        let Some(section) = &file.pipeline else {
-            report
-                .add(
-                    Code::MissingKey,
-                    &nowhere.child("pipeline"),
-                    "the section is required",
-                )
-                .help("begin with `[pipeline]`, `format = 1` and `name = \"...\"`");
-            return Self {
-                body: None,
-                name: None,
-                group: None,
-                at: nowhere.clone(),
-            };
-        };
-        let body = section.body.as_ref();
-        let written = body.and_then(|body| body.name.as_ref());
-        let name = written.and_then(|written| match Topic::new(&written.value) {
-            Ok(name) if name.as_str().len() <= NAME_BYTES_MAX => Some(name),
-            Ok(_) => {
-                let message = format!("must be at most {NAME_BYTES_MAX} bytes");
-                report.add(Code::BadName, &written.at, message);
-                None
-            }
-            Err(error) => {
-                report.add(Code::BadName, &written.at, error.to_string());
-                None
-            }
-        });
-        let group = match body.and_then(|body| body.group.as_ref()) {
-            Some(written) => match Group::new(&written.value) {
-                Ok(group) => Some(group),
-                Err(error) => {
-                    report.add(Code::BadName, &written.at, error.to_string());
-                    None
-                }
-            },
-            None => name
-                .as_ref()
-                .and_then(|name| Group::new(name.as_str()).ok()),
-        };
-        Self {
-            body,
-            name,
-            group,
-            at: section.at.clone(),
-        }
-    }
-}
-
-#[allow(clippy::too_many_arguments)] // each is a different thing that dead letters depend on
-fn dead_letter(
-    pipeline: &Head<'_>,
-    topics: &Topics,
-    sinks: &Sinks,
-    sources: &BTreeMap<usize, usize>,
-    brokers: &mut Brokers,
-    events: &mut Events,
-    uses: &mut Uses,
-    report: &mut Report,
-) -> Option<TopicPlan> {
-    if let Some(target) = pipeline.body.and_then(|body| body.dead_letter.as_ref()) {
-        let at = match target {
-            TopicRef::Name(name) => name.at.clone(),
-            TopicRef::Inline(section) => section.at.clone(),
-        };
-        let topic = topics.target(target, brokers, events, report)?;
-        let plan = topic.plan?;
-        uses.note(&plan, topic.is_stdio, Use::DeadLetters, &at, report);
-        return Some(plan);
-    }
-    let name = pipeline.name.as_ref()?;
-    let keeps = |broker: &usize| brokers.plans[*broker].url != BrokerUrl::Stdio;
-    let of_sinks = sinks.plans.iter().map(|sink| sink.topic.broker);
-    let of_sources = sources
-        .keys()
-        .filter_map(|index| topics.list[*index].plan.as_ref());
-    let of_sources = of_sources.map(|plan| plan.broker);
-    let broker = of_sinks
-        .chain(of_sources)
-        .chain(0..brokers.plans.len())
-        .find(keeps);
-    let at = pipeline.at.child("dead_letter");
-    let Some(broker) = broker else {
-        if !brokers.plans.is_empty() {
-            report
-                .add(
-                    Code::WhichBroker,
-                    &at,
-                    "dead letters need a broker that keeps topics",
-                )
-                .help("add `[brokers.local]` with `url = \"mem://\"`, or a `file://` broker");
-        }
-        return None;
-    };
-    let plan = TopicPlan {
-        broker,
-        topic: Topic::new(format!("{name}.dead-letter")).ok()?,
-        partitions: None,
-        cleanup: Cleanup::default(),
-    };
-    brokers.mark_used(broker);
-    uses.note(&plan, false, Use::DeadLetters, &at, report);
-    Some(plan)
-}
-
-/// Warns of stages and ports that lead nowhere.
-fn warn(file: &File, graph: &Graph, stages: &Stages<'_>, report: &mut Report) {
-    let mut reached: BTreeSet<usize> = BTreeSet::new();
-    let mut ports: BTreeSet<(usize, Arc<str>)> = BTreeSet::new();
-    let mut follow = |links: &[Link], reached: &mut BTreeSet<usize>| {
-        for link in links {
-            if let Target::Stage { stage, port } = &link.target {
-                reached.insert(*stage);
-                ports.insert((*stage, port.as_deref().unwrap_or("").into()));
-            }
-        }
-    };
-    for links in &graph.sinks {
-        follow(links, &mut reached);
-    }
-    // Readers come after what they read, so going back once is enough.
-    for stage in graph.order.iter().rev() {
-        if reached.contains(stage) {
-            follow(&graph.stages[*stage], &mut reached);
-        }
-    }
-    for (index, section) in file.stages.values().enumerate() {
-        if graph.cyclic.contains(&index) {
-            continue;
-        }
-        if !reached.contains(&index) {
-            report.add(
-                Code::Unreachable,
-                &section.at,
-                "no sink is reached from this stage",
-            );
-            continue;
-        }
-        for (port, _) in &stages.checked[index].ports {
-            if !ports.contains(&(index, port.clone())) {
-                let output = match &**port {
-                    "" => "the main output".to_owned(),
-                    port => format!("the port `{port}`"),
-                };
-                let message = format!("nothing reads {output} of this stage");
-                report.add(Code::UnreadPort, &section.at, message);
-            }
-        }
-    }
 }
 
 /// Slots as bits.
