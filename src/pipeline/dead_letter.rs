@@ -1,6 +1,21 @@
 //! Dead letters: records set aside with their reason, in the same epoch as everything else.
+//!
+//! | Header | What it says |
+//! | --- | --- |
+//! | `dl-v` | version of these headers: 1 |
+//! | `dl-id` | the same for the same record and stage, however often it is set aside |
+//! | `dl-src`, `dl-src-ts` | `TOPIC/PARTITION@OFFSET` of the record and its timestamp, microseconds since 1970 |
+//! | `dl-pipeline`, `dl-stage` | where it was set aside: `decode`, `op:STAGE` or `source` |
+//! | `dl-class`, `dl-disposition` | the stable code of the reason; `poison`, `permanent` or `operator` |
+//! | `dl-error` | the reason in words, at most 1 KiB |
+//! | `dl-attempts` | how often it was tried |
+//! | `dl-trace` | its W3C trace context, if it had a header `traceparent` |
+//! | `dl-history` | if it was a dead letter before: `CLASS STAGE PLACE` of each earlier time, a line each, the last one first, at most 8 |
+//! | `dl-payload` | `full`, or `truncated BYTES HASH`: the length of the whole and its hash where it was known |
+//! | `dl-headers` | `removed BYTES`, if the record's own headers did not fit |
+//!
+//! None says when, by the clock: a replay writes the same bytes.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPartition};
@@ -12,6 +27,18 @@ use crate::operators::Dead;
 
 /// Longest text of an error, in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
+
+/// Longest name of a stage, in bytes.
+const STAGE_BYTES_MAX: usize = 256;
+
+/// Longest trace context, in bytes: that of W3C's first version has 55.
+const TRACE_BYTES_MAX: usize = 128;
+
+/// Most earlier deaths that are told.
+const HISTORY_MAX: usize = 8;
+
+/// Longest line about one of them, in bytes: all together stay below a header's KiB.
+const HISTORY_BYTES_MAX: usize = 120;
 
 /// Most bytes of headers a dead letter gets beside the record's own.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
@@ -116,32 +143,47 @@ impl DeadLetters {
                 time, key, value, ..
             } => (*time, key.as_deref(), Some(&value[..])),
         };
-        let (headers, text) = (&mut self.headers, &mut self.text);
-        headers.clear();
-        let (mut dead_id, mut whole) = (None, None);
-        if let Source::Record(_, record) = source {
-            for (name, value) in record.headers() {
-                if name == WHOLE_BYTES {
-                    // Anybody may send such a header: only a number is believed.
-                    let text = std::str::from_utf8(value).ok();
-                    whole = text.and_then(|text| text.parse::<u64>().ok());
-                }
-                match name {
-                    // Attempts and ids of an earlier death are replaced; one of ours is 32 long.
-                    "dl-id" if value.len() <= 64 => dead_id = Some(value),
-                    name if name.starts_with("dl-") => {}
-                    name => {
-                        headers.push(name, value);
-                    }
-                }
-            }
+        self.headers.clear();
+        let earlier = match source {
+            Source::Record(_, record) => keep(*record, &mut self.headers),
+            Source::Made { .. } => Earlier::default(),
+        };
+        let own = self.headers.encoded().len();
+        self.push_place(source, stage, time, &earlier);
+        let headers = &mut self.headers;
+        headers.push("dl-stage", cut(stage, STAGE_BYTES_MAX).as_bytes());
+        headers.push("dl-class", class.as_bytes());
+        headers.push("dl-disposition", disposition.as_bytes());
+        headers.push("dl-error", cut(why, ERROR_BYTES_MAX).as_bytes());
+        headers.push("dl-attempts", b"1");
+        if let Some(trace) = earlier.trace {
+            headers.push("dl-trace", trace);
         }
-        let own = headers.encoded().len();
+        if earlier.write_history(&mut self.text) {
+            headers.push("dl-history", &self.text);
+        }
+        debug_assert!(headers.encoded().len() - own <= HEADER_BYTES_MAX);
+        self.push_record(time, key, value, earlier.whole, own);
+        match self.classes.iter_mut().find(|(of, _)| *of == class) {
+            Some((_, count)) => *count += 1,
+            None => self.classes.push((class, 1)),
+        }
+    }
+
+    /// Which record it is, and whose dead letter.
+    fn push_place(
+        &mut self,
+        source: &Source<'_>,
+        stage: &str,
+        time: Timestamp,
+        earlier: &Earlier<'_>,
+    ) {
         if self.stage.0 != stage {
             self.stage = (stage.to_owned(), stage_id(stage));
         }
+        let (headers, text) = (&mut self.headers, &mut self.text);
         headers.push("dl-v", b"1");
-        match dead_id {
+        match earlier.id {
             Some(id) => headers.push("dl-id", id),
             None => {
                 let id = identity::derived(0, self.stage.1 ^ source.identity());
@@ -157,46 +199,45 @@ impl DeadLetters {
         write_int(time.0, text);
         headers.push("dl-src-ts", text);
         headers.push("dl-pipeline", self.pipeline.as_bytes());
-        headers.push("dl-stage", cut(stage, 256).as_bytes());
-        headers.push("dl-class", class.as_bytes());
-        headers.push("dl-disposition", disposition.as_bytes());
-        headers.push("dl-error", cut(why, ERROR_BYTES_MAX).as_bytes());
-        headers.push("dl-attempts", b"1");
-        debug_assert!(headers.encoded().len() - own <= HEADER_BYTES_MAX);
+    }
+
+    /// The record with its last header, which says how much of the payload it has. `own` are the bytes
+    /// of the headers that came with it, `whole` those of the payload if more of it came in.
+    fn push_record(
+        &mut self,
+        time: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        whole: Option<u64>,
+        own: usize,
+    ) {
+        let text = &mut self.text;
+        text.clear();
         let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        if bytes + headers.encoded().len() + 128 > self.record_bytes_max {
-            // A dead letter may never fail for its size.
-            let value = value.unwrap_or_default();
-            let hash = Identity::of("payload").bytes(value).finish();
-            text.clear();
-            // Writing to memory cannot fail.
-            let _ = write!(text, "truncated {} ", value.len());
-            write_hex(hash, text);
-            headers.push("dl-payload", text);
-            if own > self.record_bytes_max / 4 {
-                *headers = without_own(headers);
-            }
-            let room = self.record_bytes_max / 2;
-            let kept = &value[..value.len().min(room)];
-            let key = key.map(|key| &key[..key.len().min(1024)]);
-            self.set.push(Some(time), key, Some(kept), headers);
-        } else {
+        if bytes + self.headers.encoded().len() + 128 <= self.record_bytes_max {
             match whole {
                 // Of the rest nobody knows a hash.
-                Some(bytes) => {
-                    text.clear();
-                    text.extend_from_slice(b"truncated ");
-                    text.extend_from_slice(bytes.to_string().as_bytes());
-                    headers.push("dl-payload", text)
-                }
-                None => headers.push("dl-payload", b"full"),
-            };
-            self.set.push(Some(time), key, value, headers);
+                Some(bytes) => write_truncated(bytes, text),
+                None => text.extend_from_slice(b"full"),
+            }
+            self.headers.push("dl-payload", text);
+            self.set.push(Some(time), key, value, &self.headers);
+            return;
         }
-        match self.classes.iter_mut().find(|(of, _)| *of == class) {
-            Some((_, count)) => *count += 1,
-            None => self.classes.push((class, 1)),
+        // A dead letter may never fail for its size.
+        let value = value.unwrap_or_default();
+        write_truncated(whole.unwrap_or(value.len() as u64), text);
+        if whole.is_none() {
+            text.push(b' ');
+            write_hex(Identity::of("payload").bytes(value).finish(), text);
         }
+        self.headers.push("dl-payload", text);
+        if own > self.record_bytes_max / 4 {
+            self.headers = without_own(&self.headers);
+        }
+        let kept = &value[..value.len().min(self.record_bytes_max / 2)];
+        let key = key.map(|key| &key[..key.len().min(1024)]);
+        self.set.push(Some(time), key, Some(kept), &self.headers);
     }
 
     /// Takes what was written since the last call.
@@ -209,6 +250,68 @@ impl DeadLetters {
 
     pub(crate) fn bytes(&self) -> usize {
         self.set.bytes()
+    }
+}
+
+/// What the headers of a record that comes in say of it.
+#[derive(Default)]
+struct Earlier<'a> {
+    /// Bytes of the whole payload, if this is only its beginning.
+    whole: Option<u64>,
+    trace: Option<&'a [u8]>,
+    // Of the death before, if it is a dead letter.
+    id: Option<&'a [u8]>,
+    stage: Option<&'a str>,
+    class: Option<&'a str>,
+    place: Option<&'a str>,
+    history: Option<&'a str>,
+}
+
+/// Copies a record's own headers, and reads those that mean something here. Anybody may send any of
+/// them: only what is well formed is believed, and nothing of any length is taken over.
+fn keep<'a>(record: RecordRef<'a>, headers: &mut Headers) -> Earlier<'a> {
+    let mut earlier = Earlier::default();
+    let text = |value| std::str::from_utf8(value).ok();
+    for (name, value) in record.headers() {
+        match name {
+            // Ids of ours are 32 long.
+            "dl-id" if value.len() <= 64 => earlier.id = Some(value),
+            "dl-stage" => earlier.stage = text(value),
+            "dl-class" => earlier.class = text(value),
+            "dl-src" => earlier.place = text(value),
+            "dl-history" => earlier.history = text(value),
+            WHOLE_BYTES => earlier.whole = text(value).and_then(|text| text.parse().ok()),
+            "traceparent" if value.len() <= TRACE_BYTES_MAX => earlier.trace = Some(value),
+            "dl-trace" if value.len() <= TRACE_BYTES_MAX => {
+                earlier.trace = earlier.trace.or(Some(value));
+            }
+            _ => {}
+        }
+        // What is said of an earlier death is replaced.
+        if !name.starts_with("dl-") {
+            headers.push(name, value);
+        }
+    }
+    earlier
+}
+
+impl Earlier<'_> {
+    /// Writes the deaths before this one, a line each, the last one first; false if there are none.
+    fn write_history(&self, text: &mut Vec<u8>) -> bool {
+        let (Some(class), Some(place)) = (self.class, self.place) else {
+            return false;
+        };
+        text.clear();
+        let stage = self.stage.unwrap_or("-");
+        let last = format!("{class} {stage} {place}").replace('\n', " ");
+        let before = self.history.unwrap_or_default().lines();
+        for line in std::iter::once(&*last).chain(before).take(HISTORY_MAX) {
+            if !text.is_empty() {
+                text.push(b'\n');
+            }
+            text.extend_from_slice(cut(line, HISTORY_BYTES_MAX).as_bytes());
+        }
+        true
     }
 }
 
@@ -257,6 +360,12 @@ impl Source<'_> {
 /// What a stage gives to the ids of its dead letters.
 fn stage_id(stage: &str) -> u128 {
     Identity::of(stage).number(0).finish()
+}
+
+/// That a payload is only the beginning of one of so many bytes.
+fn write_truncated(bytes: u64, text: &mut Vec<u8>) {
+    text.extend_from_slice(b"truncated ");
+    write_int(i64::try_from(bytes).unwrap_or(i64::MAX), text);
 }
 
 /// Writes all 32 digits.
@@ -332,5 +441,80 @@ mod tests {
             assert_eq!(named("dl-error").unwrap().1.len(), ERROR_BYTES_MAX);
             assert!(value.starts_with(record.value.unwrap()));
         }
+    }
+
+    fn batch(value: &[u8], headers: &Headers) -> Batch {
+        let mut builder = BatchBuilder::default();
+        builder.push(Timestamp(7), None, Some(value), headers.encoded());
+        let at = TopicPartition::new(Topic::new("t").unwrap(), 3);
+        builder.build(at, Offset(1))
+    }
+
+    fn set_aside(batch: &Batch, class: &'static str) -> RecordSet {
+        let at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
+        let mut dead = DeadLetters::new(at, "p".into(), 1 << 20);
+        dead.poison(batch, 0, &Poison::new(class, "why".to_owned()));
+        dead.take()
+    }
+
+    fn header(set: &RecordSet, name: &str) -> Option<String> {
+        let record = set.get(0);
+        let mut found = record.headers().filter(|(found, _)| *found == name);
+        let value = found
+            .next()
+            .map(|(_, value)| String::from_utf8(value.to_vec()).unwrap());
+        assert!(found.next().is_none(), "`{name}` is there once");
+        value
+    }
+
+    #[test]
+    fn a_record_that_is_set_aside_again_keeps_its_id_and_tells_what_was_before() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let own = Headers::new().with("traceparent", trace);
+        let mut set = set_aside(&batch(b"x", &own), "decode.first");
+        assert_eq!(header(&set, "dl-history"), None);
+        assert_eq!(header(&set, "dl-trace").as_deref(), Some(trace));
+        let id = header(&set, "dl-id");
+        for death in 0..12 {
+            let mut headers = Headers::new();
+            for (name, value) in set.get(0).headers() {
+                headers.push(name, value);
+            }
+            set = set_aside(&batch(b"x", &headers), "decode.again");
+            let history = header(&set, "dl-history").unwrap();
+            assert_eq!(history.lines().count(), (death + 1).min(HISTORY_MAX));
+            let last = match death {
+                0 => "decode.first decode t/3@0",
+                _ => "decode.again decode t/3@0",
+            };
+            assert_eq!(history.lines().next(), Some(last));
+            assert_eq!(header(&set, "dl-id"), id);
+            assert_eq!(header(&set, "dl-class").as_deref(), Some("decode.again"));
+            assert_eq!(header(&set, "traceparent").as_deref(), Some(trace));
+        }
+    }
+
+    #[test]
+    fn headers_that_anybody_may_have_sent_are_bounded_and_believed_only_where_well_formed() {
+        let long = "y".repeat(100_000);
+        let headers = Headers::new()
+            .with("dl-id", &long)
+            .with("dl-trace", &long)
+            .with("dl-class", &long)
+            .with("dl-src", "a\nb")
+            .with("dl-history", format!("{long}\n").repeat(3))
+            .with(WHOLE_BYTES, "many");
+        let set = set_aside(&batch(b"x", &headers), "decode.first");
+        assert_eq!(header(&set, "dl-id").unwrap().len(), 32);
+        assert_eq!(header(&set, "dl-trace"), None);
+        assert_eq!(header(&set, "dl-payload").as_deref(), Some("full"));
+        let history = header(&set, "dl-history").unwrap();
+        assert_eq!(history.lines().count(), 4);
+        assert!(history.lines().all(|line| line.len() == HISTORY_BYTES_MAX));
+        let no_text = Headers::new()
+            .with("dl-class", [0xff])
+            .with("dl-src", "t/0@0");
+        let set = set_aside(&batch(b"x", &no_text), "decode.first");
+        assert_eq!(header(&set, "dl-history"), None);
     }
 }
