@@ -30,7 +30,9 @@ use crate::pipeline::{self, OpenBroker};
 /// in and leaves with code 1, for there is more; a second one leaves at once, and nothing is lost
 /// either way.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    group = clap::ArgGroup::new("into").required(true),
+    after_help = "\
 Layouts, told from path and content unless --format names one:
   lean-{equity|crypto}-{tick|second|minute}-{trade|quote}
   binance-trades, binance-agg-trades, binance-klines, ohlcv, json
@@ -41,16 +43,17 @@ Examples:
   tidemill import --broker file://data BTCUSDT-trades-2025-01-01.zip
   tidemill import --broker file://data --only quote --topic quotes lean/equity/usa/tick/ibm
   tidemill import --broker file://data --pair X-USD --bar 1m prices.csv
-  tidemill import --broker file://data --map price=currentPrice --map symbol=pair feed.jsonl")]
+  tidemill import --broker file://data --map price=currentPrice --map symbol=pair feed.jsonl"
+)]
 pub(super) struct ImportArgs {
     /// Files, or directories of which every .zip, .csv, .jsonl and .ndjson file is taken
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The broker to import into, such as file://data
-    #[arg(long, value_name = "URL", required_unless_present = "pipeline")]
+    #[arg(long, value_name = "URL", group = "into")]
     broker: Option<String>,
     /// Import into a topic that this pipeline reads
-    #[arg(long, value_name = "FILE", conflicts_with = "broker")]
+    #[arg(long, value_name = "FILE", group = "into")]
     pipeline: Option<PathBuf>,
     /// The topic; with --pipeline its name in the file, needed if the pipeline reads several
     #[arg(long, value_name = "NAME")]
@@ -370,13 +373,10 @@ fn show(report: &Report, options: &Options, console: &mut Console<'_>) -> Result
 }
 
 fn failure(error: Error) -> Failure {
-    let exit = match error {
-        Error::Broker(error) => return error.into(),
-        Error::Io { .. } => Exit::Io,
-        Error::Line { .. } | Error::Archive { .. } => Exit::Findings,
-        Error::Log { .. } => Exit::Integrity,
-        _ => Exit::Usage,
-    };
+    if let Error::Broker(error) = error {
+        return error.into();
+    }
+    let exit = exit(&error);
     let help = match &error {
         Error::AlreadyImported { .. } => {
             Some("give `--skip-imported` to leave out what is in, or another `--topic`")
@@ -391,6 +391,17 @@ fn failure(error: Error) -> Failure {
     match help {
         Some(help) => failure.help(help),
         None => failure,
+    }
+}
+
+fn exit(error: &Error) -> Exit {
+    match error {
+        Error::Io { .. } => Exit::Io,
+        Error::Line { .. } | Error::Archive { .. } => Exit::Findings,
+        Error::Log { .. } => Exit::Integrity,
+        // That of the first: it is told first.
+        Error::Files(errors) => errors.first().map_or(Exit::Usage, exit),
+        _ => Exit::Usage,
     }
 }
 

@@ -93,6 +93,9 @@ pub enum Error {
         /// The files of the earlier import.
         files: String,
     },
+    /// Several files cannot be imported.
+    #[error("{} files cannot be imported:{}", .0.len(), listed(.0))]
+    Files(Vec<Error>),
     /// What was asked makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -109,6 +112,24 @@ pub enum Error {
     /// The broker refused.
     #[error(transparent)]
     Broker(#[from] broker::Error),
+}
+
+/// Most files that are named in one message.
+const NAMED_MAX: usize = 20;
+
+/// A line for each, with its cause.
+fn listed(errors: &[Error]) -> String {
+    let mut text = String::new();
+    for error in errors.iter().take(NAMED_MAX) {
+        text.push_str(&format!("\n  {error}"));
+        if let Some(cause) = std::error::Error::source(error) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    if let Some(more) = errors.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
 }
 
 /// What is wrong with a line; its file and number are added by the reader.

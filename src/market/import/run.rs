@@ -274,7 +274,9 @@ pub async fn write(
 
 /// Reads all files to their ends.
 async fn read_all(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Source>> {
-    let files = detected(options)?;
+    // Told all at once: who mends the files does not want to come back for each.
+    let mut errors = Vec::new();
+    let files = detected(options, &mut errors)?;
     let total = files
         .iter()
         .filter_map(|(path, _)| std::fs::metadata(path).ok())
@@ -284,47 +286,30 @@ async fn read_all(options: &Options, progress: &mut dyn FnMut(Progress)) -> Resu
     let mut packed_before = 0;
     for (path, detected) in files {
         let packed = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        let mut reader = Reader::open(&path, &detected, options.on_bad_line)?;
-        let mut earliest = Timestamp::MAX;
-        let mut told = 0;
-        while let Some(item) = reader.next()? {
-            earliest = earliest.min(item.time);
-            if reader.counts().lines >= told + CHECK_LINES {
-                told = reader.counts().lines;
-                // Of a zip archive, as if it shrank evenly.
-                let part =
-                    packed as f64 * reader.bytes_read() as f64 / reader.bytes().max(1) as f64;
-                progress(Progress {
-                    phase: Phase::Checking,
-                    done: packed_before + (part as u64).min(packed),
-                    total,
-                });
-                tokio::task::yield_now().await;
-            }
-        }
-        let (hash, counts) = (reader.hash(), reader.counts());
-        if counts.items() == 0 {
-            return Err(Error::Unclear {
-                path,
-                what: "is empty; leave it out".into(),
+        let mut tell = |part: f64| {
+            progress(Progress {
+                phase: Phase::Checking,
+                done: packed_before + ((packed as f64 * part) as u64).min(packed),
+                total,
             });
-        }
+        };
+        let source = read_one(path, detected, options, &mut tell).await;
         packed_before += packed;
-        let id = Source::identify(hash, &detected);
-        if let Some(other) = sources.iter().find(|other| other.id == id) {
-            return Err(Error::Twice {
-                first: other.path.clone(),
-                second: path,
-            });
+        match source {
+            Ok(source) => match sources.iter().find(|other| other.id == source.id) {
+                Some(other) => errors.push(Error::Twice {
+                    first: other.path.clone(),
+                    second: source.path,
+                }),
+                None => sources.push(source),
+            },
+            Err(error) => errors.push(error),
         }
-        sources.push(Source {
-            path,
-            detected,
-            hash,
-            id,
-            counts,
-            earliest,
-        });
+    }
+    match errors.len() {
+        0 => {}
+        1 => return Err(errors.remove(0)),
+        _ => return Err(Error::Files(errors)),
     }
     progress(Progress {
         phase: Phase::Checking,
@@ -334,11 +319,53 @@ async fn read_all(options: &Options, progress: &mut dyn FnMut(Progress)) -> Resu
     Ok(sources)
 }
 
-/// The files to import with what they are.
-fn detected(options: &Options) -> Result<Vec<(PathBuf, Detected)>> {
+/// Reads a file to its end; `tell` is told which part of it has been read, from time to time.
+async fn read_one(
+    path: PathBuf,
+    detected: Detected,
+    options: &Options,
+    tell: &mut dyn FnMut(f64),
+) -> Result<Source> {
+    let mut reader = Reader::open(&path, &detected, options.on_bad_line)?;
+    let mut earliest = Timestamp::MAX;
+    let mut told = 0;
+    while let Some(item) = reader.next()? {
+        earliest = earliest.min(item.time);
+        if reader.counts().lines >= told + CHECK_LINES {
+            told = reader.counts().lines;
+            // Of a zip archive, as if it shrank evenly.
+            tell(reader.bytes_read() as f64 / reader.bytes().max(1) as f64);
+            tokio::task::yield_now().await;
+        }
+    }
+    let (hash, counts) = (reader.hash(), reader.counts());
+    if counts.items() == 0 {
+        return Err(Error::Unclear {
+            path,
+            what: "is empty; leave it out".into(),
+        });
+    }
+    Ok(Source {
+        id: Source::identify(hash, &detected),
+        path,
+        detected,
+        hash,
+        counts,
+        earliest,
+    })
+}
+
+/// The files to import with what they are; why others cannot be goes to `errors`.
+fn detected(options: &Options, errors: &mut Vec<Error>) -> Result<Vec<(PathBuf, Detected)>> {
     let mut files = Vec::with_capacity(options.files.len());
     for path in &options.files {
-        let detected = detect::detect(path, options)?;
+        let detected = match detect::detect(path, options) {
+            Ok(detected) => detected,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
         if options
             .only
             .is_none_or(|kind| kind == detected.setting.layout.kind())
@@ -358,7 +385,7 @@ fn detected(options: &Options) -> Result<Vec<(PathBuf, Detected)>> {
             quotes.display()
         )));
     }
-    if files.is_empty() {
+    if files.is_empty() && errors.is_empty() {
         return Err(Error::Invalid("no files to import".into()));
     }
     Ok(files)
