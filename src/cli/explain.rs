@@ -59,11 +59,12 @@ pub(super) fn run(
         if let Some(section) = Section::find(name) {
             return keys::explained(section, args.json, console);
         }
-        if !name.contains(['.', '/'])
-            && let Some(near) = Section::nearest(name)
-        {
-            let message = format!("there is no file and no section `{name}`");
-            return Err(Failure::usage(message).help(format!("did you mean `{near}`?")));
+        if !name.contains(['.', '/']) {
+            let message = format!("there is no file, section or operator `{name}`");
+            return Err(Failure::usage(message).help(match Section::nearest(name) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`tidemill explain sections` tells of all that may stand in a file".into(),
+            }));
         }
     }
     let pipeline = load(&args.what, world)?;

@@ -212,7 +212,7 @@ fn go_on(changes: &Changes) -> String {
         false => format!(": of its state {}", becomes.join("; ")),
     };
     format!(
-        "undo that; or run it with `--accept-new-version` to go on where the old one stopped{becomes}; or make it start anew with `tidemill offsets reset --drop-state`"
+        "undo it; or run it with `--accept-new-version` to go on where the old one stopped{becomes}; or make it start anew with `tidemill offsets reset FILE --to earliest --drop-state`"
     )
 }
 

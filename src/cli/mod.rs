@@ -29,6 +29,7 @@ mod tests;
 use std::ffi::OsString;
 use std::io::Write as _;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use futures::stream::BoxStream;
 
@@ -103,13 +104,19 @@ pub async fn run(
 ) -> Exit {
     let no_colour = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = |terminal: bool| terminal && !no_colour;
-    let matches = Cli::command().try_get_matches_from(args);
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = Cli::command().try_get_matches_from(&args);
     let parsed = matches.and_then(|matches| {
         let json = wants_json(&matches);
         Ok((Cli::from_arg_matches(&matches)?, json))
     });
     let (cli, json) = match parsed {
         Ok(parsed) => parsed,
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
+            let failure = no_utf8(&args);
+            let _ = failure.tell(colour(console.terminals.errors), console.errors);
+            return failure.exit;
+        }
         Err(error) => return told_by_clap(&error, console, &colour),
     };
     let world = World {
@@ -134,6 +141,24 @@ pub async fn run(
             };
             failure.exit
         }
+    }
+}
+
+/// An argument was to be text and is not. Files may be called anything.
+fn no_utf8(args: &[OsString]) -> Failure {
+    let bad = args.iter().filter(|arg| arg.to_str().is_none());
+    let shown: Vec<String> = bad
+        .map(|arg| format!("`{}`", printable(&arg.to_string_lossy())))
+        .collect();
+    Failure::usage(format!("not UTF-8: {}", shown.join(", ")))
+        .help("only names of files and directories may be anything else")
+}
+
+/// A number of things, each called `thing`.
+fn counted(number: u64, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
     }
 }
 

@@ -1,10 +1,16 @@
 //! `tidemill offsets`: how far a group has read, and where it is to go on.
 
-use serde_json::json;
-use tidemill_broker::{Broker, Group, Offset, Topic, TopicPartition};
+use std::sync::Arc;
 
-use super::target::{Access, TargetArgs};
+use serde_json::json;
+use tidemill_broker::{Broker, Group, Offset, SystemClock, Topic, TopicPartition};
+
+use super::load::load;
+use super::target::{Access, Target, TargetArgs};
 use super::{Console, Exit, Failure, World};
+use crate::config::Plan;
+use crate::config::plan::{BrokerUrl, SourcePlan};
+use crate::pipeline::{OpenBroker, input_offsets};
 
 /// Show how far a consumer group has read, or set a pipeline back or forward
 #[derive(Debug, clap::Args)]
@@ -51,18 +57,14 @@ pub(super) async fn run(
         } => (target, group, topics, json),
         OffsetsVerb::Reset(args) => return super::reset::run(args, console, world).await,
     };
-    // The file's inputs may lie on another broker than its outputs.
-    let first = topics.first().map(String::as_str);
-    let mut resolved = target.resolve(first, world)?;
-    let of_plan = resolved.plan.as_ref();
-    if target.broker.is_none()
-        && topics.is_empty()
-        && let Some(source) = of_plan.and_then(|plan| plan.sources.first())
-    {
-        resolved = target.resolve(Some(source.topic.topic.as_str()), world)?;
+    if target.broker.is_none() && topics.is_empty() && group.is_none() && !target.files.is_empty() {
+        let plan = load(&target.files, world)?.plan;
+        let rows = of_pipeline(&plan).await?;
+        show(&plan.group, &rows, json, console)?;
+        return Ok(Exit::Ok);
     }
-    let of_plan = resolved.plan.as_ref();
-    let group = match (group, of_plan) {
+    let resolved = target.resolve(topics.first().map(String::as_str), world)?;
+    let group = match (group, resolved.plan.as_ref()) {
         (Some(group), _) => {
             Group::new(&group).map_err(|error| Failure::usage(error.to_string()))?
         }
@@ -82,10 +84,69 @@ pub(super) async fn run(
     Ok(Exit::Ok)
 }
 
+/// How far a pipeline has read: what its group has committed on the brokers of its inputs, and what
+/// its markers say where no group keeps it, as with inputs on another broker than the outputs.
+async fn of_pipeline(plan: &Plan) -> Result<Vec<Row>, Failure> {
+    let keeps = |index: usize| matches!(plan.brokers[index].url, BrokerUrl::File { .. });
+    let is_read = |index: usize| plan.sources.iter().any(|one| one.topic.broker == index);
+    if !plan.sources.iter().any(|source| keeps(source.topic.broker)) {
+        return Err(Failure::usage(
+            "the inputs of this pipeline do not outlive a run: no offsets are kept",
+        )
+        .help(
+            "read from `file://DIRECTORY`, or name another group with `--group` and `--broker`",
+        ));
+    }
+    let home = plan.home();
+    let has_run = keeps(home) && !OpenBroker::is_new(&plan.brokers[home].url);
+    let mut open = Vec::with_capacity(plan.brokers.len());
+    for (index, broker) in plan.brokers.iter().enumerate() {
+        let is_wanted = keeps(index) && (is_read(index) || index == home && has_run);
+        let target = Target {
+            url: broker.url.clone(),
+            topic: None,
+            plan: None,
+        };
+        open.push(match is_wanted {
+            true => target.open(Access::Read).await?,
+            // In the place of one that is not looked at.
+            false => OpenBroker::open_reader(&BrokerUrl::Memory, Arc::new(SystemClock)).await?,
+        });
+    }
+    let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
+    let mut rows = Vec::new();
+    for (index, broker) in brokers.iter().enumerate() {
+        if keeps(index) && is_read(index) {
+            rows.extend(committed(&**broker, &plan.group, &[]).await?);
+        }
+    }
+    let of_group = |source: &SourcePlan| !source.broadcast && source.topic.broker == home;
+    if !has_run || plan.sources.iter().all(of_group) {
+        return Ok(rows);
+    }
+    for ((source, at), next) in input_offsets(plan, &brokers).await? {
+        let source = &plan.sources[source];
+        if of_group(source) || !keeps(source.topic.broker) {
+            continue;
+        }
+        let marks = brokers[source.topic.broker].watermarks(&at).await?;
+        rows.push(Row {
+            at,
+            committed: Some(next),
+            is_of_group: false,
+            low: marks.low,
+            end: marks.last_stable,
+        });
+    }
+    Ok(rows)
+}
+
 /// One partition: what is committed and where it ends.
 struct Row {
     at: TopicPartition,
     committed: Option<Offset>,
+    /// Whether the group has committed it; else the pipeline's markers say so.
+    is_of_group: bool,
     low: Offset,
     end: Offset,
 }
@@ -123,12 +184,20 @@ async fn committed(
             rows.push(Row {
                 at,
                 committed,
+                is_of_group: true,
                 low: marks.low,
                 end: marks.last_stable,
             });
         }
     }
     Ok(rows)
+}
+
+fn kept_by(row: &Row) -> &'static str {
+    match row.is_of_group {
+        true => "group",
+        false => "markers",
+    }
 }
 
 fn show(group: &Group, rows: &[Row], json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -140,6 +209,7 @@ fn show(group: &Group, rows: &[Row], json: bool, console: &mut Console<'_>) -> R
                     "topic": row.at.topic.as_str(),
                     "partition": row.at.partition,
                     "committed": row.committed.map(|offset| offset.0),
+                    "keptBy": kept_by(row),
                     "low": row.low.0,
                     "end": row.end.0,
                     "lag": row.lag(),
@@ -163,12 +233,20 @@ fn show(group: &Group, rows: &[Row], json: bool, console: &mut Console<'_>) -> R
                 or_dash(row.committed.map(|offset| offset.0)),
                 row.end.to_string(),
                 or_dash(row.lag()),
+                kept_by(row).to_owned(),
             ]
         })
         .collect();
     console.line(format_args!("group {group}"))?;
     console.table(
-        &["topic", "partition", "next to read", "end", "lag"],
+        &[
+            "topic",
+            "partition",
+            "next to read",
+            "end",
+            "lag",
+            "kept by",
+        ],
         &table,
     )?;
     Ok(())

@@ -36,13 +36,13 @@ pub(super) struct ReadArgs {
     #[command(flatten)]
     target: TargetArgs,
     /// Where to begin: earliest, latest, an offset, or a time such as 2013-10-07T13:30:00Z
-    #[arg(long, default_value = "earliest", value_parser = read_start)]
+    #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = read_start)]
     from: Start,
     /// Only this partition
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     partition: Option<u32>,
     /// At most this many records
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
     /// Wait for more at the end
     #[arg(long)]

@@ -9,7 +9,7 @@ use tidemill_state::{Epoch, read_note, set_aside};
 
 use super::load::load;
 use super::run::STATE_ROOT;
-use super::{Console, Exit, Failure, World};
+use super::{Console, Exit, Failure, World, counted};
 use crate::config::Plan;
 use crate::config::plan::BrokerUrl;
 use crate::events::parse_time;
@@ -271,22 +271,26 @@ fn report(
     console.table(&titles, &rows)?;
     let elements: u64 = reset.tasks.iter().map(|task| task.elements).sum();
     let bytes: u64 = reset.tasks.iter().map(|task| task.bytes).sum();
+    let held = format!(
+        "{}, {}",
+        counted(elements, "element"),
+        counted(bytes, "byte")
+    );
     let done = |done: &'static str, would: &'static str| if args.yes { done } else { would };
     if args.drop_state {
         let what = done("dropped", "would be dropped");
-        console.line(format_args!(
-            "state {what}: {elements} elements, {bytes} bytes; event time starts anew"
-        ))?;
+        console.line(format_args!("state {what}: {held}; event time starts anew"))?;
     } else {
         let what = done("kept", "would be kept");
         console.line(format_args!(
-            "state {what}: {elements} elements, {bytes} bytes; records that were counted and are read again count twice, or are late; records skipped never count"
+            "state {what}: {held}; records that were counted and are read again count twice, or are late; records skipped never count"
         ))?;
     }
     if let Some((was, now)) = reset.rebuilt {
         let what = done("made anew", "would be made anew");
         console.line(format_args!(
-            "changelog and control topic {what}: {was} partitions become {now}"
+            "changelog and control topic {what}: {} become {now}",
+            counted(was.into(), "partition")
         ))?;
     }
     for store in unfit {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::load::{load, tell};
 use super::printed::Printed;
 use super::rate::with_rate;
-use super::{Console, Exit, Failure, Signals, World, stdio};
+use super::{Console, Exit, Failure, Signals, World, counted, stdio};
 use crate::config::plan::{BrokerPlan, BrokerUrl};
 use crate::config::{Plan, threads};
 use crate::pipeline::{
@@ -323,6 +323,18 @@ fn ended_on(error: pipeline::Error, instance: Option<&Instance>) -> Failure {
                 "restore the log from a copy; to start anew, remove {dir} and create the topic"
             ))
         }
+        (
+            pipeline::Error::MissingTopic {
+                topic,
+                source_name: source,
+            },
+            _,
+        ) => {
+            let message = format!("topic `{topic}` of source `{source}` does not exist");
+            Failure::usage(message).help(format!(
+                "fill it with `tidemill import --pipeline FILE PATH`, create it with `tidemill topics create {topic} FILE`, or give it `partitions` in the file"
+            ))
+        }
         _ => error.into(),
     }
 }
@@ -382,11 +394,11 @@ fn report(
     let rate = counts.committed as f64 / took.as_secs_f64().max(1e-9);
     writeln!(
         console.errors,
-        "{} records read and committed, {} written, {} set aside, {} transactions, {:.1} s ({:.0} records/s)",
-        counts.committed,
+        "{} read and committed, {} written, {} set aside, {}, {:.1} s ({:.0} records/s)",
+        counted(counts.committed, "record"),
         counts.written,
         counts.dead,
-        counts.transactions,
+        counted(counts.transactions, "transaction"),
         took.as_secs_f64(),
         rate
     )?;

@@ -1,5 +1,6 @@
 //! `tidemill state`: what a pipeline remembers.
 
+mod copied;
 mod fsck;
 mod get;
 mod ls;
@@ -7,7 +8,7 @@ mod place;
 mod restore;
 mod savepoint;
 
-use super::{Console, Exit, Failure, World};
+use super::{Console, Exit, Failure, World, counted};
 
 /// Look at what a pipeline remembers, check it, save it and go back to it
 ///

@@ -9,7 +9,7 @@ use tidemill_broker::{
 };
 
 use super::target::{Access, TargetArgs, described};
-use super::{Console, Exit, Failure, World};
+use super::{Console, Exit, Failure, World, counted};
 use crate::config::{duration, show_duration, show_size, size};
 
 /// List, describe, create and delete topics
@@ -123,8 +123,9 @@ pub(super) async fn run(
                 broker.broker().create_topic(&spec).await?;
                 broker.close().await?;
                 console.line(format_args!(
-                    "created {} with {} partition(s)",
-                    spec.name, spec.partitions
+                    "created {} with {}",
+                    spec.name,
+                    counted(spec.partitions.get().into(), "partition")
                 ))?;
             }
         }
@@ -135,9 +136,9 @@ pub(super) async fn run(
                 let (description, marks) = look(&*broker.broker(), &topic).await?;
                 if !yes {
                     let question = format!(
-                        "delete `{topic}` with {} record(s) in {} partition(s)? this cannot be undone",
-                        records(&marks),
-                        description.partitions,
+                        "delete `{topic}` with {} in {}? this cannot be undone",
+                        counted(records(&marks), "record"),
+                        counted(description.partitions.into(), "partition"),
                     );
                     console.confirm(&question, topic.as_str())?;
                 }

@@ -317,8 +317,13 @@ impl fmt::Display for Pretty<'_> {
                 write!(f, "{}: ", problem.path)?;
             }
             writeln!(f, "{}{reset}", problem.message)?;
-            writeln!(f, "  at {file}:{line}:{column}")?;
-            self.excerpt(f, problem.place, mark)?;
+            if problem.code == Code::UnreadableFile {
+                // There is nothing to show a place in.
+                writeln!(f, "  at {file}")?;
+            } else {
+                writeln!(f, "  at {file}:{line}:{column}")?;
+                self.excerpt(f, problem.place, mark)?;
+            }
             if let Some((place, why)) = &problem.related {
                 let (file, line, column) = self.problems.position(*place);
                 writeln!(f, "  {why}: {file}:{line}:{column}")?;

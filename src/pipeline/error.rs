@@ -28,6 +28,14 @@ pub enum Error {
         /// The cause.
         source: tidemill_state::Error,
     },
+    /// A savepoint cannot be used.
+    #[error("the savepoint {} cannot be used", path.display())]
+    Savepoint {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: tidemill_state::Error,
+    },
     /// A topic that is read is not there.
     #[error(
         "topic `{topic}` of source `{source_name}` does not exist; create it with `tidemill topics create {topic}`, or give it `partitions` in the file"
@@ -37,6 +45,16 @@ pub enum Error {
         topic: Topic,
         /// The source.
         source_name: String,
+    },
+    /// A topic that was written to is not there any more.
+    #[error(
+        "topic `{topic}` of sink `{sink}` is gone, and with it what was written there, which is not written a second time; create it with `tidemill topics create {topic}` to go on with what comes next, or write all anew after `tidemill offsets reset FILE --to earliest --drop-state`"
+    )]
+    LostOutput {
+        /// The topic.
+        topic: Topic,
+        /// The sink.
+        sink: String,
     },
     /// A topic has another number of partitions than it must have.
     #[error("topic `{topic}` has {found} partitions where {expected} are needed: {why}")]
@@ -184,14 +202,19 @@ impl Error {
                     broker::Class::Permanent => Kind::Io,
                 },
             },
-            Self::State { source, .. } if source.is_integrity() => Kind::Integrity,
+            Self::State { source, .. } | Self::Savepoint { source, .. }
+                if source.is_integrity() =>
+            {
+                Kind::Integrity
+            }
             Self::State {
                 source: tidemill_state::Error::InUse { .. },
                 ..
             } => Kind::Fenced,
-            Self::State { .. } | Self::Io { .. } => Kind::Io,
+            Self::State { .. } | Self::Savepoint { .. } | Self::Io { .. } => Kind::Io,
             Self::MissingTopic { .. } | Self::Plan { .. } => Kind::Usage,
             Self::PartitionCount { .. }
+            | Self::LostOutput { .. }
             | Self::Gap { .. }
             | Self::OtherLog { .. }
             | Self::Contradiction { .. }

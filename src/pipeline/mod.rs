@@ -21,6 +21,7 @@ mod keys;
 mod marker;
 mod open;
 mod ordered;
+mod positions;
 mod progress;
 mod recovery;
 mod reset;
@@ -43,6 +44,7 @@ pub use error::{Error, Kind, Result};
 pub use instance::{Instance, MemoryStores, SledStores};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
 pub use open::Stores;
+pub use positions::input_offsets;
 pub use progress::{Counts, Progress};
 pub use reset::{InputReset, Reset, ResetOptions, ResetTo, Resetting, TaskReset};
 pub use run::{Pipeline, RunOptions};
@@ -51,4 +53,4 @@ pub use shown::{Shown, show};
 pub use topology::{SubTopology, TaskId, sub_topologies};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,24 +5,25 @@
 //! elements. Stores follow it as they follow any other epoch. Only if the inputs have another number
 //! of partitions are changelog and control topic made anew, and the stores set aside.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_broker::{
     Broker, Error as BrokerError, GroupOffsets, Headers, Offset, Outcome, RecordSet, Timestamp,
-    TopicIdentity, TopicPartition, Transaction, TransactionalId, Watermarks,
+    TopicIdentity, TopicPartition, Transaction, TransactionalId,
 };
 use tidemill_state::{Digest, Epoch};
 use tracing::{info, warn};
 
 use super::error::Doing;
-use super::recovery::{content, own_topic, retrying};
+use super::recovery::{own_topic, retrying};
 use super::run::transactional_id;
-use super::topics::{Topics, describe, tasks_of};
+use super::topics::Topics;
 use super::topology::{SubTopology, sub_topologies};
-use super::{Attempt, Error, InputPosition, MARKER_KEY, Marker, Result, TaskId, version};
+use super::{Attempt, InputPosition, MARKER_KEY, Marker, Result, TaskId, version};
 use crate::config::Plan;
-use crate::config::plan::StartAt;
 
 /// Where inputs are to be read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +130,7 @@ impl Resetting {
         newest: Option<Epoch>,
     ) -> Result<Self> {
         let topologies = sub_topologies(&plan);
-        let reset = look(&plan, &topologies, &brokers, &options, newest).await?;
+        let reset = look::look(&plan, &topologies, &brokers, &options, newest).await?;
         Ok(Self {
             plan,
             topologies,
@@ -177,7 +178,7 @@ impl Resetting {
                 }
             }
         }
-        let topics = Topics::prepare(plan, &self.topologies, &self.brokers, &*outputs).await?;
+        let topics = Topics::make(plan, &self.topologies, &self.brokers, &*outputs).await?;
         let attempt = Attempt {
             instance: "reset".into(),
             run,
@@ -283,286 +284,4 @@ async fn open(
 ) -> Result<Box<dyn tidemill_broker::Transactor>> {
     let opened = retrying(|| broker.transactor(id)).await;
     opened.doing(|| format!("cannot open transactional id `{id}`"))
-}
-
-/// What is there of a source.
-struct Found {
-    partitions: u32,
-    identity: Option<TopicIdentity>,
-    // By partition.
-    ends: Vec<Watermarks>,
-}
-
-async fn look(
-    plan: &Plan,
-    topologies: &[SubTopology],
-    brokers: &[Arc<dyn Broker>],
-    options: &ResetOptions,
-    newest: Option<Epoch>,
-) -> Result<Reset> {
-    let sources = sources(plan, brokers).await?;
-    choose(plan, &sources, options)?;
-    let outputs = &*brokers[plan.home()];
-    let changelog = own_topic(&plan.name, "changelog")?;
-    let partitions: Vec<u32> = sources.iter().map(|source| source.partitions).collect();
-    let tasks = tasks_of(plan, topologies, &partitions)?;
-    let count: u32 = tasks.iter().sum();
-    let has = describe(outputs, &changelog)
-        .await?
-        .map(|found| found.partitions);
-    let mut old = Vec::new();
-    for partition in 0..has.unwrap_or(0) {
-        let at = TopicPartition::new(changelog.clone(), partition);
-        old.push(content(outputs, &at).await?);
-    }
-    let of = |task: TaskId| {
-        let ordinal = tasks[..task.sub_topology].iter().sum::<u32>() + task.partition;
-        old.get(ordinal as usize)
-    };
-    let all = tasks.iter().enumerate().flat_map(|(sub_topology, &count)| {
-        (0..count).map(move |partition| TaskId {
-            sub_topology,
-            partition,
-        })
-    });
-    let is_parted = |task: TaskId| {
-        let marker = of(task).and_then(|old| old.marker.as_ref());
-        marker.is_some_and(|marker| {
-            marker.partitions != tasks[task.sub_topology] || marker.task != task.to_string()
-        })
-    };
-    let parted = has.is_some_and(|has| has != count) || all.clone().any(is_parted);
-    if parted && !options.drop_state {
-        return Err(Error::Plan {
-            what: "the inputs have another number of partitions than when the state was written, so keys have moved: it cannot be kept; give `--drop-state`".into(),
-        });
-    }
-    if parted && (options.source.is_some() || options.partition.is_some()) {
-        return Err(Error::Plan {
-            what: "the inputs have another number of partitions than when the state was written: reset all of them, without `--source` and `--partition`".into(),
-        });
-    }
-    // Where the changelog is made anew, epochs go on after all that any store may have seen.
-    let first = match parted {
-        true => old
-            .iter()
-            .filter_map(|old| old.marker.as_ref().map(|marker| marker.epoch))
-            .max(),
-        false => None,
-    };
-    let shared = plan
-        .sources
-        .iter()
-        .filter(|source| !source.broadcast)
-        .all(|source| source.topic.broker == plan.home());
-    let mut reset = Vec::new();
-    for task in all {
-        let topology = &topologies[task.sub_topology];
-        let own = topology
-            .sources
-            .iter()
-            .map(|&source| (source, task.partition));
-        let broadcast = topology.broadcast.iter().flat_map(|&source| {
-            (0..sources[source].partitions).map(move |partition| (source, partition))
-        });
-        let read: Vec<(usize, u32)> = own.chain(broadcast).collect();
-        if !read
-            .iter()
-            .any(|&(source, partition)| is_chosen(plan, options, source, partition))
-        {
-            continue;
-        }
-        let found = of(task);
-        let marker = found.and_then(|found| found.marker.as_ref());
-        let mut inputs = Vec::new();
-        for (source, partition) in read {
-            let broker = &*brokers[plan.sources[source].topic.broker];
-            let in_group =
-                shared && !plan.sources[source].broadcast && broker.capabilities().groups;
-            let mut input = input(
-                plan,
-                broker,
-                options,
-                (source, partition),
-                &sources[source],
-                marker,
-            )
-            .await?;
-            input.in_group = in_group;
-            inputs.push(input);
-        }
-        let was = marker.map(|marker| marker.epoch);
-        let last = was.max(first).max(newest).unwrap_or(Epoch::NONE);
-        reset.push(TaskReset {
-            task,
-            was,
-            epoch: last.next(),
-            elements: found.map_or(0, |found| found.elements()),
-            bytes: found.map_or(0, |found| found.bytes()),
-            digest: match marker {
-                Some(marker) if !options.drop_state => marker.digest,
-                _ => Digest::EMPTY,
-            },
-            inputs,
-            sequences: marker.map_or_else(Vec::new, |marker| marker.sequences.clone()),
-            keys: found.map_or_else(Vec::new, |found| found.live.keys().cloned().collect()),
-        });
-    }
-    if reset.is_empty() {
-        return Err(Error::Plan {
-            what: match options.partition {
-                Some(partition) => format!("no source has a partition {partition}"),
-                None => "the pipeline reads nothing".into(),
-            },
-        });
-    }
-    let rebuilt = if parted {
-        Some((has.unwrap_or(0), count))
-    } else {
-        None
-    };
-    Ok(Reset {
-        tasks: reset,
-        rebuilt,
-    })
-}
-
-async fn sources(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> Result<Vec<Found>> {
-    let mut sources = Vec::with_capacity(plan.sources.len());
-    for source in &plan.sources {
-        let broker = &*brokers[source.topic.broker];
-        let topic = &source.topic.topic;
-        let missing = || Error::MissingTopic {
-            topic: topic.clone(),
-            source_name: source.name.to_string(),
-        };
-        let found = describe(broker, topic).await?.ok_or_else(missing)?;
-        let mut ends = Vec::new();
-        for partition in 0..found.partitions {
-            let at = TopicPartition::new(topic.clone(), partition);
-            let marks = retrying(|| broker.watermarks(&at)).await;
-            ends.push(marks.doing(|| format!("cannot look at {at}"))?);
-        }
-        sources.push(Found {
-            partitions: found.partitions,
-            identity: found.identity,
-            ends,
-        });
-    }
-    Ok(sources)
-}
-
-/// Checks that what is asked for names something, and one thing where only one will do.
-fn choose(plan: &Plan, sources: &[Found], options: &ResetOptions) -> Result<()> {
-    let wrong = |what: String| Err(Error::Plan { what });
-    if let Some(name) = &options.source
-        && !plan.sources.iter().any(|source| *source.name == **name)
-    {
-        let known: Vec<&str> = plan.sources.iter().map(|source| &*source.name).collect();
-        return wrong(format!(
-            "the file has no source `{name}`; its sources are {}",
-            known.join(", ")
-        ));
-    }
-    let chosen: u32 = (0..sources.len())
-        .flat_map(|source| (0..sources[source].partitions).map(move |at| (source, at)))
-        .filter(|&(source, at)| is_chosen(plan, options, source, at))
-        .map(|_| 1)
-        .sum();
-    if chosen == 0 {
-        return wrong("no input has the partition asked for".into());
-    }
-    if matches!(options.to, ResetTo::Offset(_)) && chosen > 1 {
-        return wrong(format!(
-            "an offset means one partition, but {chosen} are to be reset; say which with `--source` and `--partition`"
-        ));
-    }
-    Ok(())
-}
-
-fn is_chosen(plan: &Plan, options: &ResetOptions, source: usize, partition: u32) -> bool {
-    let name = &plan.sources[source].name;
-    options
-        .source
-        .as_ref()
-        .is_none_or(|asked| **name == **asked)
-        && options.partition.is_none_or(|asked| asked == partition)
-}
-
-async fn input(
-    plan: &Plan,
-    broker: &dyn Broker,
-    options: &ResetOptions,
-    (source, partition): (usize, u32),
-    found: &Found,
-    marker: Option<&Marker>,
-) -> Result<InputReset> {
-    let source_plan = &plan.sources[source];
-    let at = TopicPartition::new(source_plan.topic.topic.clone(), partition);
-    let ends = found.ends[partition as usize];
-    let known = marker.and_then(|marker| {
-        let mut inputs = marker.inputs.iter();
-        inputs.find(|input| input.is(&source_plan.name, &at))
-    });
-    let recreated = known.is_some_and(|known| known.identity() != found.identity);
-    let next = if is_chosen(plan, options, source, partition) {
-        offset_of(broker, &at, ends, options.to).await?
-    } else {
-        // What is left alone must still be readable from where it is.
-        match known {
-            Some(known) if !recreated && known.next() <= ends.high => known.next(),
-            Some(_) => {
-                return Err(Error::OtherLog {
-                    at,
-                    what: "it is not part of this reset, but is another log than was read, or shorter: reset it as well".into(),
-                });
-            }
-            None => offset_of(broker, &at, ends, start(source_plan.start)).await?,
-        }
-    };
-    Ok(InputReset {
-        source: source_plan.name.to_string(),
-        at,
-        was: known.map(InputPosition::next),
-        next,
-        low: ends.low,
-        end: ends.last_stable,
-        recreated,
-        in_group: false,
-        identity: found.identity,
-    })
-}
-
-/// Where a source begins that was never read.
-fn start(start: StartAt) -> ResetTo {
-    match start {
-        StartAt::Earliest => ResetTo::Earliest,
-        StartAt::Latest => ResetTo::Latest,
-        StartAt::Time(time) => ResetTo::Time(Timestamp(time)),
-    }
-}
-
-async fn offset_of(
-    broker: &dyn Broker,
-    at: &TopicPartition,
-    ends: Watermarks,
-    to: ResetTo,
-) -> Result<Offset> {
-    match to {
-        ResetTo::Earliest => Ok(ends.low),
-        ResetTo::Latest => Ok(ends.last_stable),
-        ResetTo::Time(time) => {
-            let found = retrying(|| broker.offset_at(at, time)).await;
-            found.doing(|| format!("cannot look up a time in {at}"))
-        }
-        ResetTo::Offset(offset) if offset < ends.low || offset > ends.last_stable => {
-            Err(Error::Plan {
-                what: format!(
-                    "{at} goes from offset {} to {}: it cannot be read from {offset}",
-                    ends.low, ends.last_stable
-                ),
-            })
-        }
-        ResetTo::Offset(offset) => Ok(offset),
-    }
 }

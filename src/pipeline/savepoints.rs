@@ -180,14 +180,10 @@ pub async fn restorable(
     logs: &[TaskLog],
     path: &Path,
 ) -> Result<Restorable> {
-    let of_unknown = |source| Error::State {
-        task: TaskId {
-            sub_topology: 0,
-            partition: 0,
-        },
+    let (savepoint, elements) = check_savepoint(path).map_err(|source| Error::Savepoint {
+        path: path.to_owned(),
         source,
-    };
-    let (savepoint, elements) = check_savepoint(path).map_err(of_unknown)?;
+    })?;
     let log = logs
         .iter()
         .find(|log| log.task.to_string() == savepoint.task);

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use super::*;
 use crate::config::Plan;
 
-/// A pipeline file over `mem://` with the topic `ticks` of two partitions, and what else it says.
-fn plan(pipeline: &str, rest: &str) -> Plan {
-    let file = format!(
+/// A pipeline file over one broker that reads market data, and what else it says.
+pub(crate) fn file(url: &str, pipeline: &str, rest: &str) -> String {
+    format!(
         r#"
         [pipeline]
         format = 1
@@ -29,7 +29,7 @@ fn plan(pipeline: &str, rest: &str) -> Plan {
         {pipeline}
 
         [brokers.main]
-        url = "mem://"
+        url = "{url}"
 
         [topics.market-data-updates]
         broker = "main"
@@ -38,12 +38,17 @@ fn plan(pipeline: &str, rest: &str) -> Plan {
         start = "earliest"
         {rest}
         "#
-    );
+    )
+}
+
+/// The plan of such a file over `mem://`.
+fn plan(pipeline: &str, rest: &str) -> Plan {
+    let file = file("mem://", pipeline, rest);
     let parsed = crate::config::Pipeline::parse("bars.toml", &file, &|_| None);
     parsed.unwrap_or_else(|problems| panic!("{problems}")).plan
 }
 
-const BARS: &str = r#"
+pub(crate) const BARS: &str = r#"
     [topics.bars-1s]
     broker = "main"
 
@@ -106,15 +111,20 @@ async fn read_all(broker: &dyn Broker, topic: &str) -> Vec<String> {
 }
 
 fn tick(pair: &str, millis: i64, price: &str, quantity: &str) -> NewRecord {
+    tick_at(pair, millis * 1000, price, quantity)
+}
+
+/// An update at an instant in microseconds.
+pub(crate) fn tick_at(pair: &str, micros: i64, price: &str, quantity: &str) -> NewRecord {
     let mut time = Vec::new();
-    crate::events::write_time(millis * 1000, &mut time).unwrap();
+    crate::events::write_time(micros, &mut time).unwrap();
     let time = String::from_utf8(time).unwrap();
     let json = format!(
         r#"{{"eventType":"MarketDataUpdate","timestamp":"{time}","version":1,"pair":"{pair}","currentPrice":{price},"quantity":{quantity}}}"#
     );
     NewRecord::new(Topic::new("market-data-updates").unwrap(), json)
         .key(pair.to_owned())
-        .timestamp(Timestamp::from_millis(millis))
+        .timestamp(Timestamp(micros))
 }
 
 async fn read(broker: &dyn Broker, topic: &str, partition: u32) -> Vec<String> {

@@ -4,16 +4,17 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tidemill_broker::{
-    Broker, Cleanup, Error as BrokerError, Topic, TopicDescription, TopicIdentity, TopicSpec,
+    Broker, Cleanup, Error as BrokerError, Offset, Topic, TopicDescription, TopicIdentity,
+    TopicPartition, TopicSpec,
 };
 use tracing::info;
 
 use super::error::Doing;
-use super::recovery::{own_topic, retrying};
+use super::recovery::{last_marker, own_topic, retrying};
 use super::topology::SubTopology;
 use super::{Error, Result};
 use crate::config::Plan;
-use crate::config::plan::TopicPlan;
+use crate::config::plan::{BrokerUrl, TopicPlan};
 
 /// How long the changelog's tombstones stay: longer than any store is used without having
 /// followed them.
@@ -41,8 +42,20 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    /// Makes what is missing and may be made, and checks the rest.
+    /// Makes what is missing and may be made, and checks the rest. A topic that has been written to
+    /// and is gone is not made anew in silence.
     pub(crate) async fn prepare(
+        plan: &Plan,
+        topologies: &[SubTopology],
+        brokers: &[std::sync::Arc<dyn Broker>],
+        outputs: &dyn Broker,
+    ) -> Result<Self> {
+        refuse_lost_outputs(plan, brokers, outputs).await?;
+        Self::make(plan, topologies, brokers, outputs).await
+    }
+
+    /// Makes what is missing and may be made, and checks the rest.
+    pub(crate) async fn make(
         plan: &Plan,
         topologies: &[SubTopology],
         brokers: &[std::sync::Arc<dyn Broker>],
@@ -156,6 +169,49 @@ pub(crate) fn tasks_of(
         tasks.push(partitions[first]);
     }
     Ok(tasks)
+}
+
+/// Refuses a run whose outputs are gone: it would go on as if what was written were still there.
+async fn refuse_lost_outputs(
+    plan: &Plan,
+    brokers: &[std::sync::Arc<dyn Broker>],
+    outputs: &dyn Broker,
+) -> Result<()> {
+    let mut missing = Vec::new();
+    for sink in &plan.sinks {
+        // What does not outlive a process is missing in each that is started.
+        let outlives = sink.topic.broker == plan.home()
+            || matches!(plan.brokers[sink.topic.broker].url, BrokerUrl::File { .. });
+        let broker = &*brokers[sink.topic.broker];
+        if outlives && describe(broker, &sink.topic.topic).await?.is_none() {
+            missing.push(sink);
+        }
+    }
+    let changelog = own_topic(&plan.name, "changelog")?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Some(found) = describe(outputs, &changelog).await? else {
+        return Ok(());
+    };
+    for partition in 0..found.partitions {
+        let at = TopicPartition::new(changelog.clone(), partition);
+        let last = last_marker(outputs, &at, Offset::START).await?;
+        // Of a file that has changed, the sink may have had another topic.
+        let Some((marker, _)) = last.filter(|(one, _)| one.config_hash == plan.config_hash) else {
+            continue;
+        };
+        for (name, _, count) in marker.sequences {
+            let sink = missing.iter().find(|sink| *sink.name == *name);
+            if let Some(sink) = sink.filter(|_| count > 0) {
+                return Err(Error::LostOutput {
+                    topic: sink.topic.topic.clone(),
+                    sink: name,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a topic is made of; none if it is not there.

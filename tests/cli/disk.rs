@@ -274,3 +274,43 @@ fn a_state_directory_that_cannot_be_written_is_told() {
     home.tidemill(&args).expect(0, &[]);
     home.expect_all_bars();
 }
+
+#[test]
+fn state_on_a_disk_that_cannot_be_written_is_looked_at_in_a_copy() {
+    let home = Home::new();
+    let Some(small) = Small::mount(&home, 16_000) else {
+        return;
+    };
+    let state = |verb: &[&str]| {
+        let mut args = verb.to_vec();
+        args.extend(["--state-dir", "small/state"]);
+        home.tidemill(&args)
+    };
+    state(&["run", "p.toml", "--until-end"]).expect(0, &[]);
+    state(&["state", "savepoint", "p.toml"]).expect(0, &[]);
+    let look = || {
+        let ls = state(&["state", "ls", "p.toml", "--json"])
+            .expect(0, &[])
+            .out;
+        let get = state(&["state", "get", "p.toml", "once", "--json"])
+            .expect(0, &[])
+            .out;
+        let fsck = state(&["state", "fsck", "p.toml", "--json"])
+            .expect(0, &[])
+            .out;
+        (ls, get, fsck)
+    };
+    let written = look();
+    assert_eq!(written.1.lines().count(), 100);
+    small.remount("ro");
+    assert_eq!(look(), written);
+    let task = "small/state/tasks/0-0";
+    home.tidemill(&["state", "fsck", task]).expect(0, &[]);
+    state(&["state", "fsck", "p.toml", "--set-aside"]).expect(
+        3,
+        &["Read-only file system", "help: make the directory writable"],
+    );
+    small.remount("rw");
+    state(&["run", "p.toml", "--until-end"]).expect(0, &[]);
+    home.expect_all_bars();
+}

@@ -363,3 +363,113 @@ fn an_import_that_meets_a_bad_line_writes_nothing_and_names_it() {
     home.tidemill(&args).expect(0, &[]);
     assert_eq!(home.records("ticks").len(), 1);
 }
+
+#[test]
+fn an_output_that_was_deleted_is_not_made_anew_in_silence() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    let delete = [
+        "topics",
+        "delete",
+        "bars",
+        "--broker",
+        "file://data",
+        "--yes",
+    ];
+    home.tidemill(&delete).expect(0, &[]);
+    home.add_ticks(TICKS / 2..TICKS);
+    for _ in 0..2 {
+        home.run().expect(
+            6,
+            &[
+                "topic `bars` of sink `bars` is gone",
+                "`tidemill topics create bars` to go on with what comes next",
+            ],
+        );
+    }
+    // Under another name it is another file: what changed is told instead.
+    home.change_pipeline(&[("[topics.bars]", "[topics.bars]\ntopic = \"other\"")]);
+    home.run()
+        .expect(6, &["sink `bars`: topic bars on main -> other on main"]);
+    home.write("p.toml", PIPELINE);
+    let create = ["topics", "create", "bars", "--broker", "file://data"];
+    home.tidemill(&create).expect(0, &[]);
+    home.run_well();
+    let some = home.bars().len();
+    assert!(some > 0);
+    // The other way on writes all of it, also the topic.
+    home.tidemill(&delete).expect(0, &[]);
+    let reset = [
+        "offsets",
+        "reset",
+        "p.toml",
+        "--to",
+        "earliest",
+        "--drop-state",
+        "--yes",
+    ];
+    home.tidemill(&reset).expect(0, &[]);
+    home.run_well();
+    home.expect_all_bars();
+}
+
+#[test]
+fn how_far_it_is_is_told_where_the_inputs_lie_on_another_broker() {
+    let home = Home::new();
+    let show = ["offsets", "show", "p.toml", "--json"];
+    home.change_pipeline(&[
+        (
+            "[topics.ticks]",
+            "[brokers.out]\nurl = \"file://out\"\n[topics.ticks]",
+        ),
+        (
+            "[topics.bars]\nbroker = \"main\"",
+            "[topics.bars]\nbroker = \"out\"",
+        ),
+        ("guarantee = \"exactly_once\"\n", ""),
+    ]);
+    let told = |code| -> serde_json::Value {
+        serde_json::from_str(&home.tidemill(&show).expect(code, &[]).out).unwrap()
+    };
+    // Nothing yet, and nothing is made by looking.
+    assert_eq!(told(0)["partitions"], serde_json::json!([]));
+    assert!(!home.path("out").exists());
+    home.run_well();
+    let shown = told(0);
+    let ticks = &shown["partitions"][0];
+    assert_eq!(ticks["topic"], "ticks", "{shown}");
+    assert_eq!(ticks["committed"], TICKS);
+    assert_eq!(ticks["lag"], 0);
+    assert_eq!(ticks["keptBy"], "markers");
+}
+
+#[test]
+fn all_files_that_cannot_be_imported_are_told_at_once() {
+    let home = Home::empty();
+    for name in ["a.zip", "c.zip"] {
+        home.write(name, "no archive");
+    }
+    home.write("b.jsonl", "{\"eventType\"");
+    home.write("d.jsonl", crate::support::tick(0));
+    let import = [
+        "import",
+        "a.zip",
+        "b.jsonl",
+        "c.zip",
+        "d.jsonl",
+        "--format",
+        "json",
+        "--broker",
+        "file://new",
+    ];
+    home.tidemill(&import).expect(
+        1,
+        &[
+            "3 files cannot be imported:\n  a.zip is not a readable zip archive",
+            "\n  b.jsonl:1:",
+            "\n  c.zip is not",
+        ],
+    );
+    assert!(!home.path("new").exists());
+}

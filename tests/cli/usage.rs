@@ -46,7 +46,7 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
         (
             &["run", "missing.toml"],
             3,
-            &["error[E0100]: cannot be read", "at missing.toml:1:1"],
+            &["error[E0100]: cannot be read", "at missing.toml\n\n1 error"],
         ),
         (
             &["run", "bad.toml"],
@@ -117,4 +117,21 @@ fn listing(home: &Home) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_argument_that_is_no_text_is_told_in_words_of_ours_and_a_file_may_be_called_so() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let home = Home::empty();
+    let name = OsStr::from_bytes(b"p\xff.toml");
+    let read = [OsStr::new("read"), name];
+    home.tidemill(&read).expect(
+        2,
+        &["error: not UTF-8: `p\u{fffd}.toml`\n  help: only names of files"],
+    );
+    fs::copy(home.path("p.toml"), home.path(name)).unwrap();
+    home.tidemill(&[OsStr::new("check"), name]).expect(0, &[]);
 }

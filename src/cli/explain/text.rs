@@ -1,6 +1,6 @@
 //! A pipeline, explained to a person.
 
-use super::super::{Console, Failure};
+use super::super::{Console, Failure, counted};
 use crate::config::guarantee::{self, Cause};
 use crate::config::plan::{
     BrokerUrl, FsyncPolicy, Input, Late, OpPlan, Otherwise, Plan, StagePlan, TopicPlan,
@@ -27,9 +27,9 @@ pub(super) fn pipeline(
         show_size(plan.commit.bytes as u64),
     ))?;
     console.line(format_args!(
-        "  group {}, {} thread(s), {} of state in memory for each task, config {:016x}",
+        "  group {}, {}, {} of state in memory for each task, config {:016x}",
         plan.group,
-        plan.threads,
+        counted(plan.threads.get() as u64, "thread"),
         show_size(plan.memory as u64),
         plan.config_hash,
     ))?;

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::json;
 use tidemill_state::{Error, check_savepoint, fsck, set_aside};
 
-use super::place::{PlaceArgs, task_of};
-use super::{Console, Exit, Failure, World, ls, owner};
+use super::place::{Access, PlaceArgs, Store, task_of};
+use super::{Console, Exit, Failure, World, counted, ls, owner};
 
 /// Check state and savepoints as a whole
 ///
@@ -47,10 +47,14 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let place = args.place.resolve(world)?;
+    let access = match args.set_aside {
+        true => Access::Change,
+        false => Access::Look,
+    };
+    let place = args.place.resolve(access, world)?;
     let mut all = Vec::new();
-    for dir in &place.stores {
-        all.push(check(dir, args.set_aside).await?);
+    for store in &place.stores {
+        all.push(check(store, args.set_aside).await?);
     }
     let damaged = all.iter().any(|one| !one.findings.is_empty());
     if args.json {
@@ -93,10 +97,10 @@ pub(super) async fn run(
 
 const REBUILD: &str = "set it aside with `tidemill state fsck --set-aside`: nothing is deleted, and the next run rebuilds it from the log";
 
-async fn check(dir: &Path, put_aside: bool) -> Result<Checked, Failure> {
+async fn check(Store { dir, at }: &Store, put_aside: bool) -> Result<Checked, Failure> {
     let mut checked = Checked {
         task: task_of(dir),
-        dir: dir.display().to_string(),
+        dir: at.display().to_string(),
         findings: Vec::new(),
         aside: None,
         sound: String::new(),
@@ -107,18 +111,22 @@ async fn check(dir: &Path, put_aside: bool) -> Result<Checked, Failure> {
         Ok(report) => {
             is_broken = !report.findings.is_empty();
             for what in &report.findings {
-                let what = format!("{}: {what}", dir.display());
+                let what = format!("{}: {what}", at.display());
                 checked.findings.push((what, REBUILD.into()));
             }
             checked.sound = match (report.stored, report.compared) {
                 (None, _) => "empty; the next run builds it from the log".into(),
                 (Some(stored), true) => format!(
-                    "{} elements, {} bytes, the digest is that of epoch {}",
-                    report.elements, report.bytes, stored.epoch
+                    "{}, {}, the digest is that of epoch {}",
+                    counted(report.elements, "element"),
+                    counted(report.bytes, "byte"),
+                    stored.epoch
                 ),
                 (Some(stored), false) => format!(
-                    "{} elements, {} bytes, between two epochs after {}: not compared; the next run, or `tidemill state savepoint`, brings it up to the log",
-                    report.elements, report.bytes, stored.epoch
+                    "{}, {}, between two epochs after {}: not compared; the next run, or `tidemill state savepoint`, brings it up to the log",
+                    counted(report.elements, "element"),
+                    counted(report.bytes, "byte"),
+                    stored.epoch
                 ),
             };
             checked.report = Some(ls::json(&checked.dir, &report));
@@ -146,7 +154,7 @@ async fn check(dir: &Path, put_aside: bool) -> Result<Checked, Failure> {
         let aside = set_aside(dir, "`state fsck` found it damaged")?;
         checked.aside = Some(aside.path.display().to_string());
     }
-    for path in savepoint_files(&dir.join("savepoints"))? {
+    for path in savepoint_files(&at.join("savepoints"))? {
         match check_savepoint(&path) {
             Ok(_) => {}
             Err(error) if error.is_integrity() => {

@@ -9,7 +9,7 @@ use tidemill_state::{
     Identity, SledOptions, SledStore, State, StateStore, TableId, TableSpec, read_identity,
 };
 
-use super::place::{resolve, task_of};
+use super::place::{Access, Store, resolve, task_of};
 use super::{Console, Exit, Failure, World, owner};
 use crate::config::Plan;
 use crate::pipeline::show;
@@ -43,7 +43,7 @@ pub(super) struct GetArgs {
     #[arg(long)]
     task: Option<String>,
     /// At most this many elements
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
     /// The state lies here, instead of where the file says
     #[arg(long, value_name = "DIR")]
@@ -78,11 +78,11 @@ pub(super) async fn run(
         return Err(Failure::usage(message).help("after `0x` come digits from 0 to 9 and a to f"));
     }
     let paths = [args.path.clone()];
-    let place = resolve(&paths, args.state_dir.as_deref(), world)?;
+    let place = resolve(&paths, args.state_dir.as_deref(), Access::Look, world)?;
     let mut found = Vec::new();
     let mut known = std::collections::BTreeSet::new();
     let mut has_table = false;
-    for dir in &place.stores {
+    for Store { dir, .. } in &place.stores {
         if args.task.as_ref().is_some_and(|task| *task != task_of(dir)) {
             continue;
         }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidemill_state::{Fsck, fsck};
 
-use super::place::{PlaceArgs, task_of};
+use super::place::{Access, PlaceArgs, Store, task_of};
 use super::{Console, Exit, Failure, World, owner};
 
 /// List tasks and their tables: elements, bytes, epoch and digest
@@ -28,16 +28,16 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let place = args.place.resolve(world)?;
+    let place = args.place.resolve(Access::Look, world)?;
     let mut found = Vec::new();
     let mut exit = Exit::Ok;
-    for dir in &place.stores {
+    for Store { dir, at } in &place.stores {
         match fsck(dir, &owner("ls")).await {
             Ok(report) => {
                 if !report.findings.is_empty() {
                     exit = Exit::Integrity;
                 }
-                found.push((dir, report));
+                found.push((at, report));
             }
             Err(error) if error.is_integrity() => {
                 exit = Exit::Integrity;

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use super::super::load::load;
 use super::super::run::STATE_ROOT;
 use super::super::{Exit, Failure, World};
+use super::copied::copy_unless_writable;
 use crate::config::Plan;
 use crate::pipeline::Instance;
 
@@ -23,13 +26,32 @@ pub(super) struct PlaceArgs {
 pub(super) struct Place {
     pub(super) plan: Option<Plan>,
     pub(super) instances: Vec<Instance>,
-    /// The directories of the tasks' stores.
-    pub(super) stores: Vec<PathBuf>,
+    /// The tasks' stores.
+    pub(super) stores: Vec<Store>,
+    // Where the stores are copies: removed when it is dropped.
+    _copies: Option<TempDir>,
+}
+
+/// The store of a task.
+pub(super) struct Store {
+    /// Where it is opened.
+    pub(super) dir: PathBuf,
+    /// Where it lies: the same, unless that cannot be written.
+    pub(super) at: PathBuf,
+}
+
+/// What is going to be done with state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Looked at: on a disk that cannot be written, in a copy.
+    Look,
+    /// Changed.
+    Change,
 }
 
 impl PlaceArgs {
-    pub(super) fn resolve(&self, world: &World<'_>) -> Result<Place, Failure> {
-        resolve(&self.paths, self.state_dir.as_deref(), world)
+    pub(super) fn resolve(&self, access: Access, world: &World<'_>) -> Result<Place, Failure> {
+        resolve(&self.paths, self.state_dir.as_deref(), access, world)
     }
 }
 
@@ -37,6 +59,7 @@ impl PlaceArgs {
 pub(super) fn resolve(
     paths: &[PathBuf],
     state_dir: Option<&Path>,
+    access: Access,
     world: &World<'_>,
 ) -> Result<Place, Failure> {
     let dir = match (paths, state_dir) {
@@ -45,25 +68,55 @@ pub(super) fn resolve(
         _ => None,
     };
     if let Some(dir) = dir {
-        return of_dir(dir);
+        return match copied(dir, access, None)? {
+            Some(place) => place.not_empty(dir),
+            None => of_dir(dir),
+        };
     }
     let plan = load(paths, world)?.plan;
     let dir = state_dir.or(plan.state_dir.as_deref());
-    let instances = Instance::take_all(Path::new(STATE_ROOT), plan.name.as_str(), dir)?;
+    let root = Path::new(STATE_ROOT);
+    let of_plan = root.join(plan.name.as_str());
+    if let Some(place) = copied(dir.unwrap_or(&of_plan), access, Some(&plan))? {
+        return Ok(place);
+    }
+    let instances = Instance::take_all(root, plan.name.as_str(), dir)?;
     let stores = stores(&instances)?;
     Ok(Place {
         plan: Some(plan),
         instances,
         stores,
+        _copies: None,
     })
 }
 
-fn stores(instances: &[Instance]) -> Result<Vec<PathBuf>, Failure> {
+/// Copies of what is only looked at and cannot be written where it is.
+fn copied(dir: &Path, access: Access, plan: Option<&Plan>) -> Result<Option<Place>, Failure> {
+    if access == Access::Change {
+        return Ok(None);
+    }
+    let copied = copy_unless_writable(dir)?;
+    Ok(copied.map(|(copies, stores)| Place {
+        plan: plan.cloned(),
+        instances: Vec::new(),
+        stores,
+        _copies: Some(copies),
+    }))
+}
+
+fn stores(instances: &[Instance]) -> Result<Vec<Store>, Failure> {
     let mut found = Vec::new();
     for instance in instances {
-        found.extend(instance.stores()?);
+        found.extend(instance.stores()?.into_iter().map(in_place));
     }
     Ok(found)
+}
+
+fn in_place(dir: PathBuf) -> Store {
+    Store {
+        at: dir.clone(),
+        dir,
+    }
 }
 
 fn of_dir(dir: &Path) -> Result<Place, Failure> {
@@ -71,7 +124,8 @@ fn of_dir(dir: &Path) -> Result<Place, Failure> {
         return Ok(Place {
             plan: None,
             instances: Vec::new(),
-            stores: vec![dir.to_owned()],
+            stores: vec![in_place(dir.to_owned())],
+            _copies: None,
         });
     }
     let instances = if dir.join("tasks").is_dir() {
@@ -84,11 +138,12 @@ fn of_dir(dir: &Path) -> Result<Place, Failure> {
         plan: None,
         stores: stores(&instances)?,
         instances,
+        _copies: None,
     };
     place.not_empty(dir)
 }
 
-fn is_store(dir: &Path) -> bool {
+pub(super) fn is_store(dir: &Path) -> bool {
     let has = |name| dir.join(name).exists();
     has("identity.json") || has("sled") || has("note")
 }

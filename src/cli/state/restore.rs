@@ -8,9 +8,9 @@ use tidemill_broker::Broker;
 
 use super::super::reset::open_all;
 use super::super::run::STATE_ROOT;
-use super::place::resolve;
+use super::place::{Access, resolve};
 use super::savepoint::{dir_of, needs_file};
-use super::{Console, Exit, Failure, World};
+use super::{Console, Exit, Failure, World, counted};
 use crate::pipeline::{Instance, OpenBroker, restorable, restore_task, task_logs};
 
 /// Make a task's store anew from a savepoint, and bring it up to the log
@@ -48,7 +48,12 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let place = resolve(&args.files, args.state_dir.as_deref(), world)?;
+    let place = resolve(
+        &args.files,
+        args.state_dir.as_deref(),
+        Access::Change,
+        world,
+    )?;
     let Some(plan) = place.plan else {
         return Err(needs_file());
     };
@@ -87,8 +92,11 @@ pub(super) async fn run(
                 "would be restored from"
             };
             console.line(format_args!(
-                "task {} {what} epoch {}, {} elements, and follows the log to epoch {}",
-                one.savepoint.task, one.savepoint.epoch, one.elements, one.last
+                "task {} {what} epoch {}, {}, and follows the log to epoch {}",
+                one.savepoint.task,
+                one.savepoint.epoch,
+                counted(one.elements, "element"),
+                one.last
             ))?;
         }
     }

@@ -9,7 +9,7 @@ use tidemill_state::{Savepoint, read_note, savepoints};
 
 use super::super::reset::open_all;
 use super::super::run::STATE_ROOT;
-use super::place::{Place, resolve};
+use super::place::{Access, Place, resolve};
 use super::{Console, Exit, Failure, World};
 use crate::pipeline::{Instance, Marker, OpenBroker, SledStores, savepoint, task_logs};
 
@@ -44,7 +44,12 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let place = resolve(&args.files, args.state_dir.as_deref(), world)?;
+    let place = resolve(
+        &args.files,
+        args.state_dir.as_deref(),
+        Access::Change,
+        world,
+    )?;
     if args.list {
         return list(args, &place, console);
     }
@@ -106,8 +111,8 @@ pub(super) fn dir_of<'a>(instances: &'a [Instance], task: &str) -> Result<&'a Pa
 fn list(args: &SavepointArgs, place: &Place, console: &mut Console<'_>) -> Result<Exit, Failure> {
     let mut found = Vec::new();
     let mut exit = Exit::Ok;
-    for dir in &place.stores {
-        for one in savepoints(&dir.join("savepoints"))? {
+    for store in &place.stores {
+        for one in savepoints(&store.at.join("savepoints"))? {
             match one {
                 Ok(one) => found.push(one),
                 Err(error) => {

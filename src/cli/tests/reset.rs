@@ -8,45 +8,7 @@ use tidemill_broker::{Start, Timestamp, TopicPartition};
 
 use super::*;
 use crate::events::identity::EVENT_ID;
-
-const FILE: &str = r#"
-[pipeline]
-format = 1
-name = "bars"
-guarantee = "exactly_once"
-
-[brokers.main]
-url = "file://DIR/data"
-
-[topics.market-data-updates]
-broker = "main"
-event = "MarketDataUpdate"
-key = "pair"
-start = "earliest"
-
-[topics.bars-1s]
-broker = "main"
-
-[stages.second]
-from = "market-data-updates"
-op = "tumbling_window"
-size = "1s"
-lateness = "1h"
-event = "Bar"
-
-[stages.second.aggregate]
-open = "first(currentPrice)"
-high = "max(currentPrice)"
-low = "min(currentPrice)"
-close = "last(currentPrice)"
-volume = "sum(quantity)"
-vwap = "vwap(currentPrice, quantity)"
-trades = "count()"
-
-[sinks.bars-1s]
-from = "second"
-topic = "bars-1s"
-"#;
+use crate::pipeline::tests::{BARS, file as pipeline_file, tick_at};
 
 /// A pipeline of bars in a directory of its own.
 pub(super) struct Bars {
@@ -68,7 +30,9 @@ impl Bars {
 
     fn write_file(&self, more: &str) {
         let dir = self.dir.path().display().to_string();
-        let text = FILE.replace("DIR", &dir) + more;
+        let late = BARS.replace("size = \"1s\"", "size = \"1s\"\nlateness = \"1h\"");
+        let exactly_once = "guarantee = \"exactly_once\"";
+        let text = pipeline_file(&format!("file://{dir}/data"), exactly_once, &late) + more;
         std::fs::write(self.file(), text).unwrap();
     }
 
@@ -108,15 +72,10 @@ impl Bars {
         let broker = self.broker().await;
         for second in seconds {
             for pair in 0..40 {
-                let mut time = Vec::new();
-                crate::events::write_time(second * 1_000_000 + pair, &mut time).unwrap();
-                let time = String::from_utf8(time).unwrap();
-                let json = format!(
-                    r#"{{"eventType":"MarketDataUpdate","timestamp":"{time}","version":1,"pair":"P{pair}","currentPrice":{second}.5,"quantity":2}}"#
-                );
-                let record = NewRecord::new(input(), json)
-                    .key(format!("P{pair}"))
-                    .timestamp(Timestamp(second * 1_000_000));
+                let price = format!("{second}.5");
+                let micros = second * 1_000_000;
+                let record = tick_at(&format!("P{pair}"), micros + pair, &price, "2");
+                let record = record.timestamp(Timestamp(micros));
                 broker.send(record).await.unwrap();
             }
         }
