@@ -5,7 +5,8 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use super::{
-    Subject, cancel, durability, groups, produce, reading, retention, topics, transactions,
+    Subject, cancel, durability, generations, groups, members, produce, reading, retention, topics,
+    transaction_offsets, transactions,
 };
 
 /// One clause of the contract.
@@ -88,18 +89,20 @@ macro_rules! __for_each_clause {
                 a_transaction_of_nothing_is_committed
                 opening_an_id_fences_its_former_owner
                 other_ids_are_not_fenced
-                records_and_offsets_are_committed_together
-                a_stale_generation_is_fenced_and_nothing_is_seen
-                an_offset_of_another_partition_rejects_the_whole
-                a_transaction_that_mixes_generations_is_refused
-                offsets_without_generation_are_fenced_while_there_are_members
-                offsets_without_generation_are_taken_without_members
                 a_record_too_large_is_named_and_nothing_is_seen
                 an_unknown_topic_rejects_the_whole
                 a_transactor_lives_on_after_a_rejection
                 readers_go_over_the_gaps_transactions_leave
                 transactions_of_many_ids_are_each_whole
                 nothing_is_open_once_all_is_answered
+            }
+            transaction_offsets {
+                records_and_offsets_are_committed_together
+                a_stale_generation_is_fenced_and_nothing_is_seen
+                an_offset_of_another_partition_rejects_the_whole
+                a_transaction_that_mixes_generations_is_refused
+                offsets_without_generation_are_fenced_while_there_are_members
+                offsets_without_generation_are_taken_without_members
             }
             groups {
                 a_subscription_without_a_group_is_refused
@@ -112,6 +115,8 @@ macro_rules! __for_each_clause {
                 two_members_share_the_partitions
                 equal_partitions_of_two_topics_come_to_one_member
                 many_members_share_the_partitions
+            }
+            generations {
                 a_former_generation_is_fenced
                 another_partition_is_fenced_and_nothing_is_committed
                 a_commit_without_generation_is_fenced_while_there_are_members
@@ -120,6 +125,8 @@ macro_rules! __for_each_clause {
                 a_permit_given_back_fences
                 a_permit_given_back_fences_while_others_keep_theirs
                 a_permit_kept_too_long_loses_its_partitions
+            }
+            members {
                 a_silent_member_is_taken_for_dead
                 what_a_member_did_not_commit_goes_to_the_next
                 a_partition_that_stays_keeps_its_position

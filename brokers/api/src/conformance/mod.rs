@@ -28,11 +28,14 @@ mod subject;
 
 pub mod cancel;
 pub mod durability;
+pub mod generations;
 pub mod groups;
+pub mod members;
 pub mod produce;
 pub mod reading;
 pub mod retention;
 pub mod topics;
+pub mod transaction_offsets;
 pub mod transactions;
 
 pub use clauses::{CLAUSES, Clause, clause};

@@ -1,0 +1,179 @@
+//! Clauses on transactions that carry the offsets of a group.
+
+use super::kit::*;
+use super::{Need, Subject};
+use crate::{Broker, Generation, GroupOffsets, Offset, RecordSet, Transaction};
+
+fn with_offset(
+    records: Vec<RecordSet>,
+    generation: Option<Generation>,
+    offset: u64,
+) -> Transaction {
+    Transaction {
+        records,
+        offsets: vec![GroupOffsets {
+            group: group("g"),
+            generation,
+            offsets: vec![(at("in", 0), Offset(offset))],
+        }],
+    }
+}
+
+async fn offset_in(broker: &dyn Broker) -> Option<Offset> {
+    let committed = broker.committed(&group("g"), &[at("in", 0)]).await.unwrap();
+    committed[0]
+}
+
+/// Contract: records and a group's offsets become visible together; where offsets cannot be part of
+/// a transaction it is refused.
+pub async fn records_and_offsets_are_committed_together(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !has_groups(subject, &*broker).await {
+        return;
+    }
+    let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
+        return;
+    };
+    create(&*broker, "in", 1).await;
+    create(&*broker, "out", 1).await;
+    let mut member = Reader::join(subject, &*broker, "g", &["in"]).await;
+    let generation = member.assigned().await;
+    let records = vec![set(&at("out", 0), ["a"])];
+    let outcome = transactor
+        .commit(with_offset(records, Some(generation), 7))
+        .await;
+    if !subject.has(&*broker, Need::OffsetsInTransaction) {
+        refuses(Err::<(), _>(rejected(outcome).error));
+        return;
+    }
+    let _ = committed(outcome);
+    assert_eq!(read_texts(subject, &*broker, &at("out", 0), 1).await, ["a"]);
+    assert_eq!(offset_in(&*broker).await, Some(Offset(7)));
+}
+
+/// Contract: a transaction with a stale generation is fenced, and nothing of it is ever seen.
+pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !has_offsets_in_transactions(subject, &*broker).await {
+        return;
+    }
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    create(&*broker, "in", 2).await;
+    create(&*broker, "out", 1).await;
+    let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
+    let former = first.assigned().await;
+    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
+    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let records = || vec![set(&at("out", 0), ["x"])];
+    let outcome = transactor
+        .commit(with_offset(records(), Some(former.clone()), 7))
+        .await;
+    stale(Err::<(), _>(rejected(outcome).error), Some(&former));
+    assert_eq!(offset_in(&*broker).await, None);
+    let _ = committed(
+        transactor
+            .commit(of_records(vec![set(&at("out", 0), ["seen"])]))
+            .await,
+    );
+    assert_eq!(
+        read_texts(subject, &*broker, &at("out", 0), 1).await,
+        ["seen"]
+    );
+}
+
+/// Contract: an offset of a partition that is another member's is fenced in a transaction, and
+/// nothing of it is ever seen.
+pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !has_offsets_in_transactions(subject, &*broker).await {
+        return;
+    }
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    create(&*broker, "in", 2).await;
+    create(&*broker, "out", 1).await;
+    let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
+    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
+    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let not_its_own = if first.owned.contains(&at("in", 0)) {
+        second.generation.clone()
+    } else {
+        first.generation.clone()
+    };
+    let records = vec![set(&at("out", 0), ["x"])];
+    let outcome = transactor
+        .commit(with_offset(records, not_its_own.clone(), 7))
+        .await;
+    stale(Err::<(), _>(rejected(outcome).error), not_its_own.as_ref());
+    assert_eq!(offset_in(&*broker).await, None);
+    assert_eq!(
+        read_texts(subject, &*broker, &at("out", 0), 0).await,
+        Vec::<String>::new()
+    );
+}
+
+/// Contract: a transaction that mixes generations of one group is refused, be one of them stale or
+/// another member's.
+pub async fn a_transaction_that_mixes_generations_is_refused(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !has_offsets_in_transactions(subject, &*broker).await {
+        return;
+    }
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    create(&*broker, "in", 2).await;
+    create(&*broker, "out", 1).await;
+    let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
+    let former = first.assigned().await;
+    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
+    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let offsets = |generation: &Generation, of: &Reader<'_>| GroupOffsets {
+        group: group("g"),
+        generation: Some(generation.clone()),
+        offsets: of.owned.iter().map(|at| (at.clone(), Offset(1))).collect(),
+    };
+    let (one, other) = (
+        first.generation.clone().unwrap(),
+        second.generation.clone().unwrap(),
+    );
+    let mixtures = [
+        vec![offsets(&one, &first), offsets(&former, &first)],
+        vec![offsets(&one, &first), offsets(&other, &second)],
+    ];
+    for offsets in mixtures {
+        let records = vec![set(&at("out", 0), ["x"])];
+        let _ = rejected(transactor.commit(Transaction { records, offsets }).await);
+    }
+    let both = [at("in", 0), at("in", 1)];
+    let committed = broker.committed(&group("g"), &both).await;
+    assert_eq!(committed.unwrap(), [None, None]);
+    assert_eq!(
+        read_texts(subject, &*broker, &at("out", 0), 0).await,
+        Vec::<String>::new()
+    );
+}
+
+/// Contract: offsets without a generation are fenced while the group has members.
+pub async fn offsets_without_generation_are_fenced_while_there_are_members(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !has_offsets_in_transactions(subject, &*broker).await {
+        return;
+    }
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    create(&*broker, "in", 1).await;
+    let mut member = Reader::join(subject, &*broker, "g", &["in"]).await;
+    member.assigned().await;
+    let rejection = rejected(transactor.commit(with_offset(Vec::new(), None, 3)).await);
+    assert!(rejection.error.is_fenced(), "{}", rejection.error);
+    assert_eq!(offset_in(&*broker).await, None);
+}
+
+/// Contract: offsets of partitions assigned by hand are taken while the group has no members.
+pub async fn offsets_without_generation_are_taken_without_members(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !has_offsets_in_transactions(subject, &*broker).await {
+        return;
+    }
+    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    create(&*broker, "in", 1).await;
+    let _ = committed(transactor.commit(with_offset(Vec::new(), None, 3)).await);
+    assert_eq!(offset_in(&*broker).await, Some(Offset(3)));
+}
