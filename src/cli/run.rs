@@ -230,7 +230,12 @@ async fn work(
         open.push(OpenBroker::open(&broker.url, Arc::new(SystemClock)).await?);
     }
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
-    let (drain, draining) = watch::channel(until_end);
+    // What standard input has not given yet is no end: that is told when it is there.
+    let reads_lines = plan
+        .sources
+        .iter()
+        .any(|source| plan.brokers[source.topic.broker].url == BrokerUrl::Stdio);
+    let (drain, draining) = watch::channel(until_end && !reads_lines);
     options.until_end = draining;
     let total = records_in(&plan, &brokers).await;
     let (printed, seen) = watch::channel(Offset::START);

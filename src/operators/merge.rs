@@ -86,18 +86,18 @@ impl Merge {
         place.into()
     }
 
-    /// Moves event time on, and lets go out what it has passed: unless that is more than `most`, or
-    /// something is left already.
-    fn move_to(&mut self, watermark: i64, record: u32, most: usize, made: &mut Rows) {
+    /// Moves event time on, and lets go out what it has passed: unless that is too much, or something
+    /// is left already.
+    fn move_to(&mut self, watermark: i64, record: u32, made: &mut Rows, cx: &mut Context) {
         if watermark <= self.watermark {
             return;
         }
         let had_backlog = self.has_backlog();
         self.watermark = watermark;
-        if had_backlog
-            || self.due(Timestamp(watermark), most) > most
-            || !(self.held.is_complete() || self.passed(watermark).all(|at| self.held.knows(at)))
-        {
+        let is_loaded =
+            self.held.is_complete() || self.passed(watermark).all(|at| self.held.knows(at));
+        let due = self.due(Timestamp(watermark), cx.most());
+        if had_backlog || !is_loaded || !cx.allows(record, due) {
             return;
         }
         self.release(usize::MAX, record, made);
@@ -130,18 +130,19 @@ impl Merge {
 impl Operator for Merge {
     fn process(&mut self, input: usize, rows: Arc<Rows>, cx: &mut Context) {
         let mut made = Rows::new(self.schema.clone());
-        let most = cx.most();
         for row in 0..rows.len() {
             // First: rows before it that never came here, dropped by an earlier stage, count. A row
             // by itself moves the watermark no further than its own time, so not past itself.
             let head = rows.head(row);
             while let Some(by) = cx.next_move(head.record) {
-                self.move_to(by.watermark, by.record, most, &mut made);
+                self.move_to(by.watermark, by.record, &mut made, cx);
             }
-            self.move_to(head.watermark, head.record, most, &mut made);
+            self.move_to(head.watermark, head.record, &mut made, cx);
             let held = HeldRow::hold(&rows, row);
             if head.time < self.watermark {
-                held.release_late(self.watermark, head.record, &mut made);
+                // What is due and has yet to go out is not late behind it.
+                let watermark = self.held_at().unwrap_or(Timestamp(self.watermark));
+                held.release_late(watermark.0, head.record, &mut made);
             } else {
                 let place = self.place(input, &rows, row);
                 match self.held.insert(&place, Postcard(held)) {
@@ -157,11 +158,10 @@ impl Operator for Merge {
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let mut made = Rows::new(self.schema.clone());
-        let most = cx.most();
         while let Some(by) = cx.next_move(u32::MAX) {
-            self.move_to(by.watermark, by.record, most, &mut made);
+            self.move_to(by.watermark, by.record, &mut made, cx);
         }
-        self.move_to(watermark.0, u32::MAX, most, &mut made);
+        self.move_to(watermark.0, u32::MAX, &mut made, cx);
         cx.emit(0, made);
     }
 

@@ -37,13 +37,14 @@ pub trait Operator: fmt::Debug + Send {
     }
 
     /// Whether event time has made more due than [`Context::most`] allowed to be done at once.
-    /// Nothing more comes in before all of it has been [worked off](Self::work_off): what is left
-    /// follows from the tables and event time alone, so that a restart goes on in the middle.
+    /// No further record comes in before all of it has been [worked off](Self::work_off), only rows of
+    /// the one that made it due; what is left follows from the tables and event time alone, so that a
+    /// restart goes on in the middle.
     fn has_backlog(&self) -> bool {
         false
     }
 
-    /// Does as much of what is due and left as [`Context::most`] says, in order.
+    /// Does the first of what is due and left, as much as [`Context::most`] says, in order.
     fn work_off(&mut self, cx: &mut Context) {
         let _ = cx;
     }
@@ -155,6 +156,8 @@ pub struct Context {
     // What other inputs hold event time back at.
     limit: i64,
     most: usize,
+    // How much has been done at a record.
+    done: (u32, usize),
     emitted: Vec<(usize, Arc<Rows>)>,
     dead: Vec<Dead>,
     dropped: u64,
@@ -167,6 +170,7 @@ impl Default for Context {
             next: 0,
             limit: i64::MAX,
             most: usize::MAX,
+            done: (0, 0),
             emitted: Vec::new(),
             dead: Vec::new(),
             dropped: 0,
@@ -185,16 +189,26 @@ impl Context {
         }
     }
 
-    /// The same, in which no more than `most` is done at once of what event time makes due.
+    /// The same, in which no more than `most` is done at one record of what event time makes due.
     pub fn at_most(mut self, most: usize) -> Self {
         self.most = most;
         self
     }
 
-    /// How much an operator does at once of what event time makes due. Of a move that makes more due
-    /// it does nothing, and leaves it to [`Operator::work_off`]: without bound, unless said.
+    /// How much an operator does at one record of what event time makes due. Of a move by which it is
+    /// more it does nothing, and leaves it to [`Operator::work_off`]: without bound, unless said.
     pub fn most(&self) -> usize {
         self.most
+    }
+
+    /// Whether so much more may be done at `record`; what may be counts as done.
+    pub(super) fn allows(&mut self, record: u32, count: usize) -> bool {
+        let (of, done) = self.done;
+        let done = if of == record { done } else { 0 };
+        let sum = done.saturating_add(count);
+        let is_allowed = sum <= self.most;
+        self.done = (record, if is_allowed { sum } else { done });
+        is_allowed
     }
 
     /// The next move of event time by a record before `record`, whether or not a row of it came

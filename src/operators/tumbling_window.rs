@@ -69,8 +69,8 @@ pub struct TumblingWindowOptions {
 /// but within the lateness; windows fire in the order of their end, then of their key. A window
 /// without events does not fire. The event time of what it makes is the window's end.
 ///
-/// Where one move of event time closes more windows than are fired at once, they fire in pieces,
-/// each of which may be an epoch of its own; before all have, nothing else comes in.
+/// Where one record closes more windows than are fired at once, they fire in pieces, each of which
+/// may be an epoch of its own; before all have, no further record comes in.
 ///
 /// # Delivery
 ///
@@ -228,14 +228,16 @@ impl TumblingWindow {
         }
         if end <= self.watermark {
             let key = std::mem::take(&mut self.scratch);
-            self.fire(&key, end, self.watermark, record, Firing::Any, made);
+            // What is due and has yet to fire is not late behind it.
+            let watermark = self.held_at().unwrap_or(Timestamp(self.watermark));
+            self.fire(&key, end, watermark.0, record, Firing::Any, made);
             self.scratch = key;
         }
     }
 
-    /// Moves event time on, and does what that makes due: unless it is more than `most`, or something
-    /// is left already. That stays in the order of ends and keys.
-    fn move_to(&mut self, watermark: i64, record: u32, most: usize, made: &mut Rows) {
+    /// Moves event time on, and does what that makes due: unless it is too much, or something is left
+    /// already.
+    fn move_to(&mut self, watermark: i64, record: u32, made: &mut Rows, cx: &mut Context) {
         if watermark <= self.watermark {
             return;
         }
@@ -244,7 +246,8 @@ impl TumblingWindow {
         if !self.has_backlog() {
             return;
         }
-        if had_backlog || self.due.count(watermark, most) > most || !self.is_due_loaded() {
+        let due = self.due.count(watermark, cx.most());
+        if had_backlog || !self.is_due_loaded() || !cx.allows(record, due) {
             return;
         }
         self.work(usize::MAX, record, made);
@@ -371,15 +374,14 @@ impl Operator for TumblingWindow {
     fn process(&mut self, _input: usize, rows: Arc<Rows>, cx: &mut Context) {
         let mut made = Rows::new(self.options.output.clone());
         let mut late = Vec::new();
-        let most = cx.most();
         for row in 0..rows.len() {
             // First event time, then the row: rows that went another way have moved it too, and
             // whether they came in this batch must not matter.
             let head = rows.head(row);
             while let Some(by) = cx.next_move(head.record) {
-                self.move_to(by.watermark, by.record, most, &mut made);
+                self.move_to(by.watermark, by.record, &mut made, cx);
             }
-            self.move_to(head.watermark, head.record, most, &mut made);
+            self.move_to(head.watermark, head.record, &mut made, cx);
             self.take(&rows, row, &mut made, &mut late, cx);
         }
         cx.emit(0, made);
@@ -391,11 +393,10 @@ impl Operator for TumblingWindow {
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
         let mut made = Rows::new(self.options.output.clone());
-        let most = cx.most();
         while let Some(by) = cx.next_move(u32::MAX) {
-            self.move_to(by.watermark, by.record, most, &mut made);
+            self.move_to(by.watermark, by.record, &mut made, cx);
         }
-        self.move_to(watermark.0, u32::MAX, most, &mut made);
+        self.move_to(watermark.0, u32::MAX, &mut made, cx);
         cx.emit(0, made);
     }
 

@@ -76,7 +76,7 @@ impl WindowDue {
             return 0;
         }
         let mut count = 0;
-        for (_, keys) in self.lists(watermark) {
+        for (_, keys) in self.due_to_fire(watermark).chain(self.due_to_go(watermark)) {
             count += keys.len();
             if count > most {
                 return most.saturating_add(1);
@@ -85,14 +85,19 @@ impl WindowDue {
         count
     }
 
-    /// The keys of what is due, if they are no more than `most`; else of the first ends that are.
+    /// The keys of what is due: of windows to fire, and of windows to let go, each of the first ends
+    /// that are no more than `most` together.
     pub(super) fn keys(&self, watermark: i64, most: usize) -> impl Iterator<Item = &[u8]> {
-        let mut count = 0;
-        let lists = self.lists(watermark).take_while(move |(_, keys)| {
-            count += keys.len();
-            count <= most
-        });
-        lists.flat_map(|(_, keys)| keys.iter())
+        let few = || {
+            let mut count = 0_usize;
+            move |(_, keys): &(&i64, &KeyList)| {
+                count = count.saturating_add(keys.len());
+                count <= most
+            }
+        };
+        let open = self.due_to_fire(watermark).take_while(few());
+        let closed = self.due_to_go(watermark).take_while(few());
+        open.chain(closed).flat_map(|(_, keys)| keys.iter())
     }
 
     /// Calls `with` with the keys of the first `most` that are due.
@@ -139,10 +144,13 @@ impl WindowDue {
         self.open.keys().next_back().copied()
     }
 
-    fn lists(&self, watermark: i64) -> impl Iterator<Item = (&i64, &KeyList)> {
-        let closed = move |(end, _): &(&i64, _)| self.closes_at(**end) <= watermark;
-        let fired = self.fired.iter().take_while(closed);
-        self.open.range(..=watermark).chain(fired)
+    fn due_to_fire(&self, watermark: i64) -> impl Iterator<Item = (&i64, &KeyList)> {
+        self.open.range(..=watermark)
+    }
+
+    fn due_to_go(&self, watermark: i64) -> impl Iterator<Item = (&i64, &KeyList)> {
+        let is_due = move |(end, _): &(&i64, _)| self.closes_at(**end) <= watermark;
+        self.fired.iter().take_while(is_due)
     }
 
     fn note(&mut self, at: i64) {

@@ -13,10 +13,10 @@ pub struct Bounds {
     /// State that is waiting to be written behind, and the bounds of its chunks: what fits the memory that
     /// the file allows, unless said here. A task takes no more input while more of it waits.
     pub state: Option<StateOptions>,
-    /// How much of what event time makes due a stage does at once, at least one: windows that fire,
-    /// events that were held, entries let go. Where one record makes more due, it is done in pieces
-    /// of as many, and epochs are closed between them. What comes out is the same; in which order
-    /// stages write to one topic may depend on it.
+    /// How much of what event time makes due a stage does at once, at least one: windows that fire or
+    /// are let go, events that were held. Where one record makes more due, it is done in pieces of as
+    /// many, and epochs are closed between them. In which order the rows of several stages meet in
+    /// another, or in a topic, may depend on it.
     pub due_at_once: usize,
 }
 
@@ -26,7 +26,7 @@ impl Default for Bounds {
             // Enough that a task need not wait for the intake to be scheduled.
             inbox_batches: 16,
             state: None,
-            due_at_once: 16_384,
+            due_at_once: 4_096,
         }
     }
 }

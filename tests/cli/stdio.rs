@@ -40,11 +40,15 @@ topic = { broker = "console" }
 "#;
 
 fn piped(home: &Home, lines: impl Iterator<Item = Vec<u8>> + Send + 'static) -> Ended {
-    let mut child = home
-        .command(&["run", "p.toml"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    piped_to(home, &["run", "p.toml"], lines)
+}
+
+fn piped_to(
+    home: &Home,
+    args: &[&str],
+    lines: impl Iterator<Item = Vec<u8>> + Send + 'static,
+) -> Ended {
+    let mut child = home.command(args).stdin(Stdio::piped()).spawn().unwrap();
     feed(&mut child, lines);
     child.wait_with_output().unwrap().into()
 }
@@ -69,6 +73,16 @@ fn lines_go_through_a_pipe_and_the_end_of_input_closes_what_is_open() {
         lines.iter().all(|bar| bar["trades"] == 5),
         "nothing but bars on standard output"
     );
+}
+
+/// What had not come through the pipe yet was taken for its end.
+#[test]
+fn until_the_end_of_standard_input_is_until_it_is_closed() {
+    let home = Home::empty();
+    home.write("p.toml", PIPELINE);
+    let args = ["run", "p.toml", "--until-end"];
+    piped_to(&home, &args, ticks(0..20_000))
+        .expect(0, &["20000 records read and committed, 4000 written"]);
 }
 
 #[test]

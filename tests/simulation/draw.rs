@@ -108,7 +108,7 @@ impl Draw {
                     chunk_elements: [1, 4, 256][rng.random_range(0..3)],
                     chunk_bytes: [1, 300, 1 << 18][rng.random_range(0..3)],
                 }),
-                due_at_once: [1, 2, 5, 16_384][rng.random_range(0..4)],
+                due_at_once: [1, 1, 2, 5][rng.random_range(0..4)],
             },
             ..self
         }

@@ -9,18 +9,16 @@ use tidemill_broker::Timestamp;
 use tidemill_state::State;
 
 use super::fan_in::{Limit, in_order};
-use super::{EventTime, Graph, Node, Output, Target, advance, least, load, take};
+use super::{EventTime, Graph, Node, Origin, Output, Target, advance, least, load, take};
 use crate::events::Rows;
 use crate::operators::{Ahead, Context};
 
 impl Graph {
     /// How many of the first records of a batch a source may bring at once: up to the one at which more
-    /// may fall due than a stage does at once. `None` for all.
+    /// may fall due in a stage than it does at once. `None` for all.
     pub(crate) fn cut(&self, source: usize, rows: &Rows) -> Option<usize> {
         let heads = rows.heads();
-        // What earlier rows of the batch leave in a stage may fall due at a later one.
-        let is_too_much =
-            |row: usize| self.due(source, heads[row].watermark).saturating_add(row) > self.most;
+        let is_too_much = |row: usize| self.falls_due(source, heads[row].watermark, row);
         if heads.is_empty() || !is_too_much(heads.len() - 1) {
             return None;
         }
@@ -37,12 +35,13 @@ impl Graph {
         Some(heads[many].record as usize + 1)
     }
 
-    /// How much would be due if event time came to `watermark` on a source, counted to a little more
-    /// than is done at once. Rows that this makes may make more due in stages behind: no more than
-    /// they are.
-    fn due(&self, source: usize, watermark: i64) -> usize {
+    /// Whether more may fall due in a stage than it does at once, if a source brings so many rows and
+    /// then event time comes to `watermark` on it. What falls due in a stage is what it holds, or has
+    /// come from those before; what comes from a stage is no more than that.
+    fn falls_due(&self, source: usize, watermark: i64, rows: usize) -> bool {
         let mut held_at = vec![i64::MAX; self.nodes.len()];
-        let mut due = 0;
+        // Of each node: how many rows it makes, at most.
+        let mut made = vec![0_usize; self.nodes.len()];
         for one in &*self.sources[source].reached {
             let node = &self.nodes[one.node];
             let moving = one.moving(&held_at);
@@ -51,12 +50,18 @@ impl Graph {
                 .map(|(_, at)| *at)
                 .fold(one.others(node), i64::min);
             held_at[one.node] = at;
-            due += node.operator.due(Timestamp(watermark.min(at)), self.most);
-            if due > self.most {
-                break;
+            let taken = one.inputs.iter().map(|(_, origin)| match origin {
+                Origin::Source => rows,
+                Origin::Node(before) => made[*before],
+            });
+            let taken = taken.fold(0, usize::saturating_add);
+            let due = node.operator.due(Timestamp(watermark.min(at)), self.most);
+            made[one.node] = taken.saturating_add(due);
+            if made[one.node] > self.most {
+                return true;
             }
         }
-        due
+        false
     }
 
     /// Whether anything is left to do before the next record.

@@ -53,6 +53,7 @@ impl Task {
         self.marker.sequences = sequences.collect();
         self.marker.digest = delta.digest();
 
+        let has_decision = self.open.steps.has_decision();
         let control = self.open.steps.take(
             epoch,
             &self.settings.control,
@@ -89,7 +90,7 @@ impl Task {
             }
         };
         let open = std::mem::take(&mut self.open);
-        let holds_outputs = !inside.is_empty();
+        let holds_back = has_decision || !inside.is_empty();
         let (answer, settled) = oneshot::channel();
         let closed = ClosedEpoch {
             task,
@@ -116,7 +117,7 @@ impl Task {
             epoch,
             taken: open.taken,
             settled,
-            holds_outputs,
+            holds_back,
             after,
         });
         Ok(())
@@ -196,6 +197,12 @@ impl Task {
         for input in &mut self.inputs {
             // Known to be at its end, which is more than silent.
             input.is_idle = false;
+        }
+        for source in 0..self.graph.sources.len() {
+            // First it holds back again from where it was, so that no source is ahead of another.
+            self.advance(source).await?;
+        }
+        for input in &mut self.inputs {
             let watermark = input.decode.watermark().max(horizon);
             input.decode.restore(watermark);
         }

@@ -144,8 +144,9 @@ pub(crate) struct InFlight {
     // Input records in it.
     taken: u64,
     settled: oneshot::Receiver<Settled>,
-    // Whether outputs are part of it.
-    holds_outputs: bool,
+    // Whether what comes later must not be seen before it: outputs are part of it, or what the clock
+    // decided.
+    holds_back: bool,
     // Outputs that are sent after the commit, with at_most_once.
     after: Vec<Written>,
 }
@@ -257,7 +258,7 @@ impl Task {
         let has_backlog = self.graph.has_backlog();
         let has_rest = self.rest.is_some();
         // Nothing comes before what is left has been done.
-        let takes = has_room && !has_backlog && !has_rest;
+        let takes = has_room && !has_backlog && !has_rest && self.ended_at.is_none();
         let close_at = match (&self.in_flight, self.open.since, self.settings.cut) {
             (None, Some(since), Cut::Live) => Some(since + self.settings.commit.interval),
             _ => None,
@@ -341,7 +342,10 @@ impl Task {
                 }
             };
             let to = batch.len().min(from + room);
-            from += self.process(index, &part(batch, from, to)).await?.max(1);
+            let is_left = self.wake(index, batch).await?;
+            if !is_left {
+                from += self.process(index, &part(batch, from, to)).await?.max(1);
+            }
             if from < batch.len() && (self.is_full() || self.graph.has_backlog()) {
                 self.rest = Some((index, part(batch, from, batch.len())));
                 return Ok(());
@@ -350,21 +354,30 @@ impl Task {
         Ok(())
     }
 
+    /// An input of which records come holds back again from where it was, before its rows go anywhere:
+    /// what else comes of the batch must not find that it is late. Whether that leaves anything to do
+    /// first.
+    async fn wake(&mut self, index: usize, batch: &Batch) -> Result<bool> {
+        let input = &mut self.inputs[index];
+        if batch.next() <= input.next || !std::mem::take(&mut input.is_idle) {
+            return Ok(false);
+        }
+        let source = input.source;
+        self.open.since.get_or_insert_with(Instant::now);
+        self.advance(source).await?;
+        Ok(self.graph.has_backlog())
+    }
+
     /// Runs a batch through the operators into the open epoch: as many of its records as may come at
     /// once, which it returns.
     async fn process(&mut self, index: usize, batch: &Batch) -> Result<usize> {
         crash_point!("task.taken");
-        let input = &mut self.inputs[index];
+        let input = &self.inputs[index];
         if batch.next() <= input.next {
             // Taken already: a consumer that was moved back delivers it again.
             return Ok(batch.len());
         }
         let source = input.source;
-        if std::mem::take(&mut input.is_idle) {
-            // It holds back again from where it was, before its rows go anywhere: what else comes
-            // of this batch must not find that it is late.
-            self.advance(source).await?;
-        }
         let before = self.inputs[index].decode.watermark();
         let (mut rows, mut poisoned) = self.decode(index, batch);
         let mut batch = batch;
@@ -430,6 +443,10 @@ impl Task {
         let failed = |source| Error::State { task, source };
         let worked = self.graph.work_off(&mut self.state, &mut output).await;
         self.open.worked += worked.map_err(failed)? as u64;
+        for input in &mut self.inputs {
+            // It was not asked meanwhile.
+            input.last_taken = Instant::now();
+        }
         self.put_out(output);
         crash_point!("task.worked_off");
         self.send_early().await

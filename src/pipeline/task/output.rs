@@ -82,7 +82,7 @@ impl Task {
     pub(super) async fn send_early(&mut self) -> Result<()> {
         let is_held = self.open.steps.has_decision()
             // What the epoch in flight still holds comes first.
-            || self.in_flight.as_ref().is_some_and(|epoch| epoch.holds_outputs);
+            || self.in_flight.as_ref().is_some_and(|epoch| epoch.holds_back);
         if self.settings.guarantee != Guarantee::AtLeastOnce || is_held {
             return Ok(());
         }
