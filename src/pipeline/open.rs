@@ -142,7 +142,8 @@ pub(crate) async fn open_task(
     let specs = build::table_specs(plan, topology);
     let tables = state.declare(&specs).map_err(failed)?;
     for (_, table) in state.tables() {
-        if specs.iter().all(|spec| spec.name != table.name) {
+        // Told once: when the version that left it is accepted.
+        if is_new_version && specs.iter().all(|spec| spec.name != table.name) {
             warn!(task = %id, table = table.name, "this state belongs to no stage of the file any more: it stays as it is, unused; `tidemill offsets reset --drop-state` makes the pipeline start anew");
         }
     }
