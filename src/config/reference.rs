@@ -150,7 +150,9 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "memory",
                 "a size; default 128MiB",
-                "How much of its state each task keeps in memory.",
+                "How much of its state each task keeps in memory. Beside it: what an epoch changes, \
+                 until it is written behind; the cache of the store, 64MiB; the ids of a `dedupe`; \
+                 of a `tumbling_window` and a `merge` the keys and times of what is open.",
             ),
             key(
                 "group",
@@ -326,7 +328,9 @@ pub const SECTIONS: &[Section] = &[
         name: "dedupe",
         written: "op = \"dedupe\", in [stages.NAME]",
         about: "Lets the first event of each id through and drops the rest. An event too old to \
-                tell goes to the dead letters.",
+                tell goes to the dead letters. All ids are in memory, outside what `memory` of \
+                `[pipeline]` bounds: each takes the bytes of its key and its fields, and some 60 to \
+                100 more. `count_max` and `window` are what bounds them.",
         keys: &[
             FROM,
             OP,

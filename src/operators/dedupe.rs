@@ -1,20 +1,23 @@
 //! `dedupe`: drops events whose id was seen before.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod arena;
+mod index;
+mod order;
+mod tree;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidemill_broker::Timestamp;
-use tidemill_state::{DecodeError, Stateful, Table};
+use tidemill_state::{DecodeError, KEY_MAX, KeyError, StateValue, Stateful, Table};
 
-use super::{Ahead, Context, Operator, key};
+use self::index::Index;
+use super::{Context, Operator, key};
 use crate::events::{RowHead, Rows, Schema};
 
 /// Number of the encoding of the table: event time by key and id.
 pub const CODEC: u32 = 1;
-
-// Ids by event time: (event time, key in the table).
-type ByTime = BTreeSet<(i64, Box<[u8]>)>;
 
 /// Lets the first event of each id through and drops the rest, within a window of event time.
 ///
@@ -27,6 +30,12 @@ type ByTime = BTreeSet<(i64, Box<[u8]>)>;
 ///
 /// Keeps order. What it remembers is committed with the input's offsets, so a repeat is known
 /// across a crash. State: one entry for each id.
+///
+/// # Memory
+///
+/// All ids are in memory, once, in an index that also knows which is forgotten next; see
+/// [`bytes`](Self::bytes). So nothing is ever read from the store while it runs, and its table is
+/// only where what an epoch changes is collected: it needs no room for more.
 #[derive(Debug)]
 pub struct Dedupe {
     id: Vec<usize>,
@@ -34,10 +43,8 @@ pub struct Dedupe {
     count_max: usize,
     // Event time by length of the key (4 bytes), key, id.
     seen: Table<i64>,
-    // Event times of the ids seen, with their key in the table: what is forgotten when.
-    by_time: ByTime,
-    // For each key of a record, its ids by event time.
-    by_key: BTreeMap<Box<[u8]>, ByTime>,
+    // The same, whole.
+    index: Index,
     watermark: i64,
     scratch: Vec<u8>,
 }
@@ -50,11 +57,47 @@ impl Dedupe {
             window: i64::try_from(window.as_micros()).unwrap_or(i64::MAX),
             count_max: count_max.max(1),
             seen,
-            by_time: BTreeSet::new(),
-            by_key: BTreeMap::new(),
+            index: Index::default(),
             watermark: i64::MIN,
             scratch: Vec::new(),
         }
+    }
+
+    /// How many ids it remembers.
+    pub fn remembered(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Bytes of memory that the ids it remembers take, outside its table: for each the bytes of its
+    /// key and id, and some 60 to 100 beside them.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// How many ids are to be forgotten at this watermark: looks at some of them, not at all.
+    pub fn due(&self, watermark: Timestamp) -> usize {
+        self.last_due(watermark.0)
+            .map_or(0, |time| self.index.count_until(time))
+    }
+
+    /// Forgets ids that are to be forgotten at this watermark, at most so many, by event time, then
+    /// by key and id. Returns how many.
+    ///
+    /// What is still to be forgotten passes for forgotten everywhere else.
+    pub fn forget_due(&mut self, watermark: Timestamp, count_max: usize) -> usize {
+        let Some(last) = self.last_due(watermark.0) else {
+            return 0;
+        };
+        let mut entry = std::mem::take(&mut self.scratch);
+        let mut count = 0;
+        while count < count_max
+            && let Some(time) = self.index.pop_until(last, &mut entry)
+        {
+            self.erase(&entry, time);
+            count += 1;
+        }
+        self.scratch = entry;
+        count
     }
 
     /// Reads what is kept under a key: the id's fields, keyed like their record, and the event time.
@@ -68,7 +111,7 @@ impl Dedupe {
         key: &[u8],
         value: &[u8],
     ) -> Result<(Rows, i64), DecodeError> {
-        let time = <i64 as tidemill_state::StateValue>::decode(value)?;
+        let time = i64::decode(value)?;
         let wrong = || DecodeError::new(format!("no id has this key of {} bytes", key.len()));
         let record_key = record_key(key).ok_or_else(wrong)?;
         let fields = id.iter().map(|slot| input.fields[*slot].clone());
@@ -114,63 +157,86 @@ impl Dedupe {
             return false;
         }
         self.write_key(rows, row);
-        match self.seen.get(&self.scratch) {
-            Ok(Some(_)) => {
-                cx.count_dropped();
-                return false;
-            }
-            Ok(None) => {}
+        let entry = std::mem::take(&mut self.scratch);
+        let is_first = match self.remember(&entry, time) {
+            Ok(is_first) => is_first,
             Err(error) => {
                 cx.set_aside(rows, row, "dedupe.key", error.to_string());
+                self.scratch = entry;
                 return false;
             }
-        }
-        if let Err(error) = self.seen.insert(&self.scratch, time) {
-            cx.set_aside(rows, row, "dedupe.key", error.to_string());
-            return false;
-        }
-        let entry: Box<[u8]> = self.scratch.as_slice().into();
-        let key = record_key(&entry).unwrap_or_default();
-        let ids = self.by_key.entry(key.into()).or_default();
-        ids.insert((time, entry.clone()));
-        let oldest = if ids.len() > self.count_max {
-            ids.pop_first()
-        } else {
-            None
         };
-        self.by_time.insert((time, entry));
-        if let Some(oldest) = oldest {
-            self.remove(&oldest.1);
-            self.by_time.remove(&oldest);
+        self.scratch = entry;
+        if !is_first {
+            cx.count_dropped();
         }
-        true
+        is_first
     }
 
-    fn remove(&mut self, entry: &[u8]) {
+    /// Remembers an entry; false if it is remembered already.
+    fn remember(&mut self, entry: &[u8], time: i64) -> Result<bool, KeyError> {
+        if entry.len() > KEY_MAX {
+            return Err(KeyError::TooLong {
+                table: self.seen.id().get(),
+                bytes: entry.len(),
+            });
+        }
+        match self.index.time(entry) {
+            Some(before) if before.saturating_add(self.window) > self.watermark => {
+                return Ok(false);
+            }
+            // Due, and not yet forgotten: as if it were.
+            Some(before) => {
+                self.index.remove(entry);
+                self.erase(entry, before);
+            }
+            None => self.know(entry, None),
+        }
+        self.seen.insert(entry, time)?;
+        if self.index.insert(time, entry) > self.count_max {
+            let mut oldest = Vec::new();
+            let key = record_key(entry).unwrap_or_default();
+            if let Some(time) = self.index.pop_of_key(key, &mut oldest) {
+                self.erase(&oldest, time);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes from the table what the index has forgotten.
+    fn erase(&mut self, entry: &[u8], time: i64) {
+        self.know(entry, Some(time));
         if let Err(error) = self.seen.remove(entry) {
             tracing::error!(%error, "an id to be forgotten was not loaded");
         }
     }
 
-    fn move_to(&mut self, watermark: i64) {
-        if watermark <= self.watermark {
-            return;
+    /// Tells the table what is stored of an entry, sparing it the way to the store: the index knows.
+    /// Where the table holds the entry, it knows better, and stays as it is.
+    fn know(&mut self, entry: &[u8], time: Option<i64>) {
+        let stored = time.map(|time| {
+            let mut stored = Vec::with_capacity(size_of::<i64>());
+            time.encode(&mut stored);
+            Bytes::from(stored)
+        });
+        let element = stored.as_ref().map(|stored| (&[][..], stored));
+        if let Err(error) = self.seen.load(entry, element.as_slice()) {
+            tracing::error!(%error, "an id's event time was not taken");
         }
-        self.watermark = watermark;
-        while let Some((time, _)) = self.by_time.first()
-            && time.saturating_add(self.window) <= watermark
-        {
-            let Some(old) = self.by_time.pop_first() else {
-                break;
-            };
-            self.remove(&old.1);
-            let key = record_key(&old.1).unwrap_or_default();
-            if let Some(ids) = self.by_key.get_mut(key) {
-                ids.remove(&old);
-                if ids.is_empty() {
-                    self.by_key.remove(key);
-                }
-            }
+    }
+
+    /// The newest event time of which an id is forgotten at a watermark.
+    fn last_due(&self, watermark: i64) -> Option<i64> {
+        match watermark {
+            i64::MAX => Some(i64::MAX),
+            watermark => watermark.checked_sub(self.window),
+        }
+    }
+
+    fn move_to(&mut self, watermark: i64) {
+        if watermark > self.watermark {
+            self.watermark = watermark;
+            self.forget_due(Timestamp(watermark), usize::MAX);
         }
     }
 }
@@ -201,58 +267,25 @@ impl Operator for Dedupe {
         self.move_to(watermark.0);
     }
 
-    fn missing(&mut self, ahead: Ahead<'_>, wanted: &mut Vec<(usize, Box<[u8]>)>) {
-        let (Ahead::Rows { watermark, .. } | Ahead::Time { watermark, .. }) = ahead else {
-            return;
-        };
-        for (rows, row) in ahead
-            .rows()
-            .iter()
-            .flat_map(|(_, rows)| (0..rows.len()).map(move |row| (*rows, row)))
-        {
-            self.write_key(rows, row);
-            if !self.seen.knows(&self.scratch) {
-                wanted.push((0, self.scratch.as_slice().into()));
-            }
-            // The ids that this one may push out.
-            if let Some(ids) = self.by_key.get(rows.key(row).unwrap_or_default())
-                && ids.len() + rows.len() > self.count_max
-            {
-                let out = ids.len() + rows.len() - self.count_max;
-                wanted.extend(ids.iter().take(out).map(|(_, entry)| (0, entry.clone())));
-            }
-        }
-        for (time, entry) in &self.by_time {
-            if time.saturating_add(self.window) > watermark.0 {
-                break;
-            }
-            wanted.push((0, entry.clone()));
-        }
-    }
-
     fn tables(&mut self) -> Vec<&mut dyn Stateful> {
         vec![&mut self.seen]
     }
 
     fn restore(&mut self, _table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
-        let time = <i64 as tidemill_state::StateValue>::decode(value)?;
-        let Some(record_key) = record_key(key) else {
-            return Err(DecodeError::new(format!(
-                "an id's key has {} bytes",
-                key.len()
-            )));
-        };
-        self.by_key
-            .entry(record_key.into())
-            .or_default()
-            .insert((time, key.into()));
-        self.by_time.insert((time, key.into()));
+        let time = i64::decode(value)?;
+        if record_key(key).is_none() || key.len() > KEY_MAX {
+            let bytes = key.len();
+            return Err(DecodeError::new(format!("an id's key has {bytes} bytes")));
+        }
+        self.index.restore(time, key);
         Ok(())
     }
 
     fn forget(&mut self) {
-        self.by_time.clear();
-        self.by_key.clear();
+        self.index.clear();
         self.watermark = i64::MIN;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -229,7 +229,8 @@ fn operator(
             },
             Some(table),
         ) => {
-            let seen = Table::<i64>::new(table, table_bytes);
+            // It has all ids in memory itself: the table keeps what an epoch changes until it closes.
+            let seen = Table::<i64>::new(table, 0);
             let window = plan.states[*state].keeps(*window);
             Box::new(Dedupe::new(id.clone(), window, *count_max, seen))
         }

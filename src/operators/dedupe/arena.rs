@@ -1,0 +1,194 @@
+//! Where ids lie: a place of fixed size for each, and their bytes one after the other in pages.
+
+use std::cmp::Ordering;
+
+/// No place.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Bytes of a page: offsets in it fit into 16 bits.
+const PAGE_BYTES: usize = 1 << 16;
+
+/// Bytes of dead ids that are not worth the way to get them back.
+const DEAD_MIN: usize = 8 * PAGE_BYTES;
+
+/// An id: 24 bytes beside its own.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    time: i64,
+    // `NONE` while nobody lies here.
+    page: u32,
+    offset: u16,
+    len: u16,
+    // Its children in the tree of its key; of a free slot, the next free one.
+    links: [u32; 2],
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    bytes: Vec<u8>,
+    // Bytes of ids that are still remembered.
+    live: usize,
+}
+
+/// Ids with their event times, each at a place that stays its own while it is remembered.
+#[derive(Debug)]
+pub(super) struct Arena {
+    slots: Vec<Slot>,
+    free: u32,
+    pages: Vec<Page>,
+    empty: Vec<u32>,
+    current: u32,
+    live: usize,
+    dead: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            pages: Vec::new(),
+            empty: Vec::new(),
+            current: NONE,
+            live: 0,
+            dead: 0,
+        }
+    }
+}
+
+impl Arena {
+    /// The longest id: what a page's offsets can tell, and far more than a key of state may have.
+    pub(super) const ENTRY_MAX: usize = u16::MAX as usize;
+
+    /// Adds an id of at most [`ENTRY_MAX`](Self::ENTRY_MAX) bytes.
+    pub(super) fn add(&mut self, time: i64, entry: &[u8]) -> u32 {
+        debug_assert!(entry.len() <= Self::ENTRY_MAX);
+        let (page, offset) = self.write(entry);
+        let slot = Slot {
+            time,
+            page,
+            offset,
+            len: entry.len() as u16,
+            links: [NONE; 2],
+        };
+        self.live += entry.len();
+        if self.free == NONE {
+            // Four billion ids do not fit into memory.
+            let at = self.slots.len() as u32;
+            self.slots.push(slot);
+            return at;
+        }
+        let at = self.free;
+        self.free = self.slots[at as usize].links[0];
+        self.slots[at as usize] = slot;
+        at
+    }
+
+    /// Gives the place of an id back.
+    pub(super) fn remove(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        let (page, len) = (slot.page, usize::from(slot.len));
+        slot.page = NONE;
+        slot.links = [self.free, NONE];
+        self.free = at;
+        self.live -= len;
+        self.dead += len;
+        self.pages[page as usize].live -= len;
+        if self.pages[page as usize].live == 0 && page != self.current {
+            self.drop_page(page);
+        }
+        if self.dead > self.live.max(DEAD_MIN) {
+            self.compact();
+        }
+    }
+
+    pub(super) fn entry(&self, at: u32) -> &[u8] {
+        let slot = &self.slots[at as usize];
+        let from = usize::from(slot.offset);
+        &self.pages[slot.page as usize].bytes[from..from + usize::from(slot.len)]
+    }
+
+    pub(super) fn time(&self, at: u32) -> i64 {
+        self.slots[at as usize].time
+    }
+
+    /// The order in which ids are forgotten: by event time, then by their bytes.
+    pub(super) fn order(&self, a: u32, b: u32) -> Ordering {
+        self.time(a)
+            .cmp(&self.time(b))
+            .then_with(|| self.entry(a).cmp(self.entry(b)))
+    }
+
+    pub(super) fn link(&self, at: u32, side: usize) -> u32 {
+        self.slots[at as usize].links[side]
+    }
+
+    pub(super) fn set_link(&mut self, at: u32, side: usize, to: u32) {
+        self.slots[at as usize].links[side] = to;
+    }
+
+    /// Bytes it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        let pages = self.pages.len() - self.empty.len();
+        self.slots.capacity() * size_of::<Slot>()
+            + pages * PAGE_BYTES
+            + self.pages.capacity() * size_of::<Page>()
+    }
+
+    fn write(&mut self, entry: &[u8]) -> (u32, u16) {
+        let fits = self
+            .pages
+            .get(self.current as usize)
+            .is_some_and(|page| page.bytes.len() + entry.len() <= PAGE_BYTES);
+        if !fits {
+            self.turn_page();
+        }
+        let page = &mut self.pages[self.current as usize];
+        let offset = page.bytes.len() as u16;
+        page.bytes.extend_from_slice(entry);
+        page.live += entry.len();
+        (self.current, offset)
+    }
+
+    fn turn_page(&mut self) {
+        let before = self.current;
+        self.current = self.empty.pop().unwrap_or_else(|| {
+            self.pages.push(Page::default());
+            self.pages.len() as u32 - 1
+        });
+        self.pages[self.current as usize].bytes = Vec::with_capacity(PAGE_BYTES);
+        if self
+            .pages
+            .get(before as usize)
+            .is_some_and(|page| page.live == 0)
+        {
+            self.drop_page(before);
+        }
+    }
+
+    fn drop_page(&mut self, page: u32) {
+        let bytes = std::mem::take(&mut self.pages[page as usize].bytes);
+        self.dead -= bytes.len();
+        self.empty.push(page);
+    }
+
+    /// Writes what is remembered anew, where more is not: ids that came in another order than they
+    /// go leave holes.
+    fn compact(&mut self) {
+        let old = std::mem::take(&mut self.pages);
+        self.empty.clear();
+        self.current = NONE;
+        self.dead = 0;
+        for at in 0..self.slots.len() {
+            let slot = self.slots[at];
+            if slot.page == NONE {
+                continue;
+            }
+            let from = usize::from(slot.offset);
+            let entry = &old[slot.page as usize].bytes[from..from + usize::from(slot.len)];
+            let (page, offset) = self.write(entry);
+            self.slots[at].page = page;
+            self.slots[at].offset = offset;
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Every id that is remembered, by its bytes, by its key and by its event time: all that a dedupe
+//! needs to know, in little more than twice what the ids themselves take.
+//!
+//! It holds them once: [`arena`](super::arena) has the bytes and times, everything else says where
+//! they lie. What is forgotten next, of a key and of all, is decided by (event time, bytes of the
+//! entry) and by nothing else, so it depends neither on how ids came here nor on how batches were cut.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use super::arena::{Arena, NONE};
+use super::order::Order;
+use super::{record_key, tree};
+
+/// An id by its bytes. The hash is kept so that a growing table need not read them all.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    at: u32,
+    hash: u32,
+}
+
+/// The ids of a record's key.
+#[derive(Debug, Clone, Copy)]
+struct Keyed {
+    root: u32,
+    count: u32,
+    hash: u32,
+}
+
+/// All ids that are remembered.
+#[derive(Debug)]
+pub(super) struct Index {
+    arena: Arena,
+    ids: HashTable<Known>,
+    keys: HashTable<Keyed>,
+    order: Order,
+    // What was restored and is in neither tree nor order yet: it came sorted by something else.
+    restored: Vec<(i64, u32)>,
+    // Fixed, so that two runs take the same path.
+    hasher: FixedState,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            arena: Arena::default(),
+            ids: HashTable::new(),
+            keys: HashTable::new(),
+            order: Order::default(),
+            restored: Vec::new(),
+            hasher: FixedState::with_seed(0x6465_6475_7065),
+        }
+    }
+}
+
+impl Index {
+    /// The event time of an entry, if it is remembered.
+    pub(super) fn time(&self, entry: &[u8]) -> Option<i64> {
+        self.find(entry).map(|at| self.arena.time(at))
+    }
+
+    /// Remembers an entry that is not remembered yet. Returns how many its key then has.
+    pub(super) fn insert(&mut self, time: i64, entry: &[u8]) -> usize {
+        self.settle();
+        let at = self.add(time, entry);
+        self.arrange(at)
+    }
+
+    /// Remembers an entry of many that come in no order of time.
+    pub(super) fn restore(&mut self, time: i64, entry: &[u8]) {
+        if self.find(entry).is_none() {
+            let at = self.add(time, entry);
+            self.restored.push((time, at));
+        }
+    }
+
+    /// Forgets an entry.
+    pub(super) fn remove(&mut self, entry: &[u8]) {
+        self.settle();
+        if let Some(at) = self.find(entry) {
+            self.take(at);
+        }
+    }
+
+    /// Forgets the oldest entry of a record's key. Puts it into `entry` and returns its event time.
+    pub(super) fn pop_of_key(&mut self, key: &[u8], entry: &mut Vec<u8>) -> Option<i64> {
+        self.settle();
+        let hash = self.hash(key);
+        let found = find_key(&self.keys, &self.arena, key, hash)?;
+        Some(self.pop_at(tree::first(&self.arena, found.root), entry))
+    }
+
+    /// Forgets the oldest entry of all, unless it is newer than `time`. Puts it into `entry` and
+    /// returns its event time.
+    pub(super) fn pop_until(&mut self, time: i64, entry: &mut Vec<u8>) -> Option<i64> {
+        self.settle();
+        let oldest = self.order.first()?;
+        (self.arena.time(oldest) <= time).then(|| self.pop_at(oldest, entry))
+    }
+
+    /// How many entries are not newer than `time`.
+    pub(super) fn count_until(&self, time: i64) -> usize {
+        let restored = self.restored.iter().filter(|(of, _)| *of <= time);
+        restored.count() + self.order.count_until(&self.arena, time)
+    }
+
+    /// How many entries are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.arena.bytes()
+            + self.order.bytes()
+            + self.ids.allocation_size()
+            + self.keys.allocation_size()
+            + self.restored.capacity() * size_of::<(i64, u32)>()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn hash(&self, bytes: &[u8]) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(bytes);
+        hasher.finish() as u32
+    }
+
+    fn find(&self, entry: &[u8]) -> Option<u32> {
+        let hash = self.hash(entry);
+        let is_it = |known: &Known| known.hash == hash && self.arena.entry(known.at) == entry;
+        self.ids.find(spread(hash), is_it).map(|known| known.at)
+    }
+
+    fn add(&mut self, time: i64, entry: &[u8]) -> u32 {
+        let hash = self.hash(entry);
+        let at = self.arena.add(time, entry);
+        let known = Known { at, hash };
+        self.ids
+            .insert_unique(spread(hash), known, |known| spread(known.hash));
+        at
+    }
+
+    /// Puts an id into the tree of its key and into the order of all. Returns how many its key has.
+    fn arrange(&mut self, at: u32) -> usize {
+        self.order.insert(&self.arena, at);
+        let key = record_key(self.arena.entry(at)).unwrap_or_default();
+        let hash = self.hash(key);
+        let arena = &self.arena;
+        let is_it = |keyed: &Keyed| keyed.hash == hash && key_at(arena, keyed.root) == key;
+        match self.keys.find_mut(spread(hash), is_it) {
+            Some(keyed) => {
+                keyed.root = tree::insert(&mut self.arena, keyed.root, at);
+                keyed.count += 1;
+                keyed.count as usize
+            }
+            None => {
+                let keyed = Keyed {
+                    root: at,
+                    count: 1,
+                    hash,
+                };
+                self.keys
+                    .insert_unique(spread(hash), keyed, |keyed| spread(keyed.hash));
+                1
+            }
+        }
+    }
+
+    /// Arranges what was restored, oldest first: that takes a fraction of what any order would.
+    fn settle(&mut self) {
+        if self.restored.is_empty() {
+            return;
+        }
+        let mut restored = std::mem::take(&mut self.restored);
+        let arena = &self.arena;
+        restored.sort_unstable_by(|(a_time, a), (b_time, b)| {
+            let by_bytes = || arena.entry(*a).cmp(arena.entry(*b));
+            a_time.cmp(b_time).then_with(by_bytes)
+        });
+        for (_, at) in restored {
+            self.arrange(at);
+        }
+    }
+
+    fn pop_at(&mut self, at: u32, entry: &mut Vec<u8>) -> i64 {
+        entry.clear();
+        entry.extend_from_slice(self.arena.entry(at));
+        let time = self.arena.time(at);
+        self.take(at);
+        time
+    }
+
+    fn take(&mut self, at: u32) {
+        self.order.remove(&self.arena, at);
+        let entry = self.arena.entry(at);
+        let (hash, key_hash) = (
+            self.hash(entry),
+            self.hash(record_key(entry).unwrap_or_default()),
+        );
+        if let Ok(known) = self.ids.find_entry(spread(hash), |known| known.at == at) {
+            known.remove();
+        }
+        let key = record_key(entry).unwrap_or_default();
+        let arena = &self.arena;
+        let is_it = |keyed: &Keyed| keyed.hash == key_hash && key_at(arena, keyed.root) == key;
+        if let Ok(mut found) = self.keys.find_entry(spread(key_hash), is_it) {
+            let keyed = found.get_mut();
+            keyed.root = tree::remove(&mut self.arena, keyed.root, at);
+            keyed.count -= 1;
+            if keyed.root == NONE {
+                found.remove();
+            }
+        }
+        self.arena.remove(at);
+        shrink(&mut self.ids, |known| known.hash);
+        shrink(&mut self.keys, |keyed| keyed.hash);
+    }
+}
+
+/// Fewer entries than this are not worth a smaller table.
+const SHRINK_MIN: usize = 1 << 12;
+
+/// Gives memory back once a table is nearly empty.
+fn shrink<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u32) {
+    if table.capacity() > SHRINK_MIN && table.len() < table.capacity() / 8 {
+        let twice = 2 * table.len();
+        table.shrink_to(twice, |one| spread(hash(one)));
+    }
+}
+
+fn key_at(arena: &Arena, at: u32) -> &[u8] {
+    record_key(arena.entry(at)).unwrap_or_default()
+}
+
+fn find_key(keys: &HashTable<Keyed>, arena: &Arena, key: &[u8], hash: u32) -> Option<Keyed> {
+    let is_it = |keyed: &Keyed| keyed.hash == hash && key_at(arena, keyed.root) == key;
+    keys.find(spread(hash), is_it).copied()
+}
+
+/// A hash over 64 bits, of which a table takes the lowest and the highest.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
