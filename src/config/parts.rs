@@ -273,9 +273,12 @@ fn of_source(plan: &Plan, source: &SourcePlan) -> Part {
     let mut part = Part::new(Kind::Source, &source.name).with("topic", topic(plan, &source.topic));
     part = with_event(part, &source.schema)
         .with("key", names(&source.schema, &source.key))
-        .with("out_of_order", show_duration(source.out_of_order))
+        .with("out_of_order", show_duration(source.out_of_order.behind))
         .with("broadcast", source.broadcast.to_string())
         .with("record_max", show_size(source.record_max as u64));
+    if let Some(ahead_max) = source.out_of_order.ahead_max {
+        part = part.with("ahead_max", show_duration(ahead_max));
+    }
     match source.idle {
         Some(idle) => part.with("idle", show_duration(idle)),
         None => part,

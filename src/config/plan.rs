@@ -170,6 +170,25 @@ pub enum OnGap {
     Skip,
 }
 
+/// How far event times may be off: behind each other, and ahead of their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Disorder {
+    /// How far event time may run backwards before an event is late.
+    pub behind: Duration,
+    /// How far an event may be dated ahead of its record's own timestamp; `None` bounds nothing.
+    pub ahead_max: Option<Duration>,
+}
+
+impl From<Duration> for Disorder {
+    /// Event time may run backwards by so much, and be as far ahead as it likes.
+    fn from(behind: Duration) -> Self {
+        Self {
+            behind,
+            ahead_max: None,
+        }
+    }
+}
+
 /// A topic that is read.
 #[derive(Debug, Clone)]
 pub struct SourcePlan {
@@ -187,8 +206,8 @@ pub struct SourcePlan {
     pub start: StartAt,
     /// What to do when retention overtook us.
     pub on_gap: OnGap,
-    /// How far event time may run backwards before an event is late.
-    pub out_of_order: Duration,
+    /// How far event times may be off.
+    pub out_of_order: Disorder,
     /// After this long without a record a partition no longer holds back the watermark.
     pub idle: Option<Duration>,
     /// Whether every task reads all its partitions.

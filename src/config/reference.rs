@@ -244,6 +244,14 @@ pub const SECTIONS: &[Section] = &[
                 "How far event time may run backwards before an event is late.",
             ),
             key(
+                "ahead_max",
+                "a duration; default any",
+                "How far the time of an event may be ahead of its record's own timestamp. One further \
+                 ahead goes to the dead letters as `decode.time.ahead` and moves event time nowhere; \
+                 otherwise it alone would make all that follows it late. Means nothing where records \
+                 carry the event's time themselves, as imported ones do.",
+            ),
+            key(
                 "idle",
                 "a duration; default never",
                 "After so long without a record a partition no longer holds back event time.",

@@ -38,6 +38,7 @@ pub(crate) struct Reading {
     pub(crate) start: StartAt,
     pub(crate) on_gap: OnGap,
     pub(crate) out_of_order: Duration,
+    pub(crate) ahead_max: Option<Located<Duration>>,
     pub(crate) idle: Option<Duration>,
     pub(crate) broadcast: Option<At>,
     pub(crate) record_max: usize,
@@ -51,6 +52,7 @@ impl Default for Reading {
             start: StartAt::Earliest,
             on_gap: OnGap::Halt,
             out_of_order: Duration::ZERO,
+            ahead_max: None,
             idle: None,
             broadcast: None,
             record_max: Limits::default().record,
@@ -107,6 +109,7 @@ impl Reading {
             .text("on_gap")
             .and_then(|text| reader::word(&text, &ON_GAP, table.report));
         let out_of_order = table.duration("out_of_order", Duration::ZERO);
+        let ahead_max = table.duration("ahead_max", Duration::ZERO);
         let idle = table.duration("idle", Duration::from_millis(1));
         let broadcast = table.boolean("broadcast");
         let record_max = record_max(table);
@@ -114,6 +117,7 @@ impl Reading {
             "start",
             "on_gap",
             "out_of_order",
+            "ahead_max",
             "idle",
             "broadcast",
             "record_max",
@@ -122,6 +126,7 @@ impl Reading {
             start: start.unwrap_or(defaults.start),
             on_gap: on_gap.unwrap_or(defaults.on_gap),
             out_of_order: out_of_order.map_or(defaults.out_of_order, |value| value.value),
+            ahead_max,
             idle: idle.map(|value| value.value),
             broadcast: broadcast.filter(|value| value.value).map(|value| value.at),
             record_max: record_max.unwrap_or(defaults.record_max),

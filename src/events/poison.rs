@@ -68,6 +68,8 @@ pub mod class {
     pub const TIME_SYNTAX: &str = "decode.time.syntax";
     /// An instant between two microseconds.
     pub const TIME_PRECISION: &str = "decode.time.precision";
+    /// An event dated further ahead of its record than is taken.
+    pub const TIME_AHEAD: &str = "decode.time.ahead";
     /// An instant outside the years 0000 to 9999.
     pub const TIME_RANGE: &str = "decode.time.range";
     /// A required field is absent or null.

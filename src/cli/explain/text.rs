@@ -52,6 +52,12 @@ pub(super) fn pipeline(
             read.join(", "),
             show_size(source.record_max as u64)
         ))?;
+        if let Some(ahead_max) = source.out_of_order.ahead_max {
+            console.line(format_args!(
+                "    dated at most {} ahead of their record",
+                show_duration(ahead_max)
+            ))?;
+        }
     }
     if !plan.stages.is_empty() {
         console.line("\ndoes")?;

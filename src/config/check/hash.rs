@@ -28,7 +28,7 @@ fn canonical(plan: &Plan) -> String {
                 topic(plan, &source.topic),
                 schema(&source.schema),
                 source.key,
-                source.out_of_order.as_micros(),
+                source.out_of_order.behind.as_micros(),
                 source.idle.map(|idle| idle.as_micros()),
                 source.broadcast,
             ),
@@ -38,6 +38,15 @@ fn canonical(plan: &Plan) -> String {
             line(
                 &mut out,
                 format_args!("record-max {:?} {}", source.name, source.record_max),
+            );
+        }
+    }
+    for source in &plan.sources {
+        if let Some(ahead_max) = source.out_of_order.ahead_max {
+            let micros = ahead_max.as_micros();
+            line(
+                &mut out,
+                format_args!("ahead-max {:?} {micros}", source.name),
             );
         }
     }

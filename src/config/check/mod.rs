@@ -30,7 +30,7 @@ use self::stages::Stages;
 use self::topics::{Topics, Use, Uses};
 use super::error::Report;
 use super::file::{File, PipelineSection};
-use super::plan::{Guarantee, Input, Plan, SourcePlan};
+use super::plan::{Disorder, Guarantee, Input, Plan, SourcePlan};
 use super::source::At;
 use super::topics::TopicRef;
 use super::{Code, guarantee};
@@ -91,7 +91,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
     }
     unread::warn(file, &graph, &stages, report);
     topics.warn_unused(&used, report);
-    warn_without_effect(file, &read, report);
+    warn_without_effect(file, &topics, &read, report);
     stages.warn_unused(report);
     brokers.warn_unused(report);
     events.warn_unused(file, report);
@@ -221,9 +221,28 @@ fn check_reading(
     }
 }
 
-fn warn_without_effect(file: &File, read: &BTreeMap<usize, At>, report: &mut Report) {
+fn warn_without_effect(
+    file: &File,
+    topics: &Topics,
+    read: &BTreeMap<usize, At>,
+    report: &mut Report,
+) {
     for (index, section) in file.topics.values().enumerate() {
         if read.contains_key(&index) {
+            let schema = topics.list[index].schema.as_ref();
+            let ahead_max = section
+                .body
+                .as_ref()
+                .and_then(|body| body.reading.ahead_max.as_ref());
+            if let (Some(schema), Some(ahead_max)) = (schema, ahead_max)
+                && schema.time.is_none()
+            {
+                let message = format!(
+                    "has no effect: the time of event `{}` is that of its record",
+                    schema.name
+                );
+                report.add(Code::NoEffect, &ahead_max.at, message);
+            }
             continue;
         }
         for at in section.body.iter().flat_map(|body| &body.reading.given) {
@@ -271,7 +290,10 @@ fn source_plans(
             key: topic.key.clone(),
             start: reading.start,
             on_gap: reading.on_gap,
-            out_of_order: reading.out_of_order,
+            out_of_order: Disorder {
+                behind: reading.out_of_order,
+                ahead_max: reading.ahead_max.as_ref().map(|ahead| ahead.value),
+            },
             idle: reading.idle,
             broadcast: topic.broadcast,
             record_max: reading.record_max,

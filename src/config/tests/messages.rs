@@ -178,6 +178,27 @@ record_max = "17MiB""#,
         ],
     },
     Case {
+        about: "a bound on times that are the records' own",
+        changes: &[
+            (r#"time = "at""#, ""),
+            (
+                r#"key = "pair""#,
+                r#"key = "pair"
+ahead_max = "1h""#,
+            ),
+            (
+                r#"op = "tumbling_window"
+size = "1m"
+aggregate = { close = "last(price)" }"#,
+                r#"op = "key_by"
+key = "side""#,
+            ),
+        ],
+        told: &[
+            "15:13: W0206 topics.trades.ahead_max: has no effect: the time of event `Trade` is that of its record",
+        ],
+    },
+    Case {
         about: "times to live that mean nothing",
         changes: &[
             (

@@ -202,7 +202,7 @@ fn all_options_reach_the_plan() {
         (
             "key = \"pair\"",
             "key = \"pair\"\nstart = \"2013-10-07T13:30:00Z\"\non_gap = \"skip\"\n\
-             out_of_order = \"5s\"\nidle = \"1m\"\npartitions = 2\n\
+             out_of_order = \"5s\"\nahead_max = \"1h\"\nidle = \"1m\"\npartitions = 2\n\
              record_max = \"4MiB\"",
         ),
         (
@@ -230,7 +230,11 @@ fn all_options_reach_the_plan() {
     let source = &plan.sources[0];
     assert_eq!(source.start, StartAt::Time(1_381_152_600_000_000));
     assert_eq!(source.on_gap, OnGap::Skip);
-    assert_eq!(source.out_of_order, Duration::from_secs(5));
+    let disorder = Disorder {
+        behind: Duration::from_secs(5),
+        ahead_max: Some(Duration::from_secs(3_600)),
+    };
+    assert_eq!(source.out_of_order, disorder);
     assert_eq!(source.idle, Some(Duration::from_secs(60)));
     assert_eq!(source.record_max, 4 << 20);
     assert_eq!(source.topic.partitions, NonZeroU32::new(2));
@@ -301,6 +305,17 @@ fn what_changed_between_two_files_is_told_as_they_write_it() {
     ] {
         assert_eq!(told(change), expected, "{change:?}");
     }
+}
+
+#[test]
+fn a_bound_on_how_far_events_are_ahead_makes_another_version() {
+    let ahead = |to: &str| plan(&[("key = \"pair\"", to)]);
+    let without = ahead("key = \"pair\"");
+    assert_eq!(without.sources[0].out_of_order, Duration::ZERO.into());
+    let hour = ahead("key = \"pair\"\nahead_max = \"1h\"");
+    let none = ahead("key = \"pair\"\nahead_max = \"0s\"");
+    let hashes = [&without, &hour, &none].map(|plan| plan.config_hash);
+    assert_eq!(BTreeSet::from(hashes).len(), 3);
 }
 
 #[test]
