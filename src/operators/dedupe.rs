@@ -74,30 +74,26 @@ impl Dedupe {
         self.index.bytes()
     }
 
-    /// How many ids are to be forgotten at this watermark: looks at some of them, not at all.
-    pub fn due(&self, watermark: Timestamp) -> usize {
-        self.last_due(watermark.0)
+    /// How many ids are to be forgotten at a watermark.
+    fn count_due(&self, watermark: i64) -> usize {
+        self.last_due(watermark)
             .map_or(0, |time| self.index.count_until(time))
     }
 
-    /// Forgets ids that are to be forgotten at this watermark, at most so many, by event time, then
-    /// by key and id. Returns how many.
-    ///
-    /// What is still to be forgotten passes for forgotten everywhere else.
-    pub fn forget_due(&mut self, watermark: Timestamp, count_max: usize) -> usize {
-        let Some(last) = self.last_due(watermark.0) else {
-            return 0;
+    /// Forgets ids that are due, at most so many, by event time, then by key and id. What is due and
+    /// not yet forgotten passes for forgotten everywhere else.
+    fn forget_due(&mut self, most: usize) {
+        let Some(last) = self.last_due(self.watermark) else {
+            return;
         };
         let mut entry = std::mem::take(&mut self.scratch);
-        let mut count = 0;
-        while count < count_max
-            && let Some(time) = self.index.pop_until(last, &mut entry)
-        {
+        for _ in 0..most {
+            let Some(time) = self.index.pop_until(last, &mut entry) else {
+                break;
+            };
             self.erase(&entry, time);
-            count += 1;
         }
         self.scratch = entry;
-        count
     }
 
     /// Reads what is kept under a key: the id's fields, keyed like their record, and the event time.
@@ -233,11 +229,22 @@ impl Dedupe {
         }
     }
 
-    fn move_to(&mut self, watermark: i64) {
-        if watermark > self.watermark {
-            self.watermark = watermark;
-            self.forget_due(Timestamp(watermark), usize::MAX);
+    /// Moves event time on, and forgets what that makes due, unless it is more than `most`.
+    fn move_to(&mut self, watermark: i64, most: usize) {
+        if watermark <= self.watermark {
+            return;
         }
+        self.watermark = watermark;
+        self.index.settle();
+        if self.has_due() && (most == usize::MAX || self.count_due(watermark) <= most) {
+            self.forget_due(usize::MAX);
+        }
+    }
+
+    /// Whether any id is due and not forgotten.
+    fn has_due(&self) -> bool {
+        let last = self.last_due(self.watermark);
+        last.is_some_and(|last| self.index.oldest().is_some_and(|oldest| oldest <= last))
     }
 }
 
@@ -253,7 +260,7 @@ impl Operator for Dedupe {
         for row in 0..rows.len() {
             // First event time, then the row: what is forgotten must not depend on how batches
             // were cut.
-            self.move_to(rows.head(row).watermark);
+            self.move_to(rows.head(row).watermark, cx.most());
             keep.push(self.is_first(&rows, row, cx));
         }
         if keep.iter().all(|keep| *keep) {
@@ -263,8 +270,21 @@ impl Operator for Dedupe {
         }
     }
 
-    fn advance(&mut self, watermark: Timestamp, _cx: &mut Context) {
-        self.move_to(watermark.0);
+    fn advance(&mut self, watermark: Timestamp, cx: &mut Context) {
+        self.move_to(watermark.0, cx.most());
+    }
+
+    fn due(&self, watermark: Timestamp, most: usize) -> usize {
+        let watermark = watermark.0.max(self.watermark);
+        self.count_due(watermark).min(most.saturating_add(1))
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.has_due()
+    }
+
+    fn work_off(&mut self, cx: &mut Context) {
+        self.forget_due(cx.most());
     }
 
     fn tables(&mut self) -> Vec<&mut dyn Stateful> {

@@ -302,6 +302,10 @@ fn what_changed_between_two_files_is_told_as_they_write_it() {
             ("key = \"pair\"", "key = \"pair\"\nout_of_order = \"1s\""),
             "source `trades`: out_of_order 0s -> 1s",
         ),
+        (
+            ("key = \"pair\"", "key = \"pair\"\nahead_max = \"1h\""),
+            "source `trades`: ahead_max 1h is new",
+        ),
     ] {
         assert_eq!(told(change), expected, "{change:?}");
     }

@@ -100,7 +100,14 @@ impl Index {
         (self.arena.time(oldest) <= time).then(|| self.pop_at(oldest, entry))
     }
 
-    /// How many entries are not newer than `time`.
+    /// The least event time of all.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        let restored = self.restored.iter().map(|(time, _)| *time).min();
+        let arranged = self.order.first().map(|at| self.arena.time(at));
+        restored.into_iter().chain(arranged).min()
+    }
+
+    /// How many entries are not newer than `time`: looks at each stretch of their order, and into one.
     pub(super) fn count_until(&self, time: i64) -> usize {
         let restored = self.restored.iter().filter(|(of, _)| *of <= time);
         restored.count() + self.order.count_until(&self.arena, time)
@@ -172,7 +179,7 @@ impl Index {
     }
 
     /// Arranges what was restored, oldest first: that takes a fraction of what any order would.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if self.restored.is_empty() {
             return;
         }

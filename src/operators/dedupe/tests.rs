@@ -85,7 +85,9 @@ impl World {
     }
 
     /// Whether the event went through, was dropped as a repeat (`None`), or set aside as late.
-    fn push(&mut self, event: &Event) -> Option<bool> {
+    ///
+    /// No more than `most` ids that event time makes due are forgotten at once.
+    fn push(&mut self, event: &Event, most: usize) -> Option<bool> {
         let mut rows = Rows::new(schema());
         let head = RowHead {
             present: 1,
@@ -95,7 +97,7 @@ impl World {
             record: 0,
         };
         rows.push(head, &[event.id]);
-        let mut context = Context::default();
+        let mut context = Context::default().at_most(most);
         self.dedupe.process(0, Arc::new(rows), &mut context);
         if let Some(dead) = context.take_dead().pop() {
             assert_eq!(dead.class, "dedupe.late");
@@ -187,7 +189,7 @@ enum Before {
     /// Everything in memory is gone and read again.
     Restart,
     /// Event time moves on, and only so many of the ids that are due go.
-    Forget(usize),
+    WorkOff(usize),
 }
 
 prop_compose! {
@@ -198,7 +200,7 @@ prop_compose! {
                 4 => Just(Before::Nothing),
                 1 => Just(Before::Commit),
                 1 => Just(Before::Restart),
-                1 => (0usize..3).prop_map(Before::Forget),
+                1 => (0usize..3).prop_map(Before::WorkOff),
             ]),
             1..120,
         ),
@@ -222,7 +224,7 @@ proptest! {
 
     #[test]
     fn a_dedupe_agrees_with_sorted_lists_whenever_it_is_opened_anew(
-        events in events(), span in 1i64..12, count_max in 1usize..6,
+        events in events(), span in 1i64..12, count_max in 1usize..6, most in 0usize..4,
     ) {
         let (mut world, mut model) = (World::new(span, count_max), Model::default());
         for (event, before) in &events {
@@ -233,24 +235,29 @@ proptest! {
                     world.commit();
                     block_on(world.open());
                 }
-                Before::Forget(count) => {
-                    world.dedupe.watermark = world.dedupe.watermark.max(event.watermark);
+                Before::WorkOff(count) => {
                     let watermark = Timestamp(event.watermark);
-                    let due = world.dedupe.due(watermark);
-                    let forgotten = world.dedupe.forget_due(watermark, count);
-                    prop_assert_eq!(forgotten, due.min(count));
-                    prop_assert_eq!(world.dedupe.due(watermark), due - forgotten);
+                    let due = world.dedupe.due(watermark, usize::MAX - 1);
+                    prop_assert_eq!(world.dedupe.due(watermark, 1), due.min(2));
+                    world.dedupe.advance(watermark, &mut Context::default().at_most(0));
+                    prop_assert_eq!(world.dedupe.has_backlog(), due > 0);
+                    world.dedupe.work_off(&mut Context::default().at_most(count));
+                    let left = world.dedupe.due(watermark, usize::MAX - 1);
+                    prop_assert_eq!(left, due - due.min(count));
                 }
             }
             let expected = model.push(event, span, count_max);
-            prop_assert_eq!(world.push(event), expected);
+            prop_assert_eq!(world.push(event, most), expected);
         }
         let last = events.last().map_or(0, |(event, _)| event.watermark);
-        world.dedupe.forget_due(Timestamp(last), usize::MAX);
+        world.dedupe.advance(Timestamp(last), &mut Context::default().at_most(most));
+        while world.dedupe.has_backlog() {
+            world.dedupe.work_off(&mut Context::default().at_most(most.max(1)));
+        }
         world.commit();
         prop_assert_eq!(block_on(world.stored()), model.stored());
         for ahead in 0..span + 8 {
-            let due = world.dedupe.due(Timestamp(last + ahead));
+            let due = world.dedupe.due(Timestamp(last + ahead), usize::MAX - 1);
             prop_assert_eq!(due, model.due(span, last + ahead));
         }
         prop_assert_eq!(world.dedupe.remembered(), model.stored().len());
@@ -270,13 +277,13 @@ fn event(key: &[u8], id: i64, time: i64) -> Event {
 fn of_ids_of_one_time_the_one_with_the_least_bytes_goes_first() {
     let mut world = World::new(1_000, 2);
     for id in [7, 5, 6] {
-        assert_eq!(world.push(&event(b"k", id, 1)), Some(true));
+        assert_eq!(world.push(&event(b"k", id, 1), usize::MAX), Some(true));
     }
     // 5 went, whatever came when; and what came again pushed out itself.
-    assert_eq!(world.push(&event(b"k", 7, 1)), None);
-    assert_eq!(world.push(&event(b"k", 6, 1)), None);
-    assert_eq!(world.push(&event(b"k", 5, 1)), Some(true));
-    assert_eq!(world.push(&event(b"k", 5, 1)), Some(true));
+    assert_eq!(world.push(&event(b"k", 7, 1), usize::MAX), None);
+    assert_eq!(world.push(&event(b"k", 6, 1), usize::MAX), None);
+    assert_eq!(world.push(&event(b"k", 5, 1), usize::MAX), Some(true));
+    assert_eq!(world.push(&event(b"k", 5, 1), usize::MAX), Some(true));
 }
 
 #[test]
@@ -286,7 +293,7 @@ fn many_keys_at_their_bound_forget_each_its_own() {
     for id in 0..100 {
         for key in 0..keys {
             assert_eq!(
-                world.push(&event(&key.to_be_bytes(), id, id * keys + key)),
+                world.push(&event(&key.to_be_bytes(), id, id * keys + key), usize::MAX),
                 Some(true)
             );
         }
@@ -298,8 +305,14 @@ fn many_keys_at_their_bound_forget_each_its_own() {
     assert_eq!(world.dedupe.remembered() as i64, keys * count_max);
     for key in 0..keys {
         let key = key.to_be_bytes();
-        assert_eq!(world.push(&event(&key, 100 - count_max, 9_999)), None);
-        assert_eq!(world.push(&event(&key, 99 - count_max, 9_999)), Some(true));
+        assert_eq!(
+            world.push(&event(&key, 100 - count_max, 9_999), usize::MAX),
+            None
+        );
+        assert_eq!(
+            world.push(&event(&key, 99 - count_max, 9_999), usize::MAX),
+            Some(true)
+        );
     }
 }
 
@@ -310,12 +323,12 @@ fn what_went_gives_its_memory_back() {
     // In no order of time, so that what goes leaves holes everywhere.
     for id in 0..60_000_i64 {
         key[..8].copy_from_slice(&(id % 1_000).to_be_bytes());
-        world.push(&event(&key, id, id * 7_919 % 60_000));
+        world.push(&event(&key, id, id * 7_919 % 60_000), usize::MAX);
     }
     let full = world.dedupe.bytes();
     assert!(full / 60_000 < 45 + 90, "{} bytes an id", full / 60_000);
     let span = i64::from(u32::MAX);
-    assert_eq!(world.dedupe.due(Timestamp(span + 49_999)), 50_000);
+    assert_eq!(world.dedupe.due(Timestamp(span + 49_999), 1 << 20), 50_000);
     world
         .dedupe
         .advance(Timestamp(span + 49_999), &mut Context::default());
