@@ -8,7 +8,7 @@
 //! stage ([`fan_in`]) or in a sink, they go by record, then by the order in which the file names
 //! them. At one record, a stage takes its rows first, and only then event time moves past it.
 //!
-//! Where a record makes more due than is done at once ([`Graph::due`]), the batch is to end with it;
+//! Where a record makes more due than is done at once ([`Graph::cut`]), the batch is to end with it;
 //! what is left in the stages then goes through in pieces ([`backlog`]) before the next record comes.
 
 mod backlog;
