@@ -186,8 +186,9 @@ impl Dedupe {
                 self.index.remove(entry);
                 self.erase(entry, before);
             }
-            None => self.know(entry, None),
+            None => {}
         }
+        self.know(entry, None);
         self.seen.insert(entry, time)?;
         if self.index.insert(time, entry) > self.count_max {
             let mut oldest = Vec::new();
@@ -205,11 +206,17 @@ impl Dedupe {
         if let Err(error) = self.seen.remove(entry) {
             tracing::error!(%error, "an id to be forgotten was not loaded");
         }
+        // Remembered and forgotten within an epoch: nothing to tell at its end, where going through
+        // all such at once would hold the task up.
+        self.seen.release(entry);
     }
 
     /// Tells the table what is stored of an entry, sparing it the way to the store: the index knows.
     /// Where the table holds the entry, it knows better, and stays as it is.
     fn know(&mut self, entry: &[u8], time: Option<i64>) {
+        if self.seen.knows(entry) {
+            return;
+        }
         let stored = time.map(|time| {
             let mut stored = Vec::with_capacity(size_of::<i64>());
             time.encode(&mut stored);

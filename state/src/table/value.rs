@@ -163,6 +163,19 @@ impl<V: StateValue> Table<V> {
         Ok(before)
     }
 
+    /// Lets go of what is known of a key that is absent, and was when the last epoch closed: whoever uses
+    /// it next must load it. Else it is kept up to the epoch's end, where all such go at once. A key that
+    /// is not of that kind stays as it is.
+    pub fn release(&mut self, key: &[u8]) {
+        let Some(at) = self.slots.find(key) else {
+            return;
+        };
+        let is_absent = |item: &Entry<V>| item.value.is_none() && item.share == Share::ABSENT;
+        if self.slots.get(at).is_some_and(|slot| is_absent(&slot.item)) {
+            self.slots.remove(at);
+        }
+    }
+
     /// All values in memory, sorted by key. All there are if the table is complete.
     ///
     /// Sorts on each call: for results and tests, not for the path of a record.

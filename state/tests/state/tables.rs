@@ -76,6 +76,32 @@ async fn what_is_made_and_removed_within_an_epoch_takes_no_room_and_is_no_change
 }
 
 #[tokio::test]
+async fn what_is_absent_as_before_can_be_let_go_of_within_the_epoch_and_nothing_else() {
+    let state = empty_state().await;
+    let id = state.declare(&[spec("values", Kind::Value)]).unwrap()[0];
+    let mut table = Table::<u64>::new(id, 0);
+    state.load(&mut table, [b"k"]).await.unwrap();
+    table.insert(b"k", 1).unwrap();
+    table.release(b"k");
+    assert_eq!(table.remove(b"k"), Ok(Some(1)));
+    assert_eq!(table.get(b"k"), Ok(None));
+    table.release(b"k");
+    assert!(table.get(b"k").is_err());
+    assert_eq!(table.bytes(), 0);
+    // What is stored and removed is still to be told.
+    state.load(&mut table, [b"k"]).await.unwrap();
+    table.insert(b"k", 1).unwrap();
+    state.close_epoch(Epoch(1), &mut [&mut table]).unwrap();
+    state.load(&mut table, [b"k"]).await.unwrap();
+    table.remove(b"k").unwrap();
+    table.release(b"k");
+    assert_eq!(table.get(b"k"), Ok(None));
+    let delta = state.close_epoch(Epoch(2), &mut [&mut table]).unwrap();
+    assert_eq!(delta.changes().len(), 1);
+    assert_eq!(delta.changes()[0].value, None);
+}
+
+#[tokio::test]
 async fn a_key_that_is_too_long_is_refused() {
     let state = empty_state().await;
     let id = state.declare(&[spec("values", Kind::Value)]).unwrap()[0];
