@@ -154,7 +154,7 @@ fn run(
             // What earlier rows leave may fall due at a later one.
             let is_too_much = |row: &usize| {
                 let due = operator.due(Timestamp(rows.head(*row).watermark), most);
-                due.saturating_add(*row - from) > most
+                2 * due.saturating_add(*row - from).min(1 << 32) > most
             };
             let last = (from..rows.len()).find(is_too_much);
             let to = last.map_or(rows.len(), |last| last + 1);

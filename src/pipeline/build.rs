@@ -304,7 +304,17 @@ fn name_of(plan: &Plan, input: Input) -> Arc<str> {
 }
 
 /// Loads all tables of a graph and tells its operators what is in them.
-pub(crate) async fn restore(graph: &mut Graph, state: &State, task: TaskId) -> Result<()> {
+///
+/// # Errors
+///
+/// If state cannot be read: it is damaged, or of another version of the file that `is_new_version`
+/// takes the place of.
+pub(crate) async fn restore(
+    graph: &mut Graph,
+    state: &State,
+    task: TaskId,
+    is_new_version: bool,
+) -> Result<()> {
     let failed = |source| Error::State { task, source };
     for node in &mut graph.nodes {
         let ids: Vec<TableId> = node
@@ -324,11 +334,17 @@ pub(crate) async fn restore(graph: &mut Graph, state: &State, task: TaskId) -> R
                 after = Some(last.clone());
                 for (key, value) in &page {
                     let user = TableId::split(key).map_or(&key[..], |(_, user)| user);
-                    node.operator.restore(index, user, value).map_err(|error| {
-                        Error::Contradiction {
-                            task,
-                            what: format!("the state of stage `{}` is damaged: {error}", node.name),
-                        }
+                    let restored = node.operator.restore(index, user, value);
+                    restored.map_err(|error| Error::Contradiction {
+                        task,
+                        what: if is_new_version {
+                            format!(
+                                "stage `{}` cannot go on with what its former version has left: {error}; under another name it begins empty, and `tidemill offsets reset --drop-state` makes the pipeline start anew",
+                                node.name
+                            )
+                        } else {
+                            format!("the state of stage `{}` is damaged: {error}", node.name)
+                        },
                     })?;
                 }
             }

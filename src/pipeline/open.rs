@@ -158,7 +158,7 @@ pub(crate) async fn open_task(
         table_bytes,
         shared.bounds.due_at_once,
     );
-    build::restore(&mut graph, &state, id).await?;
+    build::restore(&mut graph, &state, id, is_new_version).await?;
 
     let mut dead = DeadLetters::new(
         TopicPartition::new(

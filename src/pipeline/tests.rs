@@ -518,6 +518,36 @@ async fn a_changed_pipeline_is_refused_until_the_new_version_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_version_that_cannot_read_an_open_window_says_so_and_changes_nothing() {
+    let broker = broker_with(1).await;
+    broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();
+    let stores = Arc::new(MemoryStores::default());
+    let of = |plan: Plan| Pipeline::new(plan, vec![Arc::new(broker.clone())], stores.clone());
+    // Stopped in the middle of a window.
+    let (stop, stopped) = watch::channel(false);
+    let first = of(bars_plan());
+    let running = tokio::spawn(async move { first.run(RunOptions::new("0", 1), stopped).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.send_replace(true);
+    running.await.unwrap().unwrap();
+
+    let fewer = of(plan("", &BARS.replace("trades = \"count()\"", "")));
+    let options = RunOptions {
+        accept_new_version: true,
+        ..until_end()
+    };
+    let (_running, stopped) = watch::channel(false);
+    let error = fewer.run(options, stopped).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("stage `second` cannot go on with what its former version has left"),
+        "{text}"
+    );
+    run(&of(bars_plan())).await.unwrap();
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_marker_that_says_nothing_of_its_plan_still_refuses_a_changed_pipeline() {
     let broker = broker_with(1).await;
     broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();

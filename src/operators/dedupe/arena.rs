@@ -1,6 +1,7 @@
 //! Where ids lie: a place of fixed size for each, and their bytes one after the other in pages.
 
 use std::cmp::Ordering;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// No place.
 pub(super) const NONE: u32 = u32::MAX;
@@ -40,6 +41,8 @@ pub(super) struct Arena {
     current: u32,
     live: usize,
     dead: usize,
+    // Drawn for each process. It decides how trees are balanced, and about no result.
+    salt: u32,
 }
 
 impl Default for Arena {
@@ -52,6 +55,7 @@ impl Default for Arena {
             current: NONE,
             live: 0,
             dead: 0,
+            salt: RandomState::new().build_hasher().finish() as u32,
         }
     }
 }
@@ -117,6 +121,11 @@ impl Arena {
         self.time(a)
             .cmp(&self.time(b))
             .then_with(|| self.entry(a).cmp(self.entry(b)))
+    }
+
+    /// What balances the trees of this process.
+    pub(super) fn salt(&self) -> u32 {
+        self.salt
     }
 
     pub(super) fn link(&self, at: u32, side: usize) -> u32 {

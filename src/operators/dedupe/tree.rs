@@ -26,7 +26,7 @@ pub(super) fn first(arena: &Arena, root: u32) -> u32 {
 pub(super) fn insert(arena: &mut Arena, mut root: u32, new: u32) -> u32 {
     let mut hole: Hole = None;
     let mut at = root;
-    while at != NONE && priority(at) > priority(new) {
+    while at != NONE && priority(arena, at) > priority(arena, new) {
         let side = side_of(arena, new, at);
         hole = Some((at, side));
         at = arena.link(at, side);
@@ -59,7 +59,7 @@ pub(super) fn remove(arena: &mut Arena, mut root: u32, old: u32) -> u32 {
     }
     let (mut less, mut more) = (arena.link(old, LESS), arena.link(old, MORE));
     while less != NONE && more != NONE {
-        if priority(less) > priority(more) {
+        if priority(arena, less) > priority(arena, more) {
             fill(arena, &mut root, hole, less);
             hole = Some((less, MORE));
             less = arena.link(less, MORE);
@@ -93,10 +93,10 @@ fn side_of(arena: &Arena, id: u32, at: u32) -> usize {
     }
 }
 
-/// As good as random, and different for each place: nobody who chooses ids or times makes a tree
-/// deep.
-fn priority(at: u32) -> u32 {
-    let mut mixed = at.wrapping_add(0x9e37_79b9);
+/// As good as random, and different for each place and process: nobody who chooses ids or times makes
+/// a tree deep.
+fn priority(arena: &Arena, at: u32) -> u32 {
+    let mut mixed = at.wrapping_add(arena.salt());
     mixed = (mixed ^ (mixed >> 16)).wrapping_mul(0x21f0_aaad);
     mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x735a_2d97);
     mixed ^ (mixed >> 15)

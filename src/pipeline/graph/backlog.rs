@@ -57,7 +57,8 @@ impl Graph {
             let taken = taken.fold(0, usize::saturating_add);
             let due = node.operator.due(Timestamp(watermark.min(at)), self.most);
             made[one.node] = taken.saturating_add(due);
-            if made[one.node] > self.most {
+            // Each may fall due twice: to go on, and to be let go.
+            if made[one.node].saturating_mul(2) > self.most {
                 return true;
             }
         }
