@@ -195,24 +195,37 @@ fn advice(error: &(dyn StdError + 'static)) -> Option<Cow<'static, str>> {
 /// What to do about a file that has changed, and what that does to state.
 fn go_on(changes: &Changes) -> String {
     let mut becomes = Vec::new();
-    for (states, what) in [
-        (&changes.kept, "goes on with what it holds"),
-        (&changes.unused, "stays as it is, unused"),
+    for (states, what, rest) in [
+        (&changes.kept, ["goes on", "go on"], " with what it holds"),
+        (
+            &changes.unfit,
+            ["must be empty", "must be empty"],
+            ", for what it holds means something else now",
+        ),
+        (&changes.unused, ["stays", "stay"], " as it is, unused"),
         (
             &changes.empty,
-            "begins empty, at the records that come next",
+            ["begins", "begin"],
+            " empty, at the records that come next",
         ),
     ] {
-        if !states.is_empty() {
-            becomes.push(format!("`{}` {what}", states.join("`, `")));
-        }
+        let verb = match states.len() {
+            0 => continue,
+            1 => what[0],
+            _ => what[1],
+        };
+        let rest = match states.len() {
+            1 => rest.to_owned(),
+            _ => rest.replace(" it ", " they ").replace("holds", "hold"),
+        };
+        becomes.push(format!("`{}` {verb}{rest}", states.join("`, `")));
     }
     let becomes = match becomes.is_empty() {
         true => String::new(),
-        false => format!(": of its state {}", becomes.join("; ")),
+        false => format!(" (state {})", becomes.join("; ")),
     };
     format!(
-        "undo it; or run it with `--accept-new-version` to go on where the old one stopped{becomes}; or make it start anew with `tidemill offsets reset FILE --to earliest --drop-state`"
+        "undo it; or run it with `--accept-new-version` to go on where the old one stopped{becomes}; or make it start anew with `tidemill offsets reset FILE --to earliest --drop-state --yes`"
     )
 }
 

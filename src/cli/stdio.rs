@@ -30,8 +30,8 @@ pub(super) struct Pumps {
     input: Option<Pump>,
     // With what tells it that no more will be committed.
     output: Option<(Pump, watch::Sender<bool>)>,
-    // How printing ended, if it ended before its time.
-    printed: Option<Result<(), Failure>>,
+    // How reading or printing ended, if it ended before its time.
+    ended: Option<Result<(), Failure>>,
 }
 
 impl Pumps {
@@ -54,7 +54,7 @@ impl Pumps {
         let mut pumps = Self {
             input: None,
             output: None,
-            printed: None,
+            ended: None,
         };
         if let Some(source) = source {
             let broker = brokers[source.topic.broker].clone();
@@ -78,14 +78,25 @@ impl Pumps {
         Ok(pumps)
     }
 
-    /// Waits until printing has failed; for ever, if it does not.
+    /// Waits until reading or printing has failed; for ever, if neither does.
     pub(super) async fn broken(&mut self) {
-        match &mut self.output {
-            Some((output, _)) => {
-                self.printed = Some(output.await.unwrap_or_else(|_| Err(died())));
+        loop {
+            let reading = ended(self.input.as_mut());
+            let printing = ended(self.output.as_mut().map(|(output, _)| output));
+            let (end, was_reading) = tokio::select! {
+                end = reading => (end, true),
+                end = printing => (end, false),
+            };
+            if was_reading {
+                self.input = None;
+            } else {
                 self.output = None;
             }
-            None => std::future::pending().await,
+            // That the input has ended is told to the run.
+            if end.is_err() || !was_reading {
+                self.ended = Some(end);
+                return;
+            }
         }
     }
 
@@ -103,7 +114,15 @@ impl Pumps {
             let _ = last.send(true);
             output.await.map_err(|_| died())??;
         }
-        self.printed.unwrap_or(Ok(()))
+        self.ended.unwrap_or(Ok(()))
+    }
+}
+
+/// How a pump ends; never, where there is none.
+async fn ended(pump: Option<&mut Pump>) -> Result<(), Failure> {
+    match pump {
+        Some(pump) => pump.await.unwrap_or_else(|_| Err(died())),
+        None => std::future::pending().await,
     }
 }
 

@@ -26,6 +26,9 @@ const NAMED_MAX: usize = 12;
 /// differs.
 const GIVES: &str = "gives";
 
+/// What the settings of aggregates begin with.
+const AGGREGATE: &str = "aggregate.";
+
 /// What a plan is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parts(Vec<Part>);
@@ -65,6 +68,9 @@ pub struct Changes {
     pub parts: Vec<String>,
     /// State that goes on with what it holds.
     pub kept: Vec<String>,
+    /// State of which what it holds means something else now: the run refuses to go on with it, unless
+    /// it holds nothing.
+    pub unfit: Vec<String>,
     /// State that nothing uses any more.
     pub unused: Vec<String>,
     /// State that begins empty.
@@ -156,14 +162,34 @@ impl Parts {
         let split = |of: &[String], by: &[String]| -> (Vec<String>, Vec<String>) {
             of.iter().cloned().partition(|name| by.contains(name))
         };
-        let (kept, unused) = split(&old, &new);
+        let (both, unused) = split(&old, &new);
+        let unfit = self.unfit(now);
+        let (unfit, kept) = both.into_iter().partition(|name| unfit.contains(name));
         let (_, empty) = split(&new, &old);
         Changes {
             parts,
             kept,
+            unfit,
             unused,
             empty,
         }
+    }
+}
+
+impl Parts {
+    /// State that both have, by name, of which what is kept means something else now.
+    pub(crate) fn unfit(&self, now: &Self) -> Vec<String> {
+        let now = now.0.iter();
+        let unfit = now.filter_map(|part| {
+            let state = part.state.as_ref()?;
+            let mut old = self
+                .0
+                .iter()
+                .filter(|old| old.state.as_ref() == Some(state));
+            old.any(|old| old.keeps_otherwise(part))
+                .then(|| state.clone())
+        });
+        unfit.collect()
     }
 }
 
@@ -203,6 +229,27 @@ impl Part {
             settings,
             ..self.clone()
         }
+    }
+
+    /// Whether what is kept in its state means something else in that of `now`.
+    fn keeps_otherwise(&self, now: &Self) -> bool {
+        let (Settings::Named(old), Settings::Named(new)) = (&self.settings, &now.settings) else {
+            return self.hashed().settings != now.hashed().settings;
+        };
+        let is_merge = old.iter().any(|(name, op)| name == "op" && op == "merge");
+        let decides = |name: &str| match name {
+            "op" | "key" | "id" | "size" => true,
+            // Whole events are kept.
+            GIVES => is_merge,
+            name => name.starts_with(AGGREGATE),
+        };
+        let deciding = |of: &[(String, String)]| -> Vec<(String, String)> {
+            of.iter()
+                .filter(|(name, _)| decides(name))
+                .cloned()
+                .collect()
+        };
+        deciding(old) != deciding(new)
     }
 
     fn title(&self) -> String {
@@ -358,7 +405,7 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
                 );
             let output = &stage.ports[0].1;
             for aggregate in aggregates {
-                let name = format!("aggregate.{}", output.fields[aggregate.output].name);
+                let name = format!("{AGGREGATE}{}", output.fields[aggregate.output].name);
                 part = part.with(&name, function(schema, aggregate.function));
             }
             with_state(part, *state)
@@ -427,7 +474,12 @@ mod tests {
                 "stage `hour` is gone",
             ]
         );
-        assert_eq!(changes.kept, ["minute"]);
+        assert_eq!(changes.kept, Vec::<String>::new());
+        assert_eq!(
+            changes.unfit,
+            ["minute"],
+            "its windows were of another size"
+        );
         assert_eq!(changes.unused, ["hour"]);
         assert_eq!(changes.empty, ["day"]);
     }

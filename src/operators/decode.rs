@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::key;
 use crate::config::plan::Disorder;
+use crate::config::show_duration;
 use crate::events::{JsonDecoder, Poison, RowHead, Rows, Text, class};
 
 /// An event that is ahead of its record by more than this, and takes event time along by more than
@@ -150,10 +151,13 @@ fn ahead(batch: &Batch, head: &RowHead) -> i64 {
 }
 
 fn too_far(ahead: i64, ahead_max: i64) -> Poison {
-    let shown = |micros: i64| Duration::from_micros(micros.unsigned_abs());
+    // How far to the microsecond helps nobody.
+    let rounded = [86_400_000_000, 1_000_000, 1].into_iter();
+    let unit = rounded.filter(|unit| *unit <= ahead).max().unwrap_or(1);
+    let shown = |micros: i64| show_duration(Duration::from_micros(micros.unsigned_abs()));
     let message = format!(
-        "event time is {:?} ahead of its record: at most {:?} is taken; `ahead_max` of the topic sets how much",
-        shown(ahead),
+        "event time is {} ahead of its record: at most {} is taken; `ahead_max` of the topic sets how much",
+        shown(ahead - ahead % unit),
         shown(ahead_max)
     );
     Poison::new(class::TIME_AHEAD, message)

@@ -23,7 +23,7 @@ use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
 use super::topics::Topics;
 use super::topology::SubTopology;
-use super::{Attempt, Error, Marker, Progress, Result, TaskId, build};
+use super::{Attempt, Error, Marker, Progress, Result, TaskId, build, version};
 use crate::config::Plan;
 use crate::config::plan::{BrokerUrl, StartAt};
 use crate::events::{JsonDecoder, Limits};
@@ -145,6 +145,12 @@ pub(crate) async fn open_task(
         // Told once: when the version that left it is accepted.
         if is_new_version && specs.iter().all(|spec| spec.name != table.name) {
             warn!(task = %id, table = table.name, "this state belongs to no stage of the file any more: it stays as it is, unused; `tidemill offsets reset --drop-state` makes the pipeline start anew");
+        }
+    }
+    if let Some(marker) = marker.as_ref().filter(|_| is_new_version) {
+        let was = marker.config_hash;
+        for name in version::unfit(plan, &*shared.outputs, &changelog, was).await? {
+            refuse_unless_empty(&state, &name, id).await?;
         }
     }
     let table_bytes = plan.memory / specs.len().max(1);
@@ -300,6 +306,26 @@ pub(crate) async fn forget_if_overtaken(
     if stored.changelog_offset < ends.tombstones_gone.0 {
         warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");
         store.clear().await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Refuses state that a new version of the file cannot go on with.
+async fn refuse_unless_empty(state: &State, name: &str, id: TaskId) -> Result<()> {
+    let failed = |source| Error::State { task: id, source };
+    for (table, spec) in state.tables() {
+        if spec.name != name {
+            continue;
+        }
+        let page = state.scan(table.prefix(), None, 1).await.map_err(failed)?;
+        if !page.is_empty() {
+            return Err(Error::Contradiction {
+                task: id,
+                what: format!(
+                    "its state `{name}` holds what means something else to the new version of the file; a stage or state of another name begins empty, and `tidemill offsets reset --drop-state` makes the pipeline start anew"
+                ),
+            });
+        }
     }
     Ok(())
 }

@@ -518,7 +518,8 @@ async fn a_changed_pipeline_is_refused_until_the_new_version_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_version_that_cannot_read_an_open_window_says_so_and_changes_nothing() {
+async fn a_new_version_to_which_an_open_window_means_something_else_is_refused_and_changes_nothing()
+{
     let broker = broker_with(1).await;
     broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();
     let stores = Arc::new(MemoryStores::default());
@@ -531,18 +532,24 @@ async fn a_new_version_that_cannot_read_an_open_window_says_so_and_changes_nothi
     stop.send_replace(true);
     running.await.unwrap().unwrap();
 
-    let fewer = of(plan("", &BARS.replace("trades = \"count()\"", "")));
-    let options = RunOptions {
-        accept_new_version: true,
-        ..until_end()
-    };
-    let (_running, stopped) = watch::channel(false);
-    let error = fewer.run(options, stopped).await.unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains("stage `second` cannot go on with what its former version has left"),
-        "{text}"
-    );
+    let others = [
+        BARS.replace("trades = \"count()\"", ""),
+        BARS.replace("size = \"1s\"", "size = \"2s\""),
+        BARS.replace("max(currentPrice)", "min(currentPrice)"),
+    ];
+    for other in others {
+        let options = RunOptions {
+            accept_new_version: true,
+            ..until_end()
+        };
+        let (_running, stopped) = watch::channel(false);
+        let error = of(plan("", &other)).run(options, stopped).await;
+        let text = error.unwrap_err().to_string();
+        assert!(
+            text.contains("its state `second` holds what means something else to the new version"),
+            "{text}"
+        );
+    }
     run(&of(bars_plan())).await.unwrap();
     assert_eq!(read_all(&broker, "bars-1s").await.len(), 1);
 }

@@ -46,6 +46,18 @@ pub(crate) async fn named(
     Error::Changed { was, now }
 }
 
+/// State that a plan cannot go on with, by its name: another wrote it, of hash `was`, to which it means
+/// something else. None where that was not noted down.
+pub(crate) async fn unfit(
+    plan: &Plan,
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    was: u64,
+) -> Result<Vec<String>> {
+    let parts = parts(broker, at, was).await?;
+    Ok(parts.map_or_else(Vec::new, |parts| parts.unfit(&Parts::of(plan))))
+}
+
 /// The parts of the plan that wrote the last marker of a partition, if its hash is `hash`.
 async fn parts(broker: &dyn Broker, at: &TopicPartition, hash: u64) -> Result<Option<Parts>> {
     let mut found = None;

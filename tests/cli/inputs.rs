@@ -205,7 +205,7 @@ fn a_file_that_changed_since_its_state_was_written_is_refused_unless_accepted() 
                 "has changed since its state was written: \
                  stage `bar`: aggregate.volume sum(quantity) is gone",
                 "--accept-new-version",
-                "of its state `once`, `bar` goes on with what it holds",
+                "state `once` goes on with what it holds; `bar` must be empty",
             ],
         );
     }

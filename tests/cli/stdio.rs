@@ -85,6 +85,21 @@ fn until_the_end_of_standard_input_is_until_it_is_closed() {
         .expect(0, &["20000 records read and committed, 4000 written"]);
 }
 
+/// Reading failed, and the run waited for ever for what would come.
+#[test]
+fn standard_input_that_cannot_be_read_ends_the_run_and_is_told() {
+    let home = Home::empty();
+    home.write("p.toml", PIPELINE);
+    let directory = std::fs::File::open(home.path("")).unwrap();
+    let child = home
+        .command(&["run", "p.toml"])
+        .stdin(Stdio::from(directory))
+        .spawn()
+        .unwrap();
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    ended.expect(3, &["cannot read standard input", "directory"]);
+}
+
 #[test]
 fn another_run_reads_its_own_input_from_the_first_line() {
     let home = Home::empty();
