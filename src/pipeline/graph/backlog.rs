@@ -9,7 +9,7 @@ use tidemill_broker::Timestamp;
 use tidemill_state::State;
 
 use super::fan_in::{Limit, in_order};
-use super::{EventTime, Graph, Node, Origin, Output, Target, advance, least, load, take};
+use super::{EventTime, Graph, Node, Origin, Output, Target, least, least_of, load};
 use crate::events::Rows;
 use crate::operators::{Ahead, Context};
 
@@ -44,11 +44,7 @@ impl Graph {
         let mut made = vec![0_usize; self.nodes.len()];
         for one in &*self.sources[source].reached {
             let node = &self.nodes[one.node];
-            let moving = one.moving(&held_at);
-            let at = moving
-                .iter()
-                .map(|(_, at)| *at)
-                .fold(one.others(node), i64::min);
+            let at = least_of(one.others(node), &one.moving(&held_at));
             held_at[one.node] = at;
             let taken = one.inputs.iter().map(|(_, origin)| match origin {
                 Origin::Source => rows,
@@ -108,19 +104,7 @@ impl Graph {
                 .map(|(input, read)| (*input, self.nodes[*read].time_behind()))
                 .collect();
             let node = &mut self.nodes[index];
-            for (input, time) in after {
-                node.inputs[input] = time;
-            }
-            let time = node.time();
-            if let EventTime::At(watermark) = time {
-                node.reached = node.reached.max(watermark);
-            }
-            for (input, rows) in waiting {
-                take(node, input, rows, &mut context, state).await?;
-            }
-            if let EventTime::At(watermark) = time {
-                advance(node, watermark, &mut context, state).await?;
-            }
+            node.run(after, waiting, &mut context, state).await?;
             self.deliver(index, context, output);
         }
         Ok(self.most)

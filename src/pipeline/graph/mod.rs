@@ -72,6 +72,48 @@ impl Node {
         let held_at = self.operator.held_at().map(EventTime::At);
         least(held_at.into_iter().chain([self.time()]))
     }
+
+    /// Takes what waits, once its inputs have come to the event times `after` it, and then moves event
+    /// time on.
+    async fn run(
+        &mut self,
+        after: Vec<(usize, EventTime)>,
+        waiting: Vec<(usize, Arc<Rows>)>,
+        context: &mut Context,
+        state: &mut State,
+    ) -> tidemill_state::Result<()> {
+        for (input, time) in after {
+            self.inputs[input] = time;
+        }
+        let time = self.time();
+        if let EventTime::At(watermark) = time {
+            self.reached = self.reached.max(watermark);
+        }
+        let most = context.most();
+        for (input, rows) in waiting {
+            let heads = rows.heads().iter();
+            let watermark = heads
+                .map(|head| head.watermark)
+                .fold(self.reached.0, i64::max);
+            let ahead = Ahead::Rows {
+                input,
+                rows: &rows,
+                watermark: Timestamp(watermark),
+                most,
+            };
+            load(self, ahead, state).await?;
+            self.operator.process(input, rows, context);
+        }
+        if let EventTime::At(watermark) = time {
+            let ahead = Ahead::Time {
+                watermark: self.reached,
+                most,
+            };
+            load(self, ahead, state).await?;
+            self.operator.advance(watermark, context);
+        }
+        Ok(())
+    }
 }
 
 /// How far event time has come on one input.
@@ -271,7 +313,7 @@ impl Graph {
             let node = &self.nodes[index];
             let others = one.others(node);
             let moving = one.moving(&held_at);
-            held_at[index] = moving.iter().map(|(_, at)| *at).fold(others, i64::min);
+            held_at[index] = least_of(others, &moving);
 
             let waiting = std::mem::take(&mut self.pending[index]);
             let is_alone = node.inputs.len() == 1;
@@ -298,19 +340,7 @@ impl Graph {
                 })
                 .collect();
             let node = &mut self.nodes[index];
-            for (input, time) in after {
-                node.inputs[input] = time;
-            }
-            let time = node.time();
-            if let EventTime::At(watermark) = time {
-                node.reached = node.reached.max(watermark);
-            }
-            for (input, rows) in waiting {
-                take(node, input, rows, &mut context, state).await?;
-            }
-            if let EventTime::At(watermark) = time {
-                advance(node, watermark, &mut context, state).await?;
-            }
+            node.run(after, waiting, &mut context, state).await?;
             if let Some(held) = node.operator.held_at() {
                 held_at[index] = held_at[index].min(held.0);
             }
@@ -354,6 +384,11 @@ impl Reached {
             .map(|(input, origin)| (*input, of(*origin)))
             .collect()
     }
+}
+
+/// What holds a node back, by inputs that a source does not move and by those that it does.
+fn least_of(others: i64, moving: &[(usize, i64)]) -> i64 {
+    moving.iter().map(|(_, at)| *at).fold(others, i64::min)
 }
 
 /// What a source leads to, in the order of the nodes.
@@ -416,45 +451,6 @@ fn send(
             }
         }
     }
-}
-
-/// Lets a node take rows, with what it needs of its state.
-async fn take(
-    node: &mut Node,
-    input: usize,
-    rows: Arc<Rows>,
-    context: &mut Context,
-    state: &mut State,
-) -> tidemill_state::Result<()> {
-    let heads = rows.heads().iter();
-    let watermark = heads
-        .map(|head| head.watermark)
-        .fold(node.reached.0, i64::max);
-    let ahead = Ahead::Rows {
-        input,
-        rows: &rows,
-        watermark: Timestamp(watermark),
-        most: context.most(),
-    };
-    load(node, ahead, state).await?;
-    node.operator.process(input, rows, context);
-    Ok(())
-}
-
-/// Moves event time on at a node.
-async fn advance(
-    node: &mut Node,
-    watermark: Timestamp,
-    context: &mut Context,
-    state: &mut State,
-) -> tidemill_state::Result<()> {
-    let ahead = Ahead::Time {
-        watermark: node.reached.max(watermark),
-        most: context.most(),
-    };
-    load(node, ahead, state).await?;
-    node.operator.advance(watermark, context);
-    Ok(())
 }
 
 /// Loads what an operator is about to use, the misses of a batch together.
