@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 
 use tidemill_broker::coordinator::{Coordinator, MemberId, World};
-use tidemill_broker::{Group, Topic, TopicPartition};
+use tidemill_broker::{Group, Offset, Result, Topic, TopicPartition};
 use tokio::time::Instant;
 
+use crate::format::frame::OffsetEntry;
 use crate::live::Live;
 use crate::shared::{Shared, lock};
 
@@ -47,6 +48,27 @@ pub(crate) fn with_world<R>(live: &Live, now: Instant, act: impl FnOnce(&World<'
 }
 
 impl Shared {
+    /// Group offsets as the log keeps them.
+    pub(crate) fn offset_entries(
+        &self,
+        group: &Group,
+        offsets: &[(TopicPartition, Offset)],
+    ) -> Result<Vec<OffsetEntry>> {
+        let live = self.live();
+        offsets
+            .iter()
+            .map(|(at, offset)| {
+                let (topic, ..) = live.partition(at)?;
+                Ok(OffsetEntry {
+                    group: group.clone(),
+                    topic,
+                    partition: at.partition,
+                    offset: offset.0,
+                })
+            })
+            .collect()
+    }
+
     /// The groups after every permit that was due by now has run out. Taken before
     /// [`live`](Self::live).
     pub(crate) fn groups_at(&self, now: Instant) -> MutexGuard<'_, Groups> {

@@ -30,6 +30,7 @@ mod format;
 mod group;
 mod layout;
 mod live;
+mod maintain;
 mod mark;
 mod open;
 mod options;

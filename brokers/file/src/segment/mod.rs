@@ -1,11 +1,15 @@
 //! A segment being read.
 
+mod writer;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tidemill_broker::{Error, Result};
 use tidemill_crash_point::crash_point;
+
+pub(crate) use writer::SegmentWriter;
 
 use crate::catalog::TopicId;
 use crate::disk::{Disk, DiskFile, Mode, read_whole};

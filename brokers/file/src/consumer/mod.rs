@@ -1,20 +1,23 @@
 //! Reading.
 
+mod member;
+mod start;
+
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_broker::coordinator::{Heard, Held, Joining, MemberId, Membership};
+use tidemill_broker::coordinator::{Held, Joining, Membership};
 use tidemill_broker::{
     Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Result, Start,
     Subscription, TopicPartition,
 };
 use tokio::time::Instant;
 
-use crate::append::{Drafts, Failure};
-use crate::cursor::{Cursor, Limits, Step, offset_at};
-use crate::group::with_world;
+use member::join;
+
+use crate::cursor::{Cursor, Limits, Step};
 use crate::shared::{Shared, lock};
 
 /// A reader of one directory.
@@ -83,48 +86,6 @@ impl FileConsumer {
         Ok(consumer)
     }
 
-    /// Begins to read a partition.
-    fn add(&mut self, at: TopicPartition, start: Start) {
-        let topic = match self.shared.live().partition(&at) {
-            Ok((topic, ..)) => topic,
-            // The next look tells that it is gone.
-            Err(_) => return,
-        };
-        let (offset, found) = match self.resolve(&at, start) {
-            Ok(offset) => (offset, Ok(())),
-            Err(error) => (Offset::START, Err(error)),
-        };
-        let cursor = Cursor::new(at.clone(), topic, offset);
-        self.held.add(at, cursor, found);
-    }
-
-    /// Finds where to begin.
-    fn resolve(&self, at: &TopicPartition, start: Start) -> Result<Offset> {
-        // What a group has committed comes before any start but one given by hand.
-        if let Some(group) = &self.group
-            && (self.membership.is_some() || start == Start::Committed)
-        {
-            match self.shared.committed(group, at)? {
-                Some(offset) => return Ok(offset),
-                None if start == Start::Committed => {
-                    return Err(Error::NoCommittedOffset {
-                        group: group.clone(),
-                        at: at.clone(),
-                    });
-                }
-                None => {}
-            }
-        }
-        let marks = self.shared.live().watermarks(at)?;
-        match start {
-            // Without a group that was refused when the consumer was opened.
-            Start::Committed | Start::Earliest => Ok(marks.low),
-            Start::Latest => Ok(marks.last_stable),
-            Start::At(time) => offset_at(&self.shared, at, time),
-            Start::Offset(offset) => Ok(offset),
-        }
-    }
-
     /// Looks once. What it takes it returns at once, so that a caller who stops waiting loses
     /// nothing.
     fn look(&mut self) -> Look {
@@ -151,50 +112,6 @@ impl FileConsumer {
             Some(_) => lock(&self.shared.groups).next_deadline(),
             None => Some(now + self.shared.options.poll),
         })
-    }
-
-    /// What the group has to say.
-    fn news(&mut self) -> Option<Result<Delivery>> {
-        let membership = self.membership.as_mut()?;
-        if let Err(error) = membership.check() {
-            return Some(Err(error));
-        }
-        let member = match &membership.member {
-            Some(member) => Arc::clone(member),
-            None => join(membership, &self.shared),
-        };
-        loop {
-            let membership = self.membership.as_mut()?;
-            let event = self
-                .shared
-                .groups_at(Instant::now())
-                .get_mut(&membership.group)?
-                .next_event(&member, Instant::now())?;
-            let shared = Arc::clone(&self.shared);
-            let release = move |group: Group, member: MemberId, partitions: Vec<_>| {
-                shared.release(&group, &member, &partitions);
-            };
-            match self.held.hear(event, membership, release) {
-                Heard::Tell(delivery) => return Some(delivery),
-                Heard::Assigned(generation, partitions) => {
-                    return Some(Ok(self.assign(generation, partitions)));
-                }
-                Heard::Nothing => {}
-                Heard::Out => return self.news(),
-            }
-        }
-    }
-
-    /// Takes the whole of a new assignment; what stays keeps its place.
-    fn assign(&mut self, generation: Generation, partitions: Vec<TopicPartition>) -> Delivery {
-        for at in self.held.keep(&partitions) {
-            self.add(at, self.start);
-        }
-        self.held.sort();
-        Delivery::Assigned {
-            generation: Some(generation),
-            partitions,
-        }
     }
 
     /// The next records or the next end, partitions taking turns.
@@ -236,37 +153,6 @@ impl FileConsumer {
         }
         None
     }
-
-    /// Appends the offsets, checked against the group while nothing else moves it.
-    fn append_offsets(
-        &self,
-        group: &Group,
-        generation: Option<&Generation>,
-        offsets: &[(TopicPartition, Offset)],
-    ) -> Result<u64> {
-        let entries = self.shared.offset_entries(group, offsets)?;
-        let mut groups = self.shared.groups_at(Instant::now());
-        groups.entry(group).check(generation, offsets)?;
-        self.shared
-            .append(Drafts::default(), entries, |_| Ok(()))
-            .map(|(_, end)| end)
-            .map_err(Failure::into_error)
-    }
-}
-
-fn join(membership: &mut Membership, shared: &Shared) -> MemberId {
-    let now = Instant::now();
-    let mut groups = shared.groups_at(now);
-    let live = shared.live();
-    let member = with_world(&live, now, |world| {
-        let group = groups.entry(&membership.group);
-        group.join(membership.joining.clone(), world)
-    });
-    drop(live);
-    drop(groups);
-    membership.member = Some(Arc::clone(&member));
-    shared.changed.notify_waiters();
-    member
 }
 
 #[async_trait]
@@ -335,21 +221,7 @@ impl Consumer for FileConsumer {
 
 impl Drop for FileConsumer {
     fn drop(&mut self) {
-        let Some(membership) = &self.membership else {
-            return;
-        };
-        if let Some(member) = &membership.member {
-            let mut groups = lock(&self.shared.groups);
-            let live = self.shared.live();
-            with_world(&live, Instant::now(), |world| {
-                if let Some(group) = groups.get_mut(&membership.group) {
-                    group.leave(member, world);
-                }
-            });
-            drop(live);
-            drop(groups);
-            self.shared.changed.notify_waiters();
-        }
+        self.leave();
     }
 }
 

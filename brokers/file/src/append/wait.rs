@@ -1,0 +1,42 @@
+//! The waits around an append: before it for room, after it for the disk.
+
+use tidemill_broker::Result;
+use tidemill_crash_point::planted;
+
+use crate::bell::Ring;
+use crate::options::Fsync;
+use crate::shared::Shared;
+
+impl Shared {
+    /// Waits while too many log files are not split yet.
+    pub(crate) async fn room(&self) -> Result<()> {
+        loop {
+            let changed = self.changed.notified();
+            self.alive()?;
+            let behind = {
+                let live = self.live();
+                live.logs.len() > self.options.unsplit_max
+            };
+            if !behind {
+                return Ok(());
+            }
+            if let Some(writing) = &self.writing {
+                // Also where the disk was full the last time: there may be room by now.
+                writing.splitter.ring(Ring::Work);
+                writing.cleaned.borrow().check()?;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for the disk if the policy says so before each acknowledgement.
+    pub(crate) async fn settle(&self, end: u64) -> Result<()> {
+        planted!(early_acknowledgement, {
+            return Ok(());
+        });
+        match self.options.fsync {
+            Fsync::Commit => self.durable_to(end).await,
+            Fsync::Every(_) | Fsync::Never => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the splitter is asked for, and its rounds: split, expire, compact.
+
+use std::path::PathBuf;
+
+use tidemill_broker::{Error, Result};
+
+use crate::bell::Ring;
+use crate::shared::{Shared, Writing, is_full, lock};
+
+/// How much to do when asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Effort {
+    /// What is due.
+    #[default]
+    Due,
+    /// Split also the log file that is still appended to.
+    Split,
+    /// And compact whatever may be compacted.
+    Clean,
+}
+
+/// How far the splitter has come with what it was asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cleaned {
+    requested: u64,
+    done: u64,
+    /// The most that any request asks for that is not done.
+    effort: Effort,
+    /// Why the latest attempt stopped: the disk is full.
+    pub(crate) full: Option<PathBuf>,
+}
+
+impl Cleaned {
+    /// The latest failure, if it still stands.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.full {
+            None => Ok(()),
+            Some(path) => Err(Error::Io {
+                doing: "split the log into",
+                path: path.clone(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            }),
+        }
+    }
+}
+
+impl Shared {
+    /// Asks for everything to be split and cleaned, and waits.
+    pub(crate) async fn clean(&self, effort: Effort) -> Result<()> {
+        let writing = self.writing("clean")?;
+        let mut cleaned = writing.cleaned.subscribe();
+        let mut ticket = 0;
+        self.now();
+        writing.cleaned.send_modify(|cleaned| {
+            cleaned.requested += 1;
+            cleaned.effort = cleaned.effort.max(effort);
+            ticket = cleaned.requested;
+        });
+        writing.splitter.ring(Ring::Urgent);
+        loop {
+            {
+                let now = cleaned.borrow_and_update();
+                if now.done >= ticket {
+                    return now.check();
+                }
+            }
+            self.alive()?;
+            if cleaned.changed().await.is_err() {
+                return self.alive();
+            }
+        }
+    }
+
+    /// Splits what is ended, and cleans. Run by the splitter alone.
+    pub(crate) fn maintain(&self) -> Result<()> {
+        let writing = self.writing("split")?;
+        loop {
+            let (mut requested, mut effort) = (0, Effort::Due);
+            writing.cleaned.send_if_modified(|cleaned| {
+                requested = cleaned.requested;
+                effort = std::mem::take(&mut cleaned.effort);
+                false
+            });
+            if effort > Effort::Due {
+                self.end_log(writing, &mut lock(&writing.appender));
+            }
+            let full = match self.maintain_once(writing, effort) {
+                Ok(()) => None,
+                // Nothing is lost: the log files stay, and the next round begins anew.
+                Err(Error::Io { path, source, .. }) if is_full(&source) => {
+                    tracing::warn!(path = %path.display(), "the disk is full; the log stays unsplit");
+                    Some(path)
+                }
+                Err(error) => {
+                    if self.alive().is_ok() {
+                        self.poison(&error);
+                    }
+                    return Err(error);
+                }
+            };
+            let stuck = full.is_some();
+            writing.cleaned.send_modify(|cleaned| {
+                cleaned.done = requested;
+                cleaned.full = full;
+            });
+            self.changed.notify_waiters();
+            if stuck || writing.cleaned.borrow().requested == requested {
+                return Ok(());
+            }
+        }
+    }
+
+    fn maintain_once(&self, writing: &Writing, effort: Effort) -> Result<()> {
+        let mut any = effort > Effort::Due;
+        while let Some(log) = self.next_ended() {
+            self.split(writing, &log)?;
+            any = true;
+        }
+        if any {
+            self.expire(writing)?;
+            self.compact(writing, effort == Effort::Clean)?;
+        }
+        Ok(())
+    }
+}

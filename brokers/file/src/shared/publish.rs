@@ -1,0 +1,134 @@
+//! Making the log durable, and telling readers in other processes how far it is, and of which manifest.
+
+use std::pin::pin;
+
+use tidemill_broker::Result;
+use tidemill_crash_point::crash_point;
+
+use super::{Shared, Synced, Writing, lock};
+use crate::disk::write_all;
+use crate::format::log_header::Durable;
+use crate::format::manifest::Manifest;
+use crate::layout::{failed, stage};
+use crate::live::LogFile;
+
+impl Shared {
+    /// Makes everything committed so far durable, waiting for the disk.
+    pub(crate) fn sync_now(&self) -> Result<()> {
+        let writing = self.writing("sync")?;
+        let mut synced = lock(&writing.syncing);
+        let durable = self.durable.get();
+        let result = self.sync_logs(&mut synced, durable).and_then(|end| {
+            if end > durable {
+                self.publish_durable(writing, end)?;
+                crash_point!("sync.published");
+            }
+            Ok(())
+        });
+        drop(synced);
+        if let Err(error) = &result {
+            self.poison(error);
+        }
+        result
+    }
+
+    /// Makes what a former process left in the page cache durable, up to the log's end, and only then
+    /// tells anybody that it is.
+    pub(crate) fn sync_opened(&self, end: u64) -> Result<()> {
+        let writing = self.writing("sync")?;
+        let mut synced = lock(&writing.syncing);
+        self.sync_logs(&mut synced, 0)?;
+        self.publish_durable(writing, end)
+    }
+
+    /// Syncs the log files that have more than this many bytes of the whole log; returns their end.
+    fn sync_logs(&self, synced: &mut Synced, durable: u64) -> Result<u64> {
+        let (logs, end) = {
+            let live = self.live();
+            let logs: Vec<LogFile> = live
+                .logs
+                .values()
+                .filter(|log| log.end_place() > durable)
+                .cloned()
+                .collect();
+            let end = logs.last().map_or(durable, LogFile::end_place);
+            (logs, end)
+        };
+        if end <= durable {
+            return Ok(end);
+        }
+        crash_point!("sync.begun");
+        // In order: what is durable is always a beginning of the whole log.
+        for log in &logs {
+            log.file.sync_data().map_err(failed("sync", &log.path))?;
+        }
+        crash_point!("sync.file");
+        let newest = logs.last().map(|log| log.header.number);
+        if synced.named < newest {
+            let path = self.layout.logs();
+            self.disk().sync_dir(&path).map_err(failed("sync", &path))?;
+            synced.named = newest;
+        }
+        Ok(end)
+    }
+
+    /// Replaces the manifest on disk, then what readers see.
+    pub(crate) fn install(&self, manifest: &mut Manifest, next: Manifest) -> Result<()> {
+        let path = self.layout.manifest();
+        let staged = stage(self.disk(), &path, &next.encode())?;
+        crash_point!("manifest.staged");
+        staged.put(self.disk())?;
+        crash_point!("manifest.replaced");
+        *manifest = next;
+        self.live_mut().install(manifest, &self.layout);
+        self.publish_manifest()
+    }
+
+    /// Tells readers in other processes of a new manifest.
+    pub(crate) fn publish_manifest(&self) -> Result<()> {
+        let writing = self.writing("sync")?;
+        let synced = lock(&writing.syncing);
+        // What was split lies in synced segments, also where the log itself was never synced. Whoever
+        // waits for it to be durable may go on.
+        let durable = self.durable.get().max(self.live().first_start);
+        let result = self.publish_durable(writing, durable);
+        drop(synced);
+        result
+    }
+
+    /// Says how much is durable. Called while syncing is held.
+    fn publish_durable(&self, writing: &Writing, end: u64) -> Result<()> {
+        let record = {
+            let live = self.live();
+            Durable {
+                manifest: live.manifest,
+                end,
+                log: live
+                    .logs
+                    .values()
+                    .rev()
+                    .find(|log| log.header.start <= end)
+                    .map_or(0, |log| log.header.number),
+            }
+        };
+        // Not synced: after a loss of power an older one is as true.
+        write_all(&*writing.durable_file, 0, &[&record.encode()])
+            .map_err(failed("write", &self.layout.durable()))?;
+        self.durable.set(end);
+        Ok(())
+    }
+
+    /// Waits until the log is durable up to a place.
+    pub(crate) async fn durable_to(&self, place: u64) -> Result<()> {
+        loop {
+            // Listen before looking, so that nothing falls in between.
+            let mut moved = pin!(self.durable.moved());
+            moved.as_mut().enable();
+            if self.durable.get() >= place {
+                return Ok(());
+            }
+            self.alive()?;
+            moved.await;
+        }
+    }
+}
