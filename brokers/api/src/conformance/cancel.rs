@@ -72,23 +72,22 @@ pub async fn a_dropped_produce_tears_nothing(subject: &Subject) {
 /// Contract: dropping a commit of offsets leaves unknown whether it happened; committing again is
 /// harmless.
 pub async fn a_dropped_commit_of_offsets_can_be_repeated(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 1).await;
     let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
     let generation = member.assigned().await;
     let offsets = [(at("t", 0), Offset(5))];
     let _ = poll_once(member.consumer.commit(Some(&generation), &offsets));
-    let committed = broker.committed(&group("g"), &[at("t", 0)]).await.unwrap();
+    let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
     assert!([None, Some(Offset(5))].contains(&committed[0]));
     member
         .consumer
         .commit(Some(&generation), &offsets)
         .await
         .unwrap();
-    let committed = broker.committed(&group("g"), &[at("t", 0)]).await.unwrap();
+    let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
     assert_eq!(committed, [Some(Offset(5))]);
 }
 
@@ -226,10 +225,9 @@ pub async fn a_dropped_deletion_leaves_a_topic_whole_or_absent(subject: &Subject
 /// Contract: dropping the opening of a consumer leaves its group as it was, or as after a member
 /// left: the others are not kept waiting beyond the session timeout.
 pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 4).await;
     let options = || ConsumerOptions {
         session_timeout: Duration::from_secs(6),

@@ -60,8 +60,10 @@ pub async fn committed_offsets_are_there_when_it_is_opened_again(subject: &Subje
     broker.sync().await.unwrap();
     drop(member);
     let broker = subject.again(broker).await;
-    let offsets = broker.committed(&group("g"), &[at("t", 0)]).await;
-    assert_eq!(offsets.unwrap(), [Some(Offset(3))]);
+    assert_eq!(
+        committed_by(&*broker, "g", &[at("t", 0)]).await,
+        [Some(Offset(3))]
+    );
     let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
     assert_eq!(texts(&member.read(2).await), ["3", "4"]);
 }

@@ -22,33 +22,28 @@ pub async fn a_subscription_without_a_group_is_refused(subject: &Subject) {
 
 /// Contract: where a group has committed nothing there is no offset.
 pub async fn nothing_is_committed_at_first(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 2).await;
     produce(&*broker, &at("t", 0), ["a"]).await;
     let both = [at("t", 0), at("t", 1)];
-    assert_eq!(
-        broker.committed(&group("g"), &both).await.unwrap(),
-        [None, None]
-    );
+    assert_eq!(committed_by(&*broker, "g", &both).await, [None, None]);
     let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
     member.assigned().await;
     member.commit(&at("t", 1), 0).await.unwrap();
     assert_eq!(
-        broker.committed(&group("g"), &both).await.unwrap(),
+        committed_by(&*broker, "g", &both).await,
         [None, Some(Offset(0))]
     );
-    assert_eq!(broker.committed(&group("g"), &[]).await.unwrap(), []);
+    assert_eq!(committed_by(&*broker, "g", &[]).await, []);
 }
 
 /// Contract: a committed offset belongs to its group and outlives its members.
 pub async fn committed_offsets_belong_to_their_group(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 1).await;
     for (name, offset) in [("g", 3), ("h", 5)] {
         let mut member = Reader::join(subject, &*broker, name, &["t"]).await;
@@ -56,34 +51,31 @@ pub async fn committed_offsets_belong_to_their_group(subject: &Subject) {
         member.commit(&at("t", 0), offset).await.unwrap();
     }
     for (name, offset) in [("g", Some(Offset(3))), ("h", Some(Offset(5))), ("i", None)] {
-        let committed = broker.committed(&group(name), &[at("t", 0)]).await;
-        assert_eq!(committed.unwrap(), [offset]);
+        assert_eq!(committed_by(&*broker, name, &[at("t", 0)]).await, [offset]);
     }
 }
 
 /// Contract: the latest commit counts, also backwards.
 pub async fn the_latest_commit_counts_also_backwards(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 1).await;
     let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
     member.assigned().await;
     for offset in [3, 9, 2] {
         member.commit(&at("t", 0), offset).await.unwrap();
-        let committed = broker.committed(&group("g"), &[at("t", 0)]).await;
-        assert_eq!(committed.unwrap(), [Some(Offset(offset))]);
+        let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
+        assert_eq!(committed, [Some(Offset(offset))]);
     }
 }
 
 /// Contract: a lone member gets every partition of its topics, and is told before their records
 /// come.
 pub async fn a_lone_member_gets_every_partition_before_its_records(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 3).await;
     create(&*broker, "u", 1).await;
     produce(&*broker, &at("t", 1), ["a"]).await;
@@ -97,10 +89,9 @@ pub async fn a_lone_member_gets_every_partition_before_its_records(subject: &Sub
 /// Contract: a member starts at its group's committed offset, whatever start it asked for; that
 /// counts where nothing is committed.
 pub async fn a_member_starts_where_its_group_committed(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 2).await;
     produce(&*broker, &at("t", 0), numbered("p", 10)).await;
     produce(&*broker, &at("t", 1), numbered("q", 10)).await;
@@ -121,10 +112,9 @@ pub async fn a_member_starts_where_its_group_committed(subject: &Subject) {
 /// Contract: a member that asks to start where nothing is committed is told so, and the partition is
 /// silent.
 pub async fn a_member_without_committed_offset_is_told_so(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), ["a"]).await;
     let options = ConsumerOptions::group(group("g"), vec![topic("t")], Start::Committed);
@@ -145,15 +135,13 @@ pub async fn a_member_without_committed_offset_is_told_so(subject: &Subject) {
 /// Contract: the members of a group share the partitions, each to one of them, all under one
 /// generation and each under its own member name.
 pub async fn two_members_share_the_partitions(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 4).await;
     let mut first = Reader::join(subject, &*broker, "g", &["t"]).await;
     first.assigned().await;
-    let mut second = Reader::join(subject, &*broker, "g", &["t"]).await;
-    converge(subject, &mut [&mut first, &mut second], 4).await;
+    let second = join_and_share(subject, &*broker, &mut first, "t", 4).await;
     assert_eq!(first.owned.len(), 2, "{:?}", first.owned);
     assert_eq!(second.owned.len(), 2, "{:?}", second.owned);
     let (one, other) = (first.generation.unwrap(), second.generation.unwrap());
@@ -163,10 +151,9 @@ pub async fn two_members_share_the_partitions(subject: &Subject) {
 
 /// Contract: partitions of one number in topics of one size come to one member.
 pub async fn equal_partitions_of_two_topics_come_to_one_member(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 5).await;
     create(&*broker, "u", 5).await;
     let mut first = Reader::join(subject, &*broker, "g", &["t", "u"]).await;
@@ -184,10 +171,9 @@ pub async fn equal_partitions_of_two_topics_come_to_one_member(subject: &Subject
 
 /// Contract: many members that come at once settle, and what one leaves the others share.
 pub async fn many_members_share_the_partitions(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 12).await;
     let mut members = Vec::new();
     for _ in 0..5 {

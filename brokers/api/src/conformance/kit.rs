@@ -1,18 +1,21 @@
 //! What the clauses are written with.
 
+mod group;
 mod reader;
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
-pub(super) use reader::{Came, Reader, converge, soon};
+pub(super) use group::{
+    broker_with_groups, broker_with_offsets_in_transactions, by_hand_for, committed_by, converge,
+    has_groups, join_and_share, member_options, stale, two_members,
+};
+pub(super) use reader::{Came, Reader, soon};
 
 use super::{Need, Subject};
 use crate::{
-    Batch, Broker, Cleanup, ConsumerOptions, Error, Generation, Group, Headers, Offset, Outcome,
-    RecordSet, Rejection, Result, Start, Subscription, Timestamp, Topic, TopicPartition, TopicSpec,
-    Transaction, TransactionalId, Transactor,
+    Batch, Broker, Cleanup, Error, Group, Headers, Offset, Outcome, RecordSet, Rejection, Result,
+    Start, Timestamp, Topic, TopicPartition, TopicSpec, Transaction, TransactionalId, Transactor,
 };
 
 pub(super) fn topic(name: &str) -> Topic {
@@ -77,6 +80,19 @@ pub(super) async fn produce<V: AsRef<str>>(
     values: impl IntoIterator<Item = V>,
 ) -> Offset {
     produce_set(broker, set(at, values)).await
+}
+
+/// Creates a topic that has records with these payloads in each of its partitions.
+pub(super) async fn create_with_records<V: AsRef<str>>(
+    broker: &dyn Broker,
+    name: &str,
+    partitions: u32,
+    values: &[V],
+) {
+    create(broker, name, partitions).await;
+    for partition in 0..partitions {
+        produce(broker, &at(name, partition), values).await;
+    }
 }
 
 /// Produces a set of at least one record and returns the offset of the first.
@@ -166,17 +182,6 @@ pub(super) async fn read_texts(
     texts(&read(subject, broker, at, count).await)
 }
 
-/// Whether the broker has groups; otherwise checks that it refuses them.
-pub(super) async fn has_groups(subject: &Subject, broker: &dyn Broker) -> bool {
-    if subject.has(broker, Need::Groups) {
-        return true;
-    }
-    let options = ConsumerOptions::group(group("g"), vec![topic("refused")], Start::Earliest);
-    refuses(broker.consumer(options).await);
-    refuses(broker.committed(&group("g"), &[at("refused", 0)]).await);
-    false
-}
-
 /// Opens a transactional id, or checks that the broker refuses to.
 pub(super) async fn transactor(
     subject: &Subject,
@@ -189,14 +194,6 @@ pub(super) async fn transactor(
     }
     refuses(opened);
     None
-}
-
-/// Whether the broker takes a group's offsets into a transaction; otherwise checks that it refuses
-/// whichever part it lacks.
-pub(super) async fn has_offsets_in_transactions(subject: &Subject, broker: &dyn Broker) -> bool {
-    has_groups(subject, broker).await
-        && transactor(subject, broker, "probe").await.is_some()
-        && subject.has(broker, Need::OffsetsInTransaction)
 }
 
 #[track_caller]
@@ -241,36 +238,8 @@ pub(super) fn fenced<T>(result: Result<T>) {
     }
 }
 
-/// Checks that the group `g` refused offsets because of this very generation.
-#[track_caller]
-pub(super) fn stale<T>(result: Result<T>, generation: Option<&Generation>) {
-    match result {
-        Err(error) if error.is_stale(&group("g"), generation) => assert!(error.is_fenced()),
-        Err(error) => panic!("failed with `{error}` instead of a stale generation"),
-        Ok(_) => panic!("took offsets of a stale generation"),
-    }
-}
-
 /// Polls a future once and drops it; says whether it was done.
 pub(super) fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     use futures::FutureExt;
     future.now_or_never()
-}
-
-/// Options of a member with a deadline for its permits.
-pub(super) fn member_options(name: &str, topics: &[&str], revoke: Duration) -> ConsumerOptions {
-    let topics = topics.iter().map(|name| topic(name)).collect();
-    ConsumerOptions {
-        revoke_deadline: revoke,
-        ..ConsumerOptions::group(group(name), topics, Start::Earliest)
-    }
-}
-
-/// Options that read partitions by hand and keep offsets for a group.
-pub(super) fn by_hand_for(name: &str, partitions: Vec<(TopicPartition, Start)>) -> ConsumerOptions {
-    ConsumerOptions {
-        group: Some(group(name)),
-        subscription: Subscription::Partitions(partitions.clone()),
-        ..ConsumerOptions::partitions(partitions)
-    }
 }

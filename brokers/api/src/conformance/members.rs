@@ -13,10 +13,9 @@ use crate::{ConsumerOptions, Offset, TopicPartition};
 /// others, its commits are fenced, and it learns of it when it asks again. One that waits for news
 /// is not silent.
 pub async fn a_silent_member_is_taken_for_dead(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 4).await;
     let session = Duration::from_secs(10);
     let options = || ConsumerOptions {
@@ -39,15 +38,8 @@ pub async fn a_silent_member_is_taken_for_dead(subject: &Subject) {
         other.next_if_any().await;
     }
     assert!(other.lost.is_empty(), "the other waited, and was lost");
-    stale(
-        silent
-            .consumer
-            .commit(former.as_ref(), &[(mine.clone(), Offset(1))])
-            .await,
-        former.as_ref(),
-    );
-    let committed = broker.committed(&group("g"), &[mine]).await;
-    assert_eq!(committed.unwrap(), [None]);
+    silent.cannot_commit(former.as_ref(), &[&mine]).await;
+    assert_eq!(committed_by(&*broker, "g", &[mine]).await, [None]);
     // It joins anew, as if it were another.
     converge(subject, &mut [&mut silent, &mut other], 4).await;
     assert!(!silent.lost.is_empty(), "it was not told that it lost them");
@@ -56,19 +48,14 @@ pub async fn a_silent_member_is_taken_for_dead(subject: &Subject) {
 /// Contract: what a member did not commit is delivered again to the next owner, and nothing is
 /// skipped.
 pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
-    create(&*broker, "t", 2).await;
-    for partition in 0..2 {
-        produce(&*broker, &at("t", partition), numbered("", 10)).await;
-    }
+    };
+    create_with_records(&*broker, "t", 2, &numbered("", 10)).await;
     let mut first = Reader::join(subject, &*broker, "g", &["t"]).await;
     first.read(20).await;
     first.commit(&at("t", 0), 4).await.unwrap();
-    let mut second = Reader::join(subject, &*broker, "g", &["t"]).await;
-    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let mut second = join_and_share(subject, &*broker, &mut first, "t", 2).await;
     drop(first);
     converge(subject, &mut [&mut second], 2).await;
     let seen = |reader: &Reader<'_>, partition: u32| -> BTreeSet<u64> {
@@ -88,18 +75,13 @@ pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &Subject) {
 /// Contract: a partition that stays through a rebalance keeps its position: nothing of it is
 /// delivered twice.
 pub async fn a_partition_that_stays_keeps_its_position(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
-    create(&*broker, "t", 2).await;
-    for partition in 0..2 {
-        produce(&*broker, &at("t", partition), numbered("", 10)).await;
-    }
+    };
+    create_with_records(&*broker, "t", 2, &numbered("", 10)).await;
     let mut first = Reader::join(subject, &*broker, "g", &["t"]).await;
     first.read(20).await;
-    let mut second = Reader::join(subject, &*broker, "g", &["t"]).await;
-    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let _second = join_and_share(subject, &*broker, &mut first, "t", 2).await;
     let stayed: Vec<_> = first
         .owned
         .iter()
@@ -121,10 +103,9 @@ pub async fn a_partition_that_stays_keeps_its_position(subject: &Subject) {
 /// Contract: a member that returns under its stable name takes over its former self's partitions and
 /// fences it.
 pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 4).await;
     let named = |name: &str| ConsumerOptions {
         instance: Some(name.to_owned()),
@@ -137,13 +118,12 @@ pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject
     let mut present = Reader::open(subject, &*broker, named("one")).await;
     converge(subject, &mut [&mut present, &mut other], 4).await;
     assert_eq!(present.owned, owned);
-    let offsets = [(owned.first().unwrap().clone(), Offset(1))];
-    stale(
-        former.consumer.commit(generation.as_ref(), &offsets).await,
-        generation.as_ref(),
-    );
+    let one_of_them = owned.first().unwrap();
+    former
+        .cannot_commit(generation.as_ref(), &[one_of_them])
+        .await;
     assert!(former.error().await.is_fenced());
-    present.commit(owned.first().unwrap(), 1).await.unwrap();
+    present.commit(one_of_them, 1).await.unwrap();
 }
 
 /// Contract: while members come and go each record is processed before an offset behind it is
@@ -151,10 +131,9 @@ pub async fn a_member_that_returns_under_its_name_fences_its_former_self(subject
 pub async fn nothing_is_lost_while_members_come_and_go(subject: &Subject) {
     const PARTITIONS: u32 = 4;
     const ROUNDS: usize = 12;
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", PARTITIONS).await;
     let mut processed: BTreeSet<(u32, u64)> = BTreeSet::new();
     let mut members: Vec<Reader<'_>> = Vec::new();
@@ -177,10 +156,8 @@ pub async fn nothing_is_lost_while_members_come_and_go(subject: &Subject) {
     converge(subject, &mut all, PARTITIONS as usize).await;
     for partition in 0..PARTITIONS {
         let at = at("t", partition);
-        let committed = broker
-            .committed(&group("g"), std::slice::from_ref(&at))
-            .await;
-        let Some(next) = committed.unwrap()[0] else {
+        let committed = committed_by(&*broker, "g", std::slice::from_ref(&at)).await;
+        let Some(next) = committed[0] else {
             continue;
         };
         assert!(next.0 > 0);

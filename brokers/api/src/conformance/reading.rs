@@ -86,10 +86,9 @@ pub async fn an_offset_begins_there(subject: &Subject) {
 /// Contract: *committed* begins where the group has committed, and is an error where it has not: a
 /// reader never starts where nobody said.
 pub async fn a_start_at_the_committed_offset_needs_one(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 1).await;
     produce(&*broker, &at("t", 0), numbered("", 5)).await;
     let part = || vec![(at("t", 0), Start::Committed)];

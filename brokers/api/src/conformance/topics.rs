@@ -224,10 +224,9 @@ pub async fn a_compacted_topic_is_created_or_refused(subject: &Subject) {
 
 /// Contract: with a topic go the offsets that groups have committed for it.
 pub async fn the_offsets_of_a_deleted_topic_are_gone(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     create(&*broker, "t", 1).await;
     create(&*broker, "stays", 1).await;
     let both = [at("t", 0), at("stays", 0)];
@@ -239,7 +238,7 @@ pub async fn the_offsets_of_a_deleted_topic_are_gone(subject: &Subject) {
     broker.delete_topic(&topic("t")).await.unwrap();
     create(&*broker, "t", 1).await;
     assert_eq!(
-        broker.committed(&group("g"), &both).await.unwrap(),
+        committed_by(&*broker, "g", &both).await,
         [None, Some(Offset(2))]
     );
 }

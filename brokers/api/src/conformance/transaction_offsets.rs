@@ -2,7 +2,7 @@
 
 use super::kit::*;
 use super::{Need, Subject};
-use crate::{Broker, Generation, GroupOffsets, Offset, RecordSet, Transaction};
+use crate::{Broker, Generation, GroupOffsets, Offset, Outcome, RecordSet, Transaction};
 
 fn with_offset(
     records: Vec<RecordSet>,
@@ -20,17 +20,24 @@ fn with_offset(
 }
 
 async fn offset_in(broker: &dyn Broker) -> Option<Offset> {
-    let committed = broker.committed(&group("g"), &[at("in", 0)]).await.unwrap();
-    committed[0]
+    committed_by(broker, "g", &[at("in", 0)]).await[0]
+}
+
+async fn nothing_is_seen(subject: &Subject, broker: &dyn Broker) {
+    assert_eq!(read(subject, broker, &at("out", 0), 0).await, []);
+}
+
+/// Checks that offsets were refused because of this very generation.
+fn rejected_as_stale(outcome: Outcome, generation: Option<&Generation>) {
+    stale(Err::<(), _>(rejected(outcome).error), generation);
 }
 
 /// Contract: records and a group's offsets become visible together; where offsets cannot be part of
 /// a transaction it is refused.
 pub async fn records_and_offsets_are_committed_together(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_groups(subject, &*broker).await {
+    let Some(broker) = broker_with_groups(subject).await else {
         return;
-    }
+    };
     let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
         return;
     };
@@ -53,22 +60,19 @@ pub async fn records_and_offsets_are_committed_together(subject: &Subject) {
 
 /// Contract: a transaction with a stale generation is fenced, and nothing of it is ever seen.
 pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_offsets_in_transactions(subject, &*broker).await {
+    let Some((broker, mut transactor)) = broker_with_offsets_in_transactions(subject).await else {
         return;
-    }
-    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    };
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
     let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
     let former = first.assigned().await;
-    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
-    converge(subject, &mut [&mut first, &mut second], 2).await;
-    let records = || vec![set(&at("out", 0), ["x"])];
+    let _second = join_and_share(subject, &*broker, &mut first, "in", 2).await;
+    let records = vec![set(&at("out", 0), ["x"])];
     let outcome = transactor
-        .commit(with_offset(records(), Some(former.clone()), 7))
+        .commit(with_offset(records, Some(former.clone()), 7))
         .await;
-    stale(Err::<(), _>(rejected(outcome).error), Some(&former));
+    rejected_as_stale(outcome, Some(&former));
     assert_eq!(offset_in(&*broker).await, None);
     let _ = committed(
         transactor
@@ -84,16 +88,12 @@ pub async fn a_stale_generation_is_fenced_and_nothing_is_seen(subject: &Subject)
 /// Contract: an offset of a partition that is another member's is fenced in a transaction, and
 /// nothing of it is ever seen.
 pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_offsets_in_transactions(subject, &*broker).await {
+    let Some((broker, mut transactor)) = broker_with_offsets_in_transactions(subject).await else {
         return;
-    }
-    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    };
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
-    let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
-    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
-    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let (first, second) = two_members(subject, &*broker, "in", 2).await;
     let not_its_own = if first.owned.contains(&at("in", 0)) {
         second.generation.clone()
     } else {
@@ -103,28 +103,22 @@ pub async fn an_offset_of_another_partition_rejects_the_whole(subject: &Subject)
     let outcome = transactor
         .commit(with_offset(records, not_its_own.clone(), 7))
         .await;
-    stale(Err::<(), _>(rejected(outcome).error), not_its_own.as_ref());
+    rejected_as_stale(outcome, not_its_own.as_ref());
     assert_eq!(offset_in(&*broker).await, None);
-    assert_eq!(
-        read_texts(subject, &*broker, &at("out", 0), 0).await,
-        Vec::<String>::new()
-    );
+    nothing_is_seen(subject, &*broker).await;
 }
 
 /// Contract: a transaction that mixes generations of one group is refused, be one of them stale or
 /// another member's.
 pub async fn a_transaction_that_mixes_generations_is_refused(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_offsets_in_transactions(subject, &*broker).await {
+    let Some((broker, mut transactor)) = broker_with_offsets_in_transactions(subject).await else {
         return;
-    }
-    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    };
     create(&*broker, "in", 2).await;
     create(&*broker, "out", 1).await;
     let mut first = Reader::join(subject, &*broker, "g", &["in"]).await;
     let former = first.assigned().await;
-    let mut second = Reader::join(subject, &*broker, "g", &["in"]).await;
-    converge(subject, &mut [&mut first, &mut second], 2).await;
+    let second = join_and_share(subject, &*broker, &mut first, "in", 2).await;
     let offsets = |generation: &Generation, of: &Reader<'_>| GroupOffsets {
         group: group("g"),
         generation: Some(generation.clone()),
@@ -143,21 +137,15 @@ pub async fn a_transaction_that_mixes_generations_is_refused(subject: &Subject) 
         let _ = rejected(transactor.commit(Transaction { records, offsets }).await);
     }
     let both = [at("in", 0), at("in", 1)];
-    let committed = broker.committed(&group("g"), &both).await;
-    assert_eq!(committed.unwrap(), [None, None]);
-    assert_eq!(
-        read_texts(subject, &*broker, &at("out", 0), 0).await,
-        Vec::<String>::new()
-    );
+    assert_eq!(committed_by(&*broker, "g", &both).await, [None, None]);
+    nothing_is_seen(subject, &*broker).await;
 }
 
 /// Contract: offsets without a generation are fenced while the group has members.
 pub async fn offsets_without_generation_are_fenced_while_there_are_members(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_offsets_in_transactions(subject, &*broker).await {
+    let Some((broker, mut transactor)) = broker_with_offsets_in_transactions(subject).await else {
         return;
-    }
-    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    };
     create(&*broker, "in", 1).await;
     let mut member = Reader::join(subject, &*broker, "g", &["in"]).await;
     member.assigned().await;
@@ -168,11 +156,9 @@ pub async fn offsets_without_generation_are_fenced_while_there_are_members(subje
 
 /// Contract: offsets of partitions assigned by hand are taken while the group has no members.
 pub async fn offsets_without_generation_are_taken_without_members(subject: &Subject) {
-    let broker = subject.broker().await;
-    if !has_offsets_in_transactions(subject, &*broker).await {
+    let Some((broker, mut transactor)) = broker_with_offsets_in_transactions(subject).await else {
         return;
-    }
-    let mut transactor = transactor(subject, &*broker, "id").await.unwrap();
+    };
     create(&*broker, "in", 1).await;
     let _ = committed(transactor.commit(with_offset(Vec::new(), None, 3)).await);
     assert_eq!(offset_in(&*broker).await, Some(Offset(3)));

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::{Read, group, read_of, topic};
+use super::{Read, group, read_of, stale, topic};
 use crate::conformance::Subject;
 use crate::{
     Broker, Consumer, ConsumerOptions, Delivery, Error, Generation, Offset, Permit, Result, Start,
@@ -240,6 +240,17 @@ impl<'a> Reader<'a> {
             .await
     }
 
+    /// Checks that offsets of these partitions are refused because of this very generation.
+    pub(in crate::conformance) async fn cannot_commit(
+        &mut self,
+        generation: Option<&Generation>,
+        partitions: &[&TopicPartition],
+    ) {
+        let offsets = partitions.iter().map(|at| ((*at).clone(), Offset(1)));
+        let offsets: Vec<_> = offsets.collect();
+        stale(self.consumer.commit(generation, &offsets).await, generation);
+    }
+
     /// Checks that neither a record nor an error comes.
     pub(in crate::conformance) async fn stays_quiet(&mut self) {
         // An end may be due, of each partition once.
@@ -251,41 +262,5 @@ impl<'a> Reader<'a> {
             }
         }
         panic!("ends came without end");
-    }
-}
-
-/// Lets members of one group settle until they share `count` partitions under one generation.
-pub(in crate::conformance) async fn converge(
-    subject: &Subject,
-    members: &mut [&mut Reader<'_>],
-    count: usize,
-) {
-    let until = Instant::now() + subject.patient() * 2;
-    loop {
-        let mut quiet = true;
-        for member in members.iter_mut() {
-            match member.next_if_any().await {
-                None => {}
-                Some(Came::Error(error)) if error.is_transient() => {}
-                Some(Came::Error(error)) => panic!("a member failed: {error}"),
-                Some(_) => quiet = false,
-            }
-        }
-        let all: Vec<&TopicPartition> = members.iter().flat_map(|member| &member.owned).collect();
-        let distinct: BTreeSet<&TopicPartition> = all.iter().copied().collect();
-        let number = |member: &&mut Reader<'_>| member.generation.as_ref().map(|it| it.number);
-        let first = members.first().and_then(number);
-        let one = first.is_some() && members.iter().all(|member| number(member) == first);
-        if quiet && one && all.len() == count && distinct.len() == count {
-            return;
-        }
-        assert!(
-            Instant::now() < until,
-            "the group did not settle: {count} partitions, {:?}",
-            members
-                .iter()
-                .map(|member| (&member.generation, &member.owned))
-                .collect::<Vec<_>>()
-        );
     }
 }
