@@ -1,13 +1,15 @@
-//! Delay in process at 100,000 records a second: parse, keyed state, sink.
+//! Delay in process at 100,000 records a second: parse, keyed aggregate, sink.
 //!
 //! `cargo bench --bench latency` sends the same updates at the same pace to, in turns:
 //!
-//! * **bare**: two threads and two channels: one sends, the other reads JSON with serde_json, looks
-//!   the key up in a `HashMap` and answers;
-//! * **mem**: a pipeline file on `mem://`, at least once: decode, `dedupe` by pair (its last sequence),
+//! * **bare**: two threads and two channels: one sends, the other reads JSON with serde_json, keeps
+//!   one-second bars in a `HashMap` and sends those on that a record closes;
+//! * **mem**: a pipeline file on `mem://`, at least once: decode, `tumbling_window` of a second by pair,
 //!   sink; a consumer reads what comes out.
 //!
-//! and prints the delay from before the send until after the read, p50 and p99 in microseconds.
+//! and prints the delay of the bars from before the record that closes them is sent until after they
+//! are read, p50 and p99. The market is a thousand times as fast as the clock: each millisecond a
+//! second's 100 records come at once, and the bars of the second before are due.
 
 #![allow(
     clippy::disallowed_methods,
@@ -31,13 +33,15 @@ use tidemill::broker::{
     Broker, ConsumerOptions, Delivery, Start, SystemClock, Topic, TopicPartition, TopicSpec,
 };
 use tidemill::config;
+use tidemill::events::parse_time;
 use tidemill::pipeline::{MemoryStores, OpenBroker, Pipeline, RunOptions};
 use tokio::sync::watch;
 
 const RECORDS: usize = 500_000;
 /// Sent at once, each millisecond: 100,000 a second.
 const PER_SEND: usize = 100;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+const SECOND: i64 = 1_000_000;
 
 const FILE: &str = r#"
     [pipeline]
@@ -55,82 +59,165 @@ const FILE: &str = r#"
     key = "pair"
     start = "earliest"
 
-    [topics.seen]
+    [topics.bars]
     broker = "main"
 
-    [stages.once]
+    [stages.second]
     from = "updates"
-    op = "dedupe"
-    id = ["sequence"]
-    window = "10s"
-    count_max = 1
+    op = "tumbling_window"
+    size = "1s"
+    event = "Bar"
 
-    [sinks.seen]
-    from = "once"
-    topic = "seen"
+    [stages.second.aggregate]
+    open = "first(currentPrice)"
+    high = "max(currentPrice)"
+    low = "min(currentPrice)"
+    close = "last(currentPrice)"
+    volume = "sum(quantity)"
+
+    [sinks.bars]
+    from = "second"
+    topic = "bars"
 "#;
 
 #[derive(Deserialize)]
 struct Borrowed<'a> {
+    timestamp: &'a str,
     pair: &'a str,
     #[serde(rename = "currentPrice")]
     current_price: f64,
-    sequence: usize,
+    quantity: f64,
 }
 
-/// Sleeps until the next millisecond's turn.
-fn wait(begun: Instant, send: usize) {
-    let due = begun + Duration::from_millis(send as u64);
-    if let Some(left) = due.checked_duration_since(Instant::now()) {
-        std::thread::sleep(left);
+#[derive(Debug)]
+#[allow(dead_code, reason = "what is sent on, and not looked at")]
+struct Bar {
+    start: i64,
+    pair: String,
+    open: f64,
+    high: f64,
+    low: f64,
+    close: f64,
+    volume: f64,
+}
+
+/// The second that a time lies in.
+fn second(time: i64) -> i64 {
+    time - time.rem_euclid(SECOND)
+}
+
+/// Takes a record into the bar of its pair; what it closes goes to `closed`.
+fn take(bars: &mut HashMap<String, Bar>, open: &mut i64, payload: &[u8], closed: &mut Vec<Bar>) {
+    let update: Borrowed<'_> = serde_json::from_slice(payload).expect("JSON");
+    let start = second(parse_time(update.timestamp.as_bytes()).expect("a time"));
+    if start > *open {
+        closed.extend(bars.drain().map(|(_, bar)| bar));
+        *open = start;
+    }
+    let price = update.current_price;
+    match bars.get_mut(update.pair) {
+        Some(bar) => {
+            bar.high = bar.high.max(price);
+            bar.low = bar.low.min(price);
+            bar.close = price;
+            bar.volume += update.quantity;
+        }
+        None => {
+            let bar = Bar {
+                start,
+                pair: update.pair.to_owned(),
+                open: price,
+                high: price,
+                low: price,
+                close: price,
+                volume: update.quantity,
+            };
+            bars.insert(update.pair.to_owned(), bar);
+        }
     }
 }
 
-/// p50 and p99 in microseconds.
-fn percentiles(mut delays: Vec<Duration>) -> (f64, f64) {
-    delays.sort_unstable();
-    let at = |share: f64| delays[(delays.len() as f64 * share) as usize].as_secs_f64() * 1e6;
-    (at(0.5), at(0.99))
+/// When each send began, and the bars that came out: the second of each, and when it was read.
+struct Run {
+    sent: Vec<Instant>,
+    arrived: Vec<(i64, Instant)>,
 }
 
-fn bare(payloads: &[Vec<u8>]) -> (f64, f64) {
-    let (send, receive) = sync_channel::<(Instant, Vec<Vec<u8>>)>(1024);
-    let (answer, answers) = sync_channel::<(Instant, usize)>(1024);
+impl Run {
+    /// p50 and p99 in milliseconds.
+    fn percentiles(self, updates: &[Update]) -> (f64, f64) {
+        // Of each second: the send that closes it.
+        let mut closers = HashMap::new();
+        let mut open = second(updates[0].0);
+        for (at, (time, ..)) in updates.iter().enumerate() {
+            if second(*time) > open {
+                closers.insert(open, at / PER_SEND);
+                open = second(*time);
+            }
+        }
+        let mut delays: Vec<Duration> = self
+            .arrived
+            .iter()
+            .map(|(start, at)| at.duration_since(self.sent[closers[start]]))
+            .collect();
+        assert!(delays.len() > closers.len(), "fewer bars than seconds");
+        delays.sort_unstable();
+        let at = |share: f64| delays[(delays.len() as f64 * share) as usize].as_secs_f64() * 1e3;
+        (at(0.5), at(0.99))
+    }
+}
+
+/// Sends batch by batch, each in its millisecond. Says when each was sent.
+fn paced<T>(batches: impl Iterator<Item = T>, mut send: impl FnMut(T)) -> Vec<Instant> {
+    let mut sent = Vec::with_capacity(RECORDS / PER_SEND);
+    let begun = Instant::now();
+    for (turn, batch) in batches.enumerate() {
+        let due = begun + Duration::from_millis(turn as u64);
+        if let Some(left) = due.checked_duration_since(Instant::now()) {
+            std::thread::sleep(left);
+        }
+        sent.push(Instant::now());
+        send(batch);
+    }
+    sent
+}
+
+fn bare(updates: &[Update]) -> Run {
+    let (send, receive) = sync_channel::<Vec<Vec<u8>>>(1024);
+    let (answer, answers) = sync_channel::<Vec<Bar>>(1024);
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut last: HashMap<String, f64> = HashMap::new();
-            for (sent, batch) in receive {
-                let mut count = 0;
+            let (mut bars, mut open) = (HashMap::new(), i64::MIN);
+            for batch in receive {
+                let mut closed = Vec::new();
                 for payload in &batch {
-                    let update: Borrowed<'_> = serde_json::from_slice(payload).expect("JSON");
-                    count += usize::from(update.sequence > 0);
-                    match last.get_mut(update.pair) {
-                        Some(price) => *price = update.current_price,
-                        None => drop(last.insert(update.pair.to_owned(), update.current_price)),
-                    }
+                    take(&mut bars, &mut open, payload, &mut closed);
                 }
-                answer.send((sent, count)).expect("read");
+                if !closed.is_empty() {
+                    answer.send(closed).expect("read");
+                }
             }
         });
         let reader = scope.spawn(move || {
-            let mut delays = Vec::with_capacity(RECORDS);
-            for (sent, count) in answers {
-                delays.extend(std::iter::repeat_n(sent.elapsed(), count));
+            let mut arrived = Vec::with_capacity(RECORDS);
+            for closed in answers {
+                let now = Instant::now();
+                arrived.extend(closed.iter().map(|bar| (bar.start, now)));
             }
-            delays
+            arrived
         });
-        let begun = Instant::now();
-        for (at, batch) in payloads.chunks(PER_SEND).enumerate() {
-            let batch = batch.to_vec();
-            wait(begun, at);
-            send.send((Instant::now(), batch)).expect("taken");
-        }
+        let payloads = updates.chunks(PER_SEND).map(|batch| {
+            let payloads = batch.iter().map(|(_, _, payload)| payload.clone());
+            payloads.collect()
+        });
+        let sent = paced(payloads, |batch| send.send(batch).expect("taken"));
         drop(send);
-        percentiles(reader.join().expect("delays"))
+        let arrived = reader.join().expect("bars");
+        Run { sent, arrived }
     })
 }
 
-fn mem(updates: &[Update]) -> (f64, f64) {
+fn mem(updates: &[Update]) -> Run {
     // One thread for the pipeline and the reader, this one sends.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -143,7 +230,7 @@ fn mem(updates: &[Update]) -> (f64, f64) {
     let broker = runtime.block_on(async {
         let open = OpenBroker::open(&plan.brokers[0].url, Arc::new(SystemClock)).await;
         let broker = open.expect("a broker").broker();
-        for name in ["updates", "seen"] {
+        for name in ["updates", "bars"] {
             let topic = Topic::new(name).expect("a name");
             broker
                 .create_topic(&TopicSpec::new(topic, NonZeroU32::MIN))
@@ -160,35 +247,34 @@ fn mem(updates: &[Update]) -> (f64, f64) {
     let (stop, stopped) = watch::channel(false);
     let running =
         runtime.spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
-    let reading = runtime.spawn(read(broker.clone()));
-    let mut sent = Vec::with_capacity(RECORDS / PER_SEND);
-    let begun = Instant::now();
-    for (turn, batch) in updates.chunks(PER_SEND).enumerate() {
-        let set = set("updates", batch);
-        wait(begun, turn);
-        sent.push(Instant::now());
+    let last = second(updates[updates.len() - 1].0);
+    let mut seconds = updates.iter().rev().map(|(time, ..)| second(*time));
+    let last_closed = seconds.find(|start| *start < last).expect("two seconds");
+    let reading = runtime.spawn(read(broker.clone(), last_closed));
+    let batches = updates.chunks(PER_SEND).map(|batch| set("updates", batch));
+    let sent = paced(batches, |set| {
         runtime
             .block_on(broker.produce(vec![set]))
             .expect("produced");
-    }
+    });
     let arrived = runtime.block_on(reading).expect("read");
     stop.send(true).expect("running");
     runtime.block_on(running).expect("ended").expect("a run");
-    let delay = |(sequence, at): (usize, Instant)| at.duration_since(sent[sequence / PER_SEND]);
-    percentiles(arrived.into_iter().map(delay).collect())
+    Run { sent, arrived }
 }
 
-/// When each record came out, by its place in the input.
-async fn read(broker: Arc<dyn Broker>) -> Vec<(usize, Instant)> {
-    let at = TopicPartition::new(Topic::new("seen").expect("a name"), 0);
+/// The bars up to those of the second `last`, and when each came out.
+async fn read(broker: Arc<dyn Broker>, last: i64) -> Vec<(i64, Instant)> {
+    let at = TopicPartition::new(Topic::new("bars").expect("a name"), 0);
     let options = ConsumerOptions::partitions(vec![(at, Start::Earliest)]);
     let mut consumer = broker.consumer(options).await.expect("a consumer");
-    let mut arrived = Vec::with_capacity(RECORDS);
-    while arrived.len() < RECORDS {
+    let mut arrived: Vec<(i64, Instant)> = Vec::with_capacity(RECORDS);
+    while arrived.last().is_none_or(|(start, _)| *start < last) {
         if let Delivery::Records(batch) = consumer.next().await.expect("a delivery") {
             let now = Instant::now();
-            let from = arrived.len();
-            arrived.extend((from..from + batch.len()).map(|place| (place, now)));
+            // The event time of a bar is its end.
+            let start = |time: i64| second(time - 1);
+            arrived.extend(batch.iter().map(|bar| (start(bar.timestamp.0), now)));
         }
     }
     arrived
@@ -196,21 +282,17 @@ async fn read(broker: Arc<dyn Broker>) -> Vec<(usize, Instant)> {
 
 fn main() {
     let updates = updates(RECORDS);
-    let payloads: Vec<Vec<u8>> = updates
-        .iter()
-        .map(|(_, _, payload)| payload.clone())
-        .collect();
     let mut rounds = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        rounds[0].push(bare(&payloads));
-        rounds[1].push(mem(&updates));
+        rounds[0].push(bare(&updates).percentiles(&updates));
+        rounds[1].push(mem(&updates).percentiles(&updates));
     }
     let [bare, mem] = rounds.map(|round| {
         let (half, most): (Vec<f64>, Vec<f64>) = round.into_iter().unzip();
-        (median(half) / 1e3, median(most) / 1e3)
+        (median(half), median(most))
     });
     row(
-        "p99 at 100,000 records/s on `mem://`, at least once: parse, keyed state, sink",
+        "p99 at 100,000 records/s on `mem://`, at least once: parse, keyed aggregate, sink",
         format!("{:.2} ms (p50 {:.2} ms)", mem.1, mem.0),
         format!(
             "{:.2} x two bare threads: {:.2} ms (p50 {:.2} ms)",
