@@ -11,7 +11,7 @@ use crate::live::{Live, LogFile};
 use crate::open::{read_identity, read_manifest, refuse_foreign};
 use crate::options::FileOptions;
 use crate::recover::{log_numbers, read_durable};
-use crate::scan::{Found, Scanner};
+use crate::scan::{Found, Scanner, read_header};
 use crate::shared::{Shared, lock};
 
 /// What a reader remembers between two looks.
@@ -168,11 +168,8 @@ impl Shared {
         path: &std::path::Path,
         number: u64,
     ) -> Result<Option<LogHeader>> {
-        let mut bytes = Vec::new();
-        file.read_at(0, log_header::BYTES, &mut bytes)
-            .map_err(failed("read", path))?;
-        Ok(LogHeader::parse(&bytes)
-            .filter(|header| header.uuid == self.uuid && header.number == number))
+        let header = read_header(file, path)?;
+        Ok(header.filter(|header| header.uuid == self.uuid && header.number == number))
     }
 
     /// Reads frames up to a place that is durable.

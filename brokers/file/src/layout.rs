@@ -7,6 +7,7 @@ use tidemill_broker::Error;
 
 use crate::catalog::TopicId;
 use crate::disk::{Disk, Mode, write_all};
+use crate::format::VERSION;
 use crate::format::manifest::SegmentMeta;
 
 /// The names in a directory.
@@ -107,6 +108,15 @@ pub(crate) fn damaged(path: &Path, at: u64, what: impl Into<String>) -> Error {
         path: path.to_path_buf(),
         at,
         what: what.into(),
+    }
+}
+
+/// What is stored was written by a newer version.
+pub(crate) fn newer(path: &Path, version: u32) -> Error {
+    Error::NewerFormat {
+        path: path.to_path_buf(),
+        found: version,
+        known: VERSION,
     }
 }
 

@@ -8,10 +8,9 @@ use tidemill_broker::{Error, Result};
 use tidemill_crash_point::crash_point;
 
 use crate::disk::{Disk, Locked, Mode, read_whole};
-use crate::format::VERSION;
 use crate::format::identity::{self, Identity};
 use crate::format::manifest::Manifest;
-use crate::layout::{Layout, damaged, failed, is_missing, stage};
+use crate::layout::{Layout, damaged, failed, is_missing, newer, stage};
 use crate::options::FileOptions;
 use crate::recover::recover;
 use crate::scan::Torn;
@@ -99,11 +98,7 @@ pub(crate) fn read_identity(disk: &dyn Disk, layout: &Layout) -> Result<Option<[
     };
     match identity::parse(&bytes) {
         Identity::Known { uuid } => Ok(Some(uuid)),
-        Identity::Newer { version } => Err(Error::NewerFormat {
-            path,
-            found: version,
-            known: VERSION,
-        }),
+        Identity::Newer { version } => Err(newer(&path, version)),
         Identity::Damaged { at, what } => Err(damaged(&path, at, what)),
     }
 }
@@ -188,7 +183,10 @@ pub(crate) fn read_manifest(disk: &dyn Disk, layout: &Layout, uuid: [u8; 16]) ->
             Some(what) => Err(damaged(&path, 12, format!("it contradicts itself: {what}"))),
         },
         Some(_) => Err(damaged(&path, 16, "it belongs to another directory")),
-        None => Err(damaged(&path, 8, "the checksum does not match the bytes")),
+        None => Err(match Manifest::newer(&bytes) {
+            Some(version) => newer(&path, version),
+            None => damaged(&path, 8, "the checksum does not match the bytes"),
+        }),
     }
 }
 

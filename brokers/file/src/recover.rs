@@ -14,7 +14,7 @@ use crate::format::log_header::{self, Durable, LogHeader};
 use crate::format::manifest::Manifest;
 use crate::layout::{Layout, damaged, failed, log_number};
 use crate::live::{Live, LogFile};
-use crate::scan::{Found, Scanner, Torn};
+use crate::scan::{Found, Scanner, Torn, read_header};
 
 /// How far the log is known to be durable by what its writer has left in `DURABLE`.
 pub(crate) fn read_durable(disk: &dyn Disk, layout: &Layout) -> Result<Option<Durable>> {
@@ -47,11 +47,8 @@ fn open_log(disk: &dyn Disk, layout: &Layout, uuid: [u8; 16], number: u64) -> Re
         .open(&path, Mode::Write)
         .map_err(failed("open", &path))?;
     let len = file.len().map_err(failed("measure", &path))?;
-    let mut bytes = Vec::new();
-    file.read_at(0, log_header::BYTES, &mut bytes)
-        .map_err(failed("read", &path))?;
     let header =
-        LogHeader::parse(&bytes).filter(|header| header.uuid == uuid && header.number == number);
+        read_header(&*file, &path)?.filter(|header| header.uuid == uuid && header.number == number);
     Ok(Opened {
         number,
         path,

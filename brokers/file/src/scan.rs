@@ -4,11 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use tidemill_broker::Result;
+
 use crate::disk::DiskFile;
 use crate::format::block::{self, HEADER_BYTES};
 use crate::format::crc32c;
 use crate::format::frame::{self, Head, Header};
-use crate::format::log_header::LogHeader;
+use crate::format::log_header::{self, LogHeader};
+use crate::layout::{failed, newer};
 use crate::window::{WINDOW_BYTES, Window};
 
 /// A whole frame, every checksum of it checked.
@@ -29,6 +32,22 @@ pub(crate) enum Found {
     End,
     /// Something else, or a part of a frame.
     Torn(&'static str),
+}
+
+/// The header of a log file. `None` if it is not whole: its file is torn from the first byte on, or
+/// damaged.
+///
+/// # Errors
+///
+/// If it cannot be read, or a newer version wrote it: that must not be taken for torn.
+pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<Option<LogHeader>> {
+    let mut bytes = Vec::new();
+    file.read_at(0, log_header::BYTES, &mut bytes)
+        .map_err(failed("read", path))?;
+    match LogHeader::newer(&bytes) {
+        Some(version) => Err(newer(path, version)),
+        None => Ok(LogHeader::parse(&bytes)),
+    }
 }
 
 /// Reads the frames of one log file.

@@ -16,7 +16,7 @@ use crate::layout::{Layout, failed, is_missing};
 use crate::live::Live;
 use crate::open::{read_identity, read_manifest};
 use crate::recover::{log_numbers, read_durable};
-use crate::scan::{Found, Scanner};
+use crate::scan::{Found, Scanner, read_header};
 use crate::segment::Segment;
 use crate::window::{WINDOW_BYTES, Window};
 
@@ -264,10 +264,8 @@ impl Check<'_> {
             .disk
             .open(&path, Mode::Read)
             .map_err(failed("open", &path))?;
-        let mut bytes = Vec::new();
-        file.read_at(0, log_header::BYTES, &mut bytes)
-            .map_err(failed("read", &path))?;
-        Ok((path, file, LogHeader::parse(&bytes)))
+        let header = read_header(&*file, &path)?;
+        Ok((path, file, header))
     }
 
     /// The most that any frame of these log files, in the first from `at` on, says was durable: the

@@ -1,6 +1,6 @@
 //! The first bytes of a log file, and the small file that says how much of it is durable.
 
-use super::{COUNT_MAX, Reader, VERSION, Writer, crc32c};
+use super::{COUNT_MAX, Reader, VERSION, Writer, crc32c, newer};
 
 /// Bytes of a log file's header; frames follow.
 pub(crate) const BYTES: usize = 64;
@@ -45,6 +45,11 @@ impl LogHeader {
             start: reader.u64()?,
         };
         (header.number.max(header.start) <= COUNT_MAX).then_some(header)
+    }
+
+    /// The version of a header that [`parse`](Self::parse) does not take because it is a newer one.
+    pub(crate) fn newer(bytes: &[u8]) -> Option<u32> {
+        newer(MAGIC, bytes.get(..BYTES)?)
     }
 
     /// What the checksums of this log's frames are mixed with, so that a frame of another log or

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::frame::{OffsetEntry, decode_topic, encode_topic};
-use super::{COUNT_MAX, Reader, VERSION, Writer, crc32c};
+use super::{COUNT_MAX, Reader, VERSION, Writer, crc32c, newer};
 use crate::catalog::{Catalog, TopicId};
 
 const MAGIC: &[u8; 8] = b"TmMan\r\n\0";
@@ -151,6 +151,11 @@ impl Manifest {
                 .insert((entry.topic, entry.partition), entry.offset);
         }
         reader.is_empty().then_some(manifest)
+    }
+
+    /// The version of a manifest that [`parse`](Self::parse) does not take because it is a newer one.
+    pub(crate) fn newer(bytes: &[u8]) -> Option<u32> {
+        newer(MAGIC, bytes)
     }
 
     /// What in it cannot be true although its checksum holds; `None` for every manifest that a

@@ -17,6 +17,16 @@ pub(crate) const VERSION: u32 = 1;
 /// never overflows. A larger one was not written by this program.
 pub(crate) const COUNT_MAX: u64 = 1 << 62;
 
+/// The version of a whole file or header that begins with `magic`, the checksum of all that follows it
+/// and a version, if that is newer than what is read here.
+pub(crate) fn newer(magic: &[u8; 8], bytes: &[u8]) -> Option<u32> {
+    let mut reader = Reader::new(bytes);
+    let is_whole = reader.array()? == *magic && reader.u32()? == crc32c(bytes.get(12..)?);
+    reader
+        .u32()
+        .filter(|version| is_whole && *version > VERSION)
+}
+
 /// CRC32C of some bytes.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32

@@ -11,7 +11,7 @@ use tidemill_broker::{
 };
 use tidemill_broker_file::{Disk, FileBroker, FileOptions, Fsync, Mode, SimDisk};
 
-use crate::support::{at, create, read, set, topic};
+use crate::support::{at, create, pass, read, set, topic};
 
 fn options(disk: &SimDisk, fsync: Fsync) -> FileOptions {
     FileOptions {
@@ -121,7 +121,7 @@ async fn lose_power_twice(seed: u64) {
                     broker.clean().await.unwrap();
                     durable = next;
                 }
-                2 => tokio::time::sleep(Duration::from_millis(30)).await,
+                2 => pass(Duration::from_millis(30)).await,
                 3 => tokio::task::yield_now().await,
                 _ => {}
             }
@@ -216,7 +216,7 @@ async fn lose_power_anywhere(seed: u64) {
                         broker.clean().await.unwrap();
                         safe = next;
                     }
-                    2 => tokio::time::sleep(Duration::from_millis(60)).await,
+                    2 => pass(Duration::from_millis(60)).await,
                     3 => tokio::task::yield_now().await,
                     _ => {}
                 }

@@ -143,6 +143,39 @@ async fn check(copy: &SimDisk, path: &Path, at: usize) {
     }
 }
 
+/// Such a log file was once taken for torn, and cut where nothing proved that it had been durable.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_or_log_file_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let disk = filled().await;
+    for (name, whole) in [("MANIFEST", usize::MAX), (".log", 64)] {
+        let ends = |path: &&std::path::PathBuf| path.to_str().unwrap().ends_with(name);
+        let files = disk.files();
+        let path = files.iter().find(ends).unwrap();
+        let mut bytes = disk.bytes(path).unwrap();
+        let whole = whole.min(bytes.len());
+        bytes[12] = 2;
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[12..whole]);
+        bytes[8..12].copy_from_slice(&(crc as u32).to_le_bytes());
+        let copy = disk.kill_image(0);
+        copy.set_bytes(path, bytes.clone()).unwrap();
+        copy.remove("/log/DURABLE".as_ref()).unwrap();
+        let refusals = [
+            FileBroker::open("/log", options(&copy)).await.unwrap_err(),
+            FileBroker::open_reader("/log", options(&copy))
+                .await
+                .unwrap_err(),
+            verify("/log", &copy).unwrap_err(),
+        ];
+        for refusal in refusals {
+            assert!(
+                matches!(&refusal, Error::NewerFormat { path: named, found: 2, known: 1 } if named == path),
+                "{name}: {refusal}"
+            );
+        }
+        assert_eq!(copy.bytes(path).unwrap(), bytes);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_torn_tail_is_cut_and_reported() {
     let disk = filled().await;

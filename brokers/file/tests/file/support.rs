@@ -1,5 +1,7 @@
 //! What the tests share.
 
+use std::time::Duration;
+
 use tidemill_broker::{
     Broker, BrokerExt, Headers, RecordSet, Start, Timestamp, Topic, TopicPartition, TopicSpec,
 };
@@ -50,6 +52,11 @@ pub(crate) async fn read(
             })
         })
         .collect()
+}
+
+/// Lets paused time pass, with whatever falls due meanwhile: nobody waits.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 pub(crate) fn numbered(range: std::ops::Range<u64>) -> Vec<(u64, String)> {
