@@ -1,14 +1,16 @@
 //! Control records: what a task took in which order, where more than one order was possible.
 //!
 //! They go to `PIPELINE.control` in the epoch's own transaction, so that a replay can follow them.
-//! Value: a format byte, then [`Control`] in postcard. Key: the task's name.
+//! Value: a format byte, then [`Control`] in postcard. Key: the task's name. Format 1 knows no
+//! [`Step::Awake`], and is read as well.
 
 use serde::{Deserialize, Serialize};
 use tidemill_broker::{Offset, RecordSet, Timestamp, TopicPartition};
 use tidemill_state::Epoch;
 
 // Written to topics: never renumber.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+const OLDEST_READ: u8 = 1;
 
 /// One thing that happened to a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,12 @@ pub enum Step {
         /// The last watermark.
         watermark: i64,
     },
+    /// An idle input had records again, and its event time alone made more due than is done at once:
+    /// the records come after that.
+    Awake {
+        /// Index of the input partition in the marker's list.
+        input: u32,
+    },
 }
 
 /// The steps of one epoch, in order.
@@ -44,9 +52,10 @@ pub struct Control {
 impl Control {
     /// From a record's value.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&FORMAT, rest) = bytes.split_first()? else {
+        let (format, rest) = bytes.split_first()?;
+        if !(OLDEST_READ..=FORMAT).contains(format) {
             return None;
-        };
+        }
         postcard::from_bytes(rest).ok()
     }
 }

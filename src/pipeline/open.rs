@@ -216,6 +216,10 @@ pub(crate) async fn open_task(
             .await
             .map_err(failed)?;
     }
+    // The end of an input is elsewhere the next time it is looked for.
+    let begins_late = |source: &usize| plan.sources[*source].start != StartAt::Earliest;
+    let mut sources = topology.sources.iter().chain(&topology.broadcast);
+    let is_placed = marker.is_none() && sources.any(begins_late);
     let followed = times::followed(&times).map_err(|error| failed(error.into()))?;
     let ordered = open_ordered(shared, id, &inputs, followed).await?;
     let broadcast = match &ordered {
@@ -272,11 +276,13 @@ pub(crate) async fn open_task(
         generation,
         committer,
         broadcast,
+        broadcast_is_next: false,
         ordered,
         rest: None,
         ended_at: None,
-        open: if is_new_version {
-            // The log says from now on that this version was accepted, whether or not anything comes.
+        open: if is_new_version || is_placed {
+            // The log says from now on that this version was accepted, or where an input was found to
+            // begin, whether or not anything comes.
             OpenEpoch::due()
         } else {
             OpenEpoch::default()

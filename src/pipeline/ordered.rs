@@ -30,6 +30,8 @@ pub(crate) enum Next {
     End(TopicPartition, Offset),
     /// The clock said that the input with this index is idle.
     Idle(usize),
+    /// The input with this index is idle no more, though none of its records come yet.
+    Awake(usize),
     /// The run was told to end here, with this last watermark.
     Ended(Timestamp),
     /// All control records have been followed.
@@ -124,6 +126,11 @@ impl Ordered {
                 self.done();
                 let input = self.head_of(input)?;
                 return Ok(Some(Next::Idle(input)));
+            }
+            Step::Awake { input } => {
+                self.done();
+                let input = self.head_of(input)?;
+                return Ok(Some(Next::Awake(input)));
             }
             Step::Ended { watermark } => {
                 self.done();

@@ -6,6 +6,7 @@ mod backlog;
 mod cutting;
 mod fan_in;
 mod follow;
+mod idle;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

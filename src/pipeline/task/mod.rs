@@ -6,6 +6,7 @@
 mod close;
 mod output;
 mod pass;
+mod wait;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::pass::Pass;
+use self::wait::{Event, settled};
 use super::committer::{Cut, ToCommitter};
 use super::control::{Step, Steps};
 use super::dead_letter::DeadLetters;
@@ -102,6 +104,9 @@ pub(crate) struct Task {
     pub(crate) committer: mpsc::Sender<ToCommitter>,
     /// Of inputs that are read whole, unless all are read in order.
     pub(crate) broadcast: Option<Box<dyn Consumer>>,
+    /// Whether it is asked before the others: they take turns, or a long way to catch up with the one
+    /// would leave the other behind, and event time with it.
+    pub(crate) broadcast_is_next: bool,
     /// All inputs, where records or a control record decide what is taken next: then nothing is
     /// taken that the intake or `broadcast` has.
     pub(crate) ordered: Option<Ordered>,
@@ -149,24 +154,6 @@ pub(crate) struct InFlight {
     holds_back: bool,
     // Outputs that are sent after the commit, with at_most_once.
     after: Vec<Written>,
-}
-
-/// What woke the task.
-enum Event {
-    Settled(Settled),
-    Command(Option<Command>),
-    Input(Option<Input>),
-    Broadcast(tidemill_broker::Result<Delivery>),
-    Next(Result<Next>),
-    Backlog,
-    Rest,
-    Drain,
-    Close,
-    Idle,
-    PassDue,
-    PassDone(
-        std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError>,
-    ),
 }
 
 impl Task {
@@ -249,48 +236,6 @@ impl Task {
         }
     }
 
-    async fn wait(
-        &mut self,
-        inbox: &mut mpsc::Receiver<Input>,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Event {
-        let has_room = self.has_room();
-        let has_backlog = self.graph.has_backlog();
-        let has_rest = self.rest.is_some();
-        // Nothing comes before what is left has been done.
-        let takes = has_room && !has_backlog && !has_rest && self.ended_at.is_none();
-        let close_at = match (&self.in_flight, self.open.since, self.settings.cut) {
-            (None, Some(since), Cut::Live) => Some(since + self.settings.commit.interval),
-            _ => None,
-        };
-        let idle_at = match (self.settings.cut, &self.ordered) {
-            (Cut::Live, None) => self.inputs.iter().filter_map(InputPartition::idle_at).min(),
-            // The clock decides nothing.
-            (Cut::Lockstep, _) | (_, Some(_)) => None,
-        };
-        let pass_at = match &self.pass {
-            Some(_) => None,
-            // State is waiting: now, not in a while. What is in flight no pass can write.
-            None if self.is_state_full() && self.state.has_committed() => Some(Instant::now()),
-            None => Some(self.next_pass),
-        };
-        tokio::select! {
-            biased;
-            settled = settled(&mut self.in_flight) => Event::Settled(settled),
-            command = commands.recv() => Event::Command(command),
-            Ok(()) = self.drain.changed() => Event::Drain,
-            done = pass_done(&mut self.pass) => Event::PassDone(done),
-            () = at(close_at) => Event::Close,
-            () = at(pass_at) => Event::PassDue,
-            () = std::future::ready(()), if has_room && has_backlog => Event::Backlog,
-            () = std::future::ready(()), if has_room && !has_backlog && has_rest => Event::Rest,
-            input = inbox.recv(), if takes => Event::Input(input),
-            delivery = broadcast(&mut self.broadcast), if takes => Event::Broadcast(delivery),
-            next = next(&mut self.ordered), if takes => Event::Next(next),
-            () = at(idle_at), if takes => Event::Idle,
-        }
-    }
-
     /// Whether the open epoch may take no more before the one in flight is settled.
     fn is_full(&self) -> bool {
         if self.open.taken + self.open.worked >= self.settings.commit.records {
@@ -358,14 +303,27 @@ impl Task {
     /// what else comes of the batch must not find that it is late. Whether that leaves anything to do
     /// first.
     async fn wake(&mut self, index: usize, batch: &Batch) -> Result<bool> {
-        let input = &mut self.inputs[index];
-        if batch.next() <= input.next || !std::mem::take(&mut input.is_idle) {
+        let input = &self.inputs[index];
+        if batch.next() <= input.next || !input.is_idle {
             return Ok(false);
         }
+        self.set_awake(index).await?;
+        let is_left = self.graph.has_backlog();
+        if is_left {
+            // What is left may be committed without the records, which need not come first then.
+            self.open.steps.decided(Step::Awake {
+                input: index as u32,
+            });
+        }
+        Ok(is_left)
+    }
+
+    async fn set_awake(&mut self, index: usize) -> Result<()> {
+        let input = &mut self.inputs[index];
+        input.is_idle = false;
         let source = input.source;
         self.open.since.get_or_insert_with(Instant::now);
-        self.advance(source).await?;
-        Ok(self.graph.has_backlog())
+        self.advance(source).await
     }
 
     /// Runs a batch through the operators into the open epoch: as many of its records as may come at
@@ -522,10 +480,18 @@ impl Task {
     async fn note_idle(&mut self) -> Result<()> {
         let now = Instant::now();
         let is_idle = |input: &InputPartition| input.idle_at().is_some_and(|at| at <= now);
-        match self.inputs.iter().position(is_idle) {
-            Some(index) => self.set_idle(index).await,
-            None => Ok(()),
+        let Some(index) = self.inputs.iter().position(is_idle) else {
+            return Ok(());
+        };
+        // Silent is only who has nothing to say: it may not have been asked meanwhile, or what it
+        // gave is still on its way.
+        let input = &mut self.inputs[index];
+        let ends = self.brokers[input.broker].watermarks(&input.at).await;
+        if ends.is_ok_and(|ends| ends.last_stable <= input.next) {
+            return self.set_idle(index).await;
         }
+        input.last_taken = Instant::now();
+        Ok(())
     }
 
     async fn set_idle(&mut self, index: usize) -> Result<()> {
@@ -550,6 +516,13 @@ impl Task {
             // The end of every input counts from now on.
             Next::Followed => Ok(()),
             Next::Idle(index) => self.set_idle(index).await,
+            Next::Awake(index) => {
+                self.set_awake(index).await?;
+                self.open.steps.decided(Step::Awake {
+                    input: index as u32,
+                });
+                Ok(())
+            }
             Next::Ended(watermark) => self.end_at(watermark).await,
         }
     }
@@ -563,42 +536,4 @@ fn part(batch: &Batch, from: usize, to: usize) -> Batch {
         batch.next()
     };
     batch.slice(from..to, next)
-}
-
-async fn settled(in_flight: &mut Option<InFlight>) -> Settled {
-    match in_flight {
-        // A committer that goes without an answer has stopped on an error of its own.
-        Some(in_flight) => (&mut in_flight.settled).await.unwrap_or(Settled::Dropped),
-        None => std::future::pending().await,
-    }
-}
-
-async fn pass_done(
-    pass: &mut Option<Pass>,
-) -> std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError> {
-    match pass {
-        Some(pass) => (&mut pass.0).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn broadcast(consumer: &mut Option<Box<dyn Consumer>>) -> tidemill_broker::Result<Delivery> {
-    match consumer {
-        Some(consumer) => consumer.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next(ordered: &mut Option<Ordered>) -> Result<Next> {
-    match ordered {
-        Some(ordered) => ordered.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
 }
