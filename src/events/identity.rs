@@ -1,6 +1,6 @@
 //! Identities: 128 bits that stay the same when a record is processed again, copied or recorded.
 
-use tidemill_broker::RecordRef;
+use tidemill_broker::{RecordRef, TopicPartition};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128, xxh3_128_with_seed};
 
 use super::Rows;
@@ -54,9 +54,14 @@ impl Identity {
     }
 }
 
-/// What all positions of one partition share: pass it to [`of_record`].
-pub fn of_partition(topic: &str, partition: u32) -> u64 {
-    xxh3_64_with_seed(topic.as_bytes(), u64::from(partition))
+/// What all positions of one partition share: pass it to [`of_record`]. Offsets of another
+/// `incarnation`, where the topic was deleted and created again, are other positions; the first is 0.
+pub fn of_partition(at: &TopicPartition, incarnation: u64) -> u64 {
+    let first = xxh3_64_with_seed(at.topic.as_str().as_bytes(), u64::from(at.partition));
+    match incarnation {
+        0 => first,
+        again => xxh3_64_with_seed(&again.to_be_bytes(), first),
+    }
 }
 
 /// The identity of a record: its event id, else its origin, else its position in `partition`.
@@ -93,7 +98,7 @@ impl Rows {
         }
         match self.source() {
             Some(batch) => {
-                let partition = of_partition(batch.at().topic.as_str(), batch.at().partition);
+                let partition = of_partition(batch.at(), self.incarnation());
                 of_record(partition, batch.get(self.head(row).record as usize))
             }
             None => 0,

@@ -68,6 +68,7 @@ pub struct Rows {
     // One per row where an operator made them; empty where their records identify them.
     ids: Vec<u128>,
     source: Option<Batch>,
+    incarnation: u64,
 }
 
 impl Rows {
@@ -81,6 +82,7 @@ impl Rows {
             heads: Vec::new(),
             ids: Vec::new(),
             source: None,
+            incarnation: 0,
         }
     }
 
@@ -101,6 +103,18 @@ impl Rows {
     /// The records these rows were decoded from, if they come straight from a source.
     pub fn source(&self) -> Option<&Batch> {
         self.source.as_ref()
+    }
+
+    /// Which incarnation of their topic those records are of: offsets begin anew with each.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Says which incarnation of their topic the records are of.
+    #[must_use]
+    pub fn of_incarnation(mut self, incarnation: u64) -> Self {
+        self.incarnation = incarnation;
+        self
     }
 
     /// Number of rows.
@@ -262,6 +276,7 @@ impl Rows {
     fn gather(&self, rows: impl Iterator<Item = usize>) -> Self {
         let mut kept = Self {
             source: self.source.clone(),
+            incarnation: self.incarnation,
             base: self.base.clone(),
             ..Self::new(self.schema.clone())
         };

@@ -25,6 +25,7 @@ const AHEAD_TOLD: i64 = 24 * 3_600 * 1_000_000;
 pub struct Decode {
     decoder: JsonDecoder,
     key: Vec<usize>,
+    incarnation: u64,
     out_of_order: i64,
     ahead_max: Option<i64>,
     // One that was let through has been told of.
@@ -41,6 +42,7 @@ impl Decode {
         Self {
             decoder,
             key: Vec::new(),
+            incarnation: 0,
             out_of_order: micros(disorder.behind),
             ahead_max: disorder.ahead_max.map(micros),
             told: false,
@@ -55,6 +57,17 @@ impl Decode {
         self
     }
 
+    /// Reads this incarnation of its topic: identities of records depend on it.
+    pub fn of_incarnation(mut self, incarnation: u64) -> Self {
+        self.incarnation = incarnation;
+        self
+    }
+
+    /// Which incarnation of its topic it reads.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// The watermark after what was decoded so far.
     pub fn watermark(&self) -> Timestamp {
         Timestamp(self.watermark)
@@ -67,10 +80,11 @@ impl Decode {
 
     /// Decodes a batch. Records that are poison are handed to `poison` with their index.
     pub fn decode(&mut self, batch: &Batch, poison: &mut dyn FnMut(usize, Poison)) -> Rows {
-        let mut rows = match self.ahead_max {
+        let rows = match self.ahead_max {
             Some(ahead_max) => self.decode_bounded(batch, ahead_max, poison),
             None => self.decoder.decode(batch, poison),
         };
+        let mut rows = rows.of_incarnation(self.incarnation);
         match self.key[..] {
             [] => {}
             // The text is there already.

@@ -81,9 +81,15 @@ impl DeadLetters {
     }
 
     /// Sets aside a record that could not be decoded.
-    pub(crate) fn poison(&mut self, batch: &Batch, index: usize, poison: &Poison) {
+    pub(crate) fn poison(
+        &mut self,
+        batch: &Batch,
+        incarnation: u64,
+        index: usize,
+        poison: &Poison,
+    ) {
         let record = batch.get(index);
-        let source = Source::Record(batch, record);
+        let source = Source::Record(batch, incarnation, record);
         self.put(&source, "decode", poison.class, "poison", &poison.message);
     }
 
@@ -93,7 +99,7 @@ impl DeadLetters {
         let rows = &dead.rows;
         if let (None, Some(batch)) = (rows.id(dead.row), rows.source()) {
             let record = batch.get(rows.head(dead.row).record as usize);
-            let source = Source::Record(batch, record);
+            let source = Source::Record(batch, rows.incarnation(), record);
             self.put(&source, &stage, dead.class, "permanent", &dead.message);
             return;
         }
@@ -138,14 +144,14 @@ impl DeadLetters {
         why: &str,
     ) {
         let (time, key, value) = match source {
-            Source::Record(_, record) => (record.timestamp, record.key, record.value),
+            Source::Record(_, _, record) => (record.timestamp, record.key, record.value),
             Source::Made {
                 time, key, value, ..
             } => (*time, key.as_deref(), Some(&value[..])),
         };
         self.headers.clear();
         let earlier = match source {
-            Source::Record(_, record) => keep(*record, &mut self.headers),
+            Source::Record(_, _, record) => keep(*record, &mut self.headers),
             Source::Made { .. } => Earlier::default(),
         };
         let own = self.headers.encoded().len();
@@ -316,7 +322,8 @@ impl Earlier<'_> {
 }
 
 enum Source<'a> {
-    Record(&'a Batch, RecordRef<'a>),
+    /// A record of an incarnation of its topic.
+    Record(&'a Batch, u64, RecordRef<'a>),
     Made {
         id: u128,
         time: Timestamp,
@@ -328,12 +335,9 @@ enum Source<'a> {
 impl Source<'_> {
     fn identity(&self) -> u128 {
         match self {
-            Self::Record(batch, record) => {
-                let at = batch.at();
-                identity::of_record(
-                    identity::of_partition(at.topic.as_str(), at.partition),
-                    *record,
-                )
+            Self::Record(batch, incarnation, record) => {
+                let partition = identity::of_partition(batch.at(), *incarnation);
+                identity::of_record(partition, *record)
             }
             Self::Made { id, .. } => *id,
         }
@@ -341,7 +345,7 @@ impl Source<'_> {
 
     fn write_place(&self, text: &mut Vec<u8>) {
         match self {
-            Self::Record(batch, record) => {
+            Self::Record(batch, _, record) => {
                 let at = batch.at();
                 text.extend_from_slice(at.topic.as_str().as_bytes());
                 text.push(b'/');
@@ -427,6 +431,7 @@ mod tests {
             dead.poison(
                 &batch,
                 0,
+                0,
                 &Poison::new("decode.too_large", "x".repeat(5_000)),
             );
             let set = dead.take();
@@ -453,7 +458,7 @@ mod tests {
     fn set_aside(batch: &Batch, class: &'static str) -> RecordSet {
         let at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
         let mut dead = DeadLetters::new(at, "p".into(), 1 << 20);
-        dead.poison(batch, 0, &Poison::new(class, "why".to_owned()));
+        dead.poison(batch, 0, 0, &Poison::new(class, "why".to_owned()));
         dead.take()
     }
 

@@ -54,6 +54,7 @@ impl InputPartition {
             topic: self.at.topic.as_str().to_owned(),
             partition: self.at.partition,
             identity: self.identity.map(|identity| identity.0),
+            incarnation: self.decode.incarnation(),
             next: self.next.0,
         }
     }

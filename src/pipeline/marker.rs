@@ -13,7 +13,7 @@ use tidemill_state::{Digest, Epoch};
 pub const MARKER_KEY: &[u8] = b"\xff\xffmarker";
 
 // Written to topics: never renumber.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What makes one try to commit an epoch differ from every other: epoch numbers alone are not
 /// unique across owners.
@@ -36,8 +36,11 @@ pub struct InputPosition {
     pub topic: String,
     /// The partition.
     pub partition: u32,
-    /// Which incarnation of the topic.
+    /// Which topic of that name, where its broker tells them apart.
     pub identity: Option<[u8; 16]>,
+    /// How often it was deleted and created again: [identities](crate::events::identity) of records
+    /// depend on it, as offsets begin anew.
+    pub incarnation: u64,
     /// The next offset to read.
     pub next: u64,
 }
@@ -53,7 +56,7 @@ impl InputPosition {
         Offset(self.next)
     }
 
-    /// Which incarnation of the topic.
+    /// Which topic of that name, where its broker tells them apart.
     pub fn identity(&self) -> Option<TopicIdentity> {
         self.identity.map(TopicIdentity)
     }
@@ -85,9 +88,9 @@ pub struct Marker {
 /// Why bytes are not a marker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MarkerError {
-    /// It was written by a newer version.
-    #[error("marker has format {found}; this version reads up to {FORMAT}")]
-    Newer {
+    /// It was written by another version.
+    #[error("marker has format {found}; this version reads {FORMAT}")]
+    OtherFormat {
         /// The format found.
         found: u8,
     },
@@ -107,12 +110,12 @@ impl Marker {
     ///
     /// # Errors
     ///
-    /// If they are not a marker, or one of a newer version.
+    /// If they are not a marker, or one of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, MarkerError> {
         match bytes.split_first() {
             Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| MarkerError::Damaged),
-            Some((&found, _)) if found > FORMAT => Err(MarkerError::Newer { found }),
-            _ => Err(MarkerError::Damaged),
+            Some((&found, _)) => Err(MarkerError::OtherFormat { found }),
+            None => Err(MarkerError::Damaged),
         }
     }
 }
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_comes_back_and_a_newer_or_torn_one_is_refused() {
+    fn a_marker_comes_back_and_one_of_another_version_or_torn_is_refused() {
         let marker = Marker {
             epoch: Epoch(7),
             attempt: Attempt {
@@ -139,6 +142,7 @@ mod tests {
                 topic: "t".into(),
                 partition: 0,
                 identity: Some([1; 16]),
+                incarnation: 2,
                 next: 99,
             }],
             sequences: vec![("bars".into(), 0, 5)],
@@ -146,12 +150,12 @@ mod tests {
         };
         let bytes = marker.encode();
         assert_eq!(Marker::decode(&bytes), Ok(marker));
-        let mut newer = bytes.clone();
-        newer[0] = FORMAT + 1;
-        assert_eq!(
-            Marker::decode(&newer),
-            Err(MarkerError::Newer { found: FORMAT + 1 })
-        );
+        for found in [FORMAT - 1, FORMAT + 1] {
+            let mut other = bytes.clone();
+            other[0] = found;
+            let refused = Err(MarkerError::OtherFormat { found });
+            assert_eq!(Marker::decode(&other), refused);
+        }
         assert_eq!(
             Marker::decode(&bytes[..bytes.len() - 3]),
             Err(MarkerError::Damaged)

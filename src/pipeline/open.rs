@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     /// The group of the sources that are read as its member.
     pub(crate) group: Option<Group>,
     pub(crate) cut: Cut,
+    /// Drawn once for this run: each reads another standard input.
+    pub(crate) run: u64,
     /// Whether to fire what is open, commit and end once every input has ended.
     pub(crate) drain: watch::Receiver<bool>,
     pub(crate) progress: Arc<Progress>,
@@ -418,10 +420,11 @@ async fn open_input(
     });
     // What another process read from its standard input says nothing about ours.
     let is_stdin = shared.plan.brokers[source_plan.topic.broker].url == BrokerUrl::Stdio;
-    let (known, start) = if is_stdin {
-        (None, StartAt::Earliest)
+    let (known, start, incarnation) = if is_stdin {
+        (None, StartAt::Earliest, shared.run)
     } else {
-        (known, source_plan.start)
+        let incarnation = known.map_or(0, |known| known.incarnation);
+        (known, source_plan.start, incarnation)
     };
     let found = resume(
         broker,
@@ -455,7 +458,9 @@ async fn open_input(
         in_group,
         identity,
         next: found.next,
-        decode: Decode::new(decoder, source_plan.out_of_order).keyed_by(source_plan.key.clone()),
+        decode: Decode::new(decoder, source_plan.out_of_order)
+            .keyed_by(source_plan.key.clone())
+            .of_incarnation(incarnation),
         idle_after: source_plan.idle,
         last_taken: Instant::now(),
         is_idle: false,

@@ -101,6 +101,7 @@ pub struct InputReset {
     /// Whether the group's offset is set too.
     pub in_group: bool,
     identity: Option<TopicIdentity>,
+    incarnation: u64,
 }
 
 /// A look at a pipeline that is to be reset. Reading only.
@@ -250,6 +251,7 @@ impl Resetting {
             topic: input.at.topic.to_string(),
             partition: input.at.partition,
             identity: input.identity.map(|identity| identity.0),
+            incarnation: input.incarnation,
             next: input.next.0,
         });
         Marker {

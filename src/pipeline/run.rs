@@ -138,6 +138,7 @@ impl Pipeline {
             stores: self.stores.clone(),
             group: in_group.then(|| plan.group.clone()),
             cut: options.cut,
+            run: options.run,
             drain: options.until_end.clone(),
             progress: self.progress.clone(),
             accept_new_version: options.accept_new_version,

@@ -6,6 +6,7 @@ mod backlog;
 mod cutting;
 mod fan_in;
 mod follow;
+mod identity;
 mod idle;
 
 use std::num::NonZeroU32;

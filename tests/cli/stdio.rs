@@ -112,6 +112,19 @@ fn another_run_reads_its_own_input_from_the_first_line() {
 }
 
 #[test]
+fn what_one_run_sets_aside_of_its_input_is_not_what_another_does() {
+    let home = Home::empty();
+    home.write("p.toml", PIPELINE);
+    for line in ["no event", "none either"] {
+        piped(&home, [line.into()].into_iter()).expect(0, &[]);
+    }
+    let dead = home.records("dead");
+    assert_eq!(dead.len(), 2);
+    let [first, second] = [0, 1].map(|run: usize| dead[run].header("dl-id"));
+    assert_ne!(first, second, "the first line of each run");
+}
+
+#[test]
 fn a_reader_that_leaves_ends_the_run_without_a_word() {
     let home = Home::empty();
     home.write("p.toml", PIPELINE);

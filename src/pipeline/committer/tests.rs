@@ -86,6 +86,7 @@ impl Process {
                     version: 1,
                     config_hash: 0,
                     inputs: vec![super::super::InputPosition {
+                        incarnation: 0,
                         source: "in".into(),
                         topic: "in".into(),
                         partition: task.partition,

@@ -259,6 +259,7 @@ async fn input(
         recreated,
         in_group: false,
         identity: found.identity,
+        incarnation: known.map_or(0, |known| known.incarnation + u64::from(recreated)),
     })
 }
 

@@ -364,7 +364,8 @@ impl Task {
             .push(source, Arc::new(rows), time, &mut self.state, &mut output)
             .await
             .map_err(failed)?;
-        self.set_aside(&output.dead, batch, &poisoned);
+        let incarnation = self.inputs[index].decode.incarnation();
+        self.set_aside(&output.dead, (batch, incarnation), &poisoned);
         self.write_out(output);
         crash_point!("task.processed");
         self.send_early().await?;

@@ -44,7 +44,7 @@ impl Task {
     pub(super) fn set_aside(
         &mut self,
         dead: &[(Arc<str>, Dead)],
-        batch: &Batch,
+        (batch, incarnation): (&Batch, u64),
         poisoned: &[(usize, Poison)],
     ) {
         self.progress.set_aside(poisoned.len() as u64);
@@ -56,12 +56,12 @@ impl Task {
             while let Some((record, poison)) =
                 poisoned.next_if(|(record, _)| *record <= record_of(dead))
             {
-                self.dead.poison(batch, *record, poison);
+                self.dead.poison(batch, incarnation, *record, poison);
             }
             self.dead.row(stage, dead);
         }
         for (record, poison) in poisoned {
-            self.dead.poison(batch, *record, poison);
+            self.dead.poison(batch, incarnation, *record, poison);
         }
     }
 
