@@ -342,7 +342,7 @@ pub struct Aggregate {
 pub enum AggregateFunction {
     /// How many events.
     Count,
-    /// The sum of a slot; overflow is poison.
+    /// The sum of a slot.
     Sum(usize),
     /// The least value of a slot.
     Min(usize),

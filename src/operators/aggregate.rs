@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::plan::{Aggregate, AggregateFunction};
 use crate::events::{Rows, Schema};
-use crate::market::decimal::{self, Rounding};
+use crate::market::decimal::{self, ArithmeticError, Rounding};
 
 /// What one aggregate has seen so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub enum Accumulator {
     /// How many events.
     Count(i64),
     /// A sum, and whether anything was added.
-    Sum(i64, bool),
+    Sum(i128, bool),
     /// The least value.
     Min(Option<i64>),
     /// The greatest value.
@@ -25,7 +25,7 @@ pub enum Accumulator {
     Vwap(i128, i128),
 }
 
-/// A sum has left its range; the event that did it is poison and has changed nothing.
+/// A result is out of range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow {
     /// The aggregate, as an index into the window's aggregates.
@@ -52,7 +52,8 @@ pub fn empty(aggregates: &[Aggregate]) -> Box<[Accumulator]> {
 ///
 /// # Errors
 ///
-/// If a sum would leave its range.
+/// If a sum would leave 128 bits, as only products of the largest prices and quantities can: the event
+/// has changed nothing.
 pub fn add(
     aggregates: &[Aggregate],
     accumulators: &mut [Accumulator],
@@ -64,7 +65,7 @@ pub fn add(
         let fits = match (aggregate.function, accumulator) {
             (AggregateFunction::Sum(slot), Accumulator::Sum(sum, _)) => rows
                 .number(row, slot)
-                .is_none_or(|value| sum.checked_add(value).is_some()),
+                .is_none_or(|value| sum.checked_add(i128::from(value)).is_some()),
             (AggregateFunction::Vwap { price, quantity }, Accumulator::Vwap(value, volume)) => {
                 match (rows.number(row, price), rows.number(row, quantity)) {
                     (Some(price), Some(quantity)) => {
@@ -100,7 +101,7 @@ fn update(
         (AggregateFunction::Count, Accumulator::Count(count)) => *count += 1,
         (AggregateFunction::Sum(slot), Accumulator::Sum(sum, any)) => {
             if let Some(value) = rows.number(row, slot) {
-                *sum += value;
+                *sum += i128::from(value);
                 *any = true;
             }
         }
@@ -143,22 +144,27 @@ fn update(
 
 /// Writes the results into the slots of an output row.
 ///
-/// Returns the mask of fields that have a value. A value-weighted price whose quotient does not fit
-/// is left absent, as is one without volume.
+/// Returns the mask of fields that have a value, and the first that is left absent because its value
+/// does not fit 64 bits. Whether one does is seen here and not as events come, as what comes later may
+/// bring a sum back. A volume-weighted price without volume is absent.
 pub fn finish(
     aggregates: &[Aggregate],
     accumulators: &[Accumulator],
     input: &Schema,
     output: &Schema,
     slots: &mut [i64],
-) -> u64 {
+) -> (u64, Option<Overflow>) {
     let mut present = 0;
-    for (aggregate, accumulator) in aggregates.iter().zip(accumulators) {
+    let mut overflow = None;
+    for (index, (aggregate, accumulator)) in aggregates.iter().zip(accumulators).enumerate() {
+        let wide = |value: i64| Some(i128::from(value));
         let value = match *accumulator {
-            Accumulator::Count(count) => Some(count),
+            Accumulator::Count(count) => wide(count),
             Accumulator::Sum(sum, any) => any.then_some(sum),
-            Accumulator::Min(value) | Accumulator::Max(value) => value,
-            Accumulator::First(value) | Accumulator::Last(value) => value.map(|(_, value)| value),
+            Accumulator::Min(value) | Accumulator::Max(value) => value.and_then(wide),
+            Accumulator::First(value) | Accumulator::Last(value) => {
+                value.and_then(|(_, value)| wide(value))
+            }
             Accumulator::Vwap(value, volume) => vwap(
                 aggregate,
                 value,
@@ -167,12 +173,18 @@ pub fn finish(
                 output.fields[aggregate.output].ty.scale(),
             ),
         };
-        if let Some(value) = value {
-            slots[aggregate.output] = value;
-            present |= 1 << aggregate.output;
+        match value.map(i64::try_from) {
+            None => {}
+            Some(Ok(value)) => {
+                slots[aggregate.output] = value;
+                present |= 1 << aggregate.output;
+            }
+            Some(Err(_)) => {
+                overflow.get_or_insert(Overflow { aggregate: index });
+            }
         }
     }
-    present
+    (present, overflow)
 }
 
 fn vwap(
@@ -181,7 +193,7 @@ fn vwap(
     volume: i128,
     input: &Schema,
     scale: u8,
-) -> Option<i64> {
+) -> Option<i128> {
     let AggregateFunction::Vwap { price, quantity } = aggregate.function else {
         return None;
     };
@@ -194,7 +206,11 @@ fn vwap(
         quantity,
         scale,
         Rounding::HalfEven,
-    )
-    .ok()?;
-    i64::try_from(quotient).ok()
+    );
+    match quotient {
+        Ok(quotient) => Some(quotient),
+        Err(ArithmeticError::DivisionByZero) => None,
+        // Nor does this fit 64 bits.
+        Err(ArithmeticError::Overflow) => Some(i128::MAX),
+    }
 }

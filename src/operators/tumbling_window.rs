@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_broker::Timestamp;
 use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
 
-use super::aggregate::{self, Accumulator};
+use super::aggregate::{self, Accumulator, Overflow};
 use super::key_list::KeyList;
 use super::window_due::{Due, WindowDue};
 use super::{Ahead, Context, Operator, key};
@@ -63,11 +63,24 @@ pub struct TumblingWindowOptions {
     pub output: Arc<Schema>,
 }
 
+impl TumblingWindowOptions {
+    fn told(&self, overflow: Overflow) -> String {
+        let output = self.aggregates[overflow.aggregate].output;
+        let field = &self.output.fields[output];
+        format!("`{}` does not fit {}", field.name, field.ty)
+    }
+}
+
+/// Class of a dead letter: a result that its field cannot hold.
+const OVERFLOW: &str = "window.overflow";
+
 /// Aggregates per key over windows [start, end) of event time, aligned to 1970-01-01T00:00:00Z.
 ///
 /// A window fires once the watermark has reached its end, and again for each event that comes later
 /// but within the lateness; windows fire in the order of their end, then of their key. A window
-/// without events does not fire. The event time of what it makes is the window's end.
+/// without events does not fire. The event time of what it makes is the window's end. Sums are kept in
+/// 128 bits; where a result does not fit its field as the window fires, what the window makes goes to
+/// the dead letters as `window.overflow`, without that field.
 ///
 /// Where one record closes more windows than are fired at once, they fire in pieces, each of which
 /// may be an epoch of its own; before all have, no further record comes in.
@@ -126,7 +139,7 @@ impl TumblingWindow {
         let end = key::time_from_bytes(*end);
         let mut rows = Rows::new(options.output.clone());
         let size = i64::try_from(options.size.as_micros()).unwrap_or(i64::MAX);
-        let (slots, present) =
+        let (slots, present, _) =
             slots_of(options, size, fields, end, &window, &mut rows).ok_or_else(wrong)?;
         let head = RowHead {
             present,
@@ -183,7 +196,7 @@ impl TumblingWindow {
         if end <= self.watermark && self.has_backlog() {
             // It is due and has yet to fire: before this event, which is late.
             let key = std::mem::take(&mut self.scratch);
-            self.fire(&key, end, end, record, Firing::First, made);
+            self.fire(&key, end, end, record, Firing::First, made, cx);
             self.scratch = key;
         }
         let mut new = false;
@@ -209,14 +222,7 @@ impl TumblingWindow {
             row,
         );
         if let Err(overflow) = added {
-            let output = self.options.aggregates[overflow.aggregate].output;
-            let name = &self.options.output.fields[output].name;
-            cx.set_aside(
-                rows,
-                row,
-                "window.overflow",
-                format!("`{name}` would leave its range"),
-            );
+            cx.set_aside(rows, row, OVERFLOW, self.options.told(overflow));
             if !new {
                 return;
             }
@@ -230,7 +236,7 @@ impl TumblingWindow {
             let key = std::mem::take(&mut self.scratch);
             // What is due and has yet to fire is not late behind it.
             let watermark = self.held_at().unwrap_or(Timestamp(self.watermark));
-            self.fire(&key, end, watermark.0, record, Firing::Any, made);
+            self.fire(&key, end, watermark.0, record, Firing::Any, made, cx);
             self.scratch = key;
         }
     }
@@ -250,18 +256,18 @@ impl TumblingWindow {
         if had_backlog || !self.is_due_loaded() || !cx.allows(record, due) {
             return;
         }
-        self.work(usize::MAX, record, made);
+        self.work(usize::MAX, record, made, cx);
     }
 
     /// Does `most` of what is due.
-    fn work(&mut self, most: usize, record: u32, made: &mut Rows) {
+    fn work(&mut self, most: usize, record: u32, made: &mut Rows, cx: &mut Context) {
         let mut left = most;
         while let Some(due) = self.due.take(self.watermark, left) {
             match due {
                 Due::Fire { end, keys } => {
                     left -= keys.len();
                     for key in keys.sorted() {
-                        self.fire(key, end, end, record, Firing::First, made);
+                        self.fire(key, end, end, record, Firing::First, made, cx);
                     }
                     if self.due.closes_at(end) > self.watermark {
                         self.due.append_fired(end, keys);
@@ -299,6 +305,7 @@ impl TumblingWindow {
         record: u32,
         firing: Firing,
         made: &mut Rows,
+        cx: &mut Context,
     ) {
         let window = match self.windows.get_mut(key) {
             Ok(Some(window)) if firing == Firing::First && window.firings > 0 => return,
@@ -311,9 +318,21 @@ impl TumblingWindow {
         };
         window.firings += 1;
         let fields = &key[8..];
-        let Some((slots, present)) = slots_of(&self.options, self.size, fields, end, window, made)
-        else {
+        let mut aside = Rows::new(self.options.output.clone());
+        let found = slots_of(&self.options, self.size, fields, end, window, made);
+        let found = match found {
+            // Its texts go where the row goes.
+            Some((_, _, Some(_))) => {
+                slots_of(&self.options, self.size, fields, end, window, &mut aside)
+            }
+            found => found,
+        };
+        let Some((slots, present, overflow)) = found else {
             return;
+        };
+        let made = match overflow {
+            None => made,
+            Some(_) => &mut aside,
         };
         let id = self
             .identity
@@ -332,6 +351,9 @@ impl TumblingWindow {
         };
         made.push_made(id, head, &slots);
         key::put_text(made, made.len() - 1, &self.output_key);
+        if let Some(overflow) = overflow {
+            cx.set_aside(&Arc::new(aside), 0, OVERFLOW, self.options.told(overflow));
+        }
     }
 }
 
@@ -344,7 +366,7 @@ enum Firing {
     Any,
 }
 
-/// The slots of what a window makes, and which of them are there.
+/// The slots of what a window makes, which of them are there, and what should be and does not fit.
 fn slots_of(
     options: &TumblingWindowOptions,
     size: i64,
@@ -352,7 +374,7 @@ fn slots_of(
     end: i64,
     window: &Window,
     made: &mut Rows,
-) -> Option<(Vec<i64>, u64)> {
+) -> Option<(Vec<i64>, u64, Option<Overflow>)> {
     let keys = options.key.len();
     let output = &options.output;
     let mut slots = vec![0; output.width()];
@@ -360,14 +382,14 @@ fn slots_of(
     slots[keys] = end.saturating_sub(size);
     slots[keys + 1] = end;
     present |= 0b11 << keys;
-    present |= aggregate::finish(
+    let (aggregated, overflow) = aggregate::finish(
         &options.aggregates,
         &window.accumulators,
         &options.input,
         output,
         &mut slots,
     );
-    Some((slots, present))
+    Some((slots, present | aggregated, overflow))
 }
 
 impl Operator for TumblingWindow {
@@ -410,7 +432,7 @@ impl Operator for TumblingWindow {
 
     fn work_off(&mut self, cx: &mut Context) {
         let mut made = Rows::new(self.options.output.clone());
-        self.work(cx.most(), u32::MAX, &mut made);
+        self.work(cx.most(), u32::MAX, &mut made, cx);
         cx.emit(0, made);
     }
 

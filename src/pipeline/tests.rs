@@ -8,6 +8,7 @@ mod fan_in;
 mod follow;
 mod identity;
 mod idle;
+mod overflow;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
