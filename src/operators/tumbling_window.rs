@@ -196,7 +196,7 @@ impl TumblingWindow {
         if end <= self.watermark && self.has_backlog() {
             // It is due and has yet to fire: before this event, which is late.
             let key = std::mem::take(&mut self.scratch);
-            self.fire(&key, end, end, record, Firing::First, made, cx);
+            self.fire(&key, end, record, Firing::First, made, cx);
             self.scratch = key;
         }
         let mut new = false;
@@ -236,7 +236,7 @@ impl TumblingWindow {
             let key = std::mem::take(&mut self.scratch);
             // What is due and has yet to fire is not late behind it.
             let watermark = self.held_at().unwrap_or(Timestamp(self.watermark));
-            self.fire(&key, end, watermark.0, record, Firing::Any, made, cx);
+            self.fire(&key, watermark.0, record, Firing::Any, made, cx);
             self.scratch = key;
         }
     }
@@ -267,7 +267,7 @@ impl TumblingWindow {
                 Due::Fire { end, keys } => {
                     left -= keys.len();
                     for key in keys.sorted() {
-                        self.fire(key, end, end, record, Firing::First, made, cx);
+                        self.fire(key, end, record, Firing::First, made, cx);
                     }
                     if self.due.closes_at(end) > self.watermark {
                         self.due.append_fired(end, keys);
@@ -300,7 +300,6 @@ impl TumblingWindow {
     fn fire(
         &mut self,
         key: &[u8],
-        end: i64,
         watermark: i64,
         record: u32,
         firing: Firing,
@@ -317,7 +316,10 @@ impl TumblingWindow {
             }
         };
         window.firings += 1;
-        let fields = &key[8..];
+        let Some((end, fields)) = key.split_first_chunk::<8>() else {
+            return;
+        };
+        let end = key::time_from_bytes(*end);
         let mut aside = Rows::new(self.options.output.clone());
         let found = slots_of(&self.options, self.size, fields, end, window, made);
         let found = match found {
