@@ -31,7 +31,7 @@ pub(super) fn copy_unless_writable(dir: &Path) -> Result<Option<(TempDir, Vec<St
         .map_err(|error| failed("make a copy in", &std::env::temp_dir(), error))?;
     let mut stores = Vec::with_capacity(found.len());
     for (number, at) in found.into_iter().enumerate() {
-        free(&at)?;
+        let _held = free(&at)?;
         // Called as its task.
         let dir = to.path().join(number.to_string());
         let dir = dir.join(at.file_name().unwrap_or_default());
@@ -77,21 +77,35 @@ fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(stores)
 }
 
-/// Refuses a store whose owner is at work: who cannot write may still be told by its lock.
-fn free(store: &Path) -> Result<(), Failure> {
+/// Refuses a store whose owner is at work: who cannot write may still be told by its lock. Keeps owners
+/// away for as long as what it returns is held.
+fn free(store: &Path) -> Result<Vec<File>, Failure> {
     let instance = store.parent().and_then(Path::parent);
+    let mut held = Vec::new();
     for dir in instance.into_iter().chain([store]) {
         for name in LOCKS {
-            let Ok(lock) = File::open(dir.join(name)) else {
-                continue;
+            let path = dir.join(name);
+            // What cannot be asked may be in use: only a lock that is not there has no holder.
+            let unknown = |doing, error| {
+                let help = "run this as the owner of the state, or let it read the lock";
+                Err(failed(doing, &path, error).help(help))
             };
-            if let Err(TryLockError::WouldBlock) = lock.try_lock_shared() {
-                let message = format!("{} is in use", dir.display());
-                return Err(Failure::new(Exit::Fenced, message).help("stop the other process"));
+            let lock = match File::open(&path) {
+                Ok(lock) => lock,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return unknown("open", error),
+            };
+            match lock.try_lock_shared() {
+                Ok(()) => held.push(lock),
+                Err(TryLockError::WouldBlock) => {
+                    let message = format!("{} is in use", dir.display());
+                    return Err(Failure::new(Exit::Fenced, message).help("stop the other process"));
+                }
+                Err(TryLockError::Error(error)) => return unknown("lock", error),
             }
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 /// The files of a store. Its savepoints are files of their own, and read where they are.
@@ -108,4 +122,66 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// An instance with one store, both with the lock of nobody.
+    fn instance() -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("tasks/0");
+        fs::create_dir_all(&store).unwrap();
+        fs::write(dir.path().join("LOCK"), "7").unwrap();
+        fs::write(store.join("lock"), "7").unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn a_store_is_free_while_nobody_holds_its_lock_and_kept_so() {
+        let (dir, store) = instance();
+        let lock = File::open(dir.path().join("LOCK")).unwrap();
+        lock.try_lock().unwrap();
+        let refused = free(&store).unwrap_err();
+        assert_eq!(refused.exit, Exit::Fenced);
+        lock.unlock().unwrap();
+        let held = free(&store).unwrap();
+        assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(held);
+        lock.try_lock().unwrap();
+    }
+
+    #[test]
+    fn a_store_without_locks_is_free() {
+        let (dir, store) = instance();
+        fs::remove_file(dir.path().join("LOCK")).unwrap();
+        fs::remove_file(store.join("lock")).unwrap();
+        assert!(free(&store).unwrap().is_empty());
+    }
+
+    /// It once was, and a store was copied while its owner wrote to it.
+    #[test]
+    fn a_lock_that_cannot_be_opened_is_not_taken_for_free() {
+        for of_store in [false, true] {
+            let (dir, store) = instance();
+            let path = match of_store {
+                false => dir.path().join("LOCK"),
+                true => store.join("lock"),
+            };
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+            if File::open(&path).is_ok() {
+                // To root everything is permitted, but not to follow a link for ever.
+                fs::remove_file(&path).unwrap();
+                symlink(&path, &path).unwrap();
+            }
+            let refused = free(&store).unwrap_err();
+            assert_eq!(refused.exit, Exit::Io);
+            let told = refused.to_string();
+            assert!(told.contains(path.to_str().unwrap()), "{told}");
+            assert!(told.contains("help: "), "{told}");
+        }
+    }
 }
