@@ -1,8 +1,11 @@
 //! The main job as anybody runs it: `import`, `run`, `read`. Every bar, of every size, is held against
-//! those that `tests/oracle/bars.py` computes from the same files with Python's `decimal`.
+//! those that `tests/oracle/bars.py` computes from the same files with Python's `decimal`, and the log
+//! directory itself against another reader of it.
 //!
 //! Real data is taken from `TIDEMILL_DATA`; without it, and without python3, the tests say that they
 //! skip.
+
+mod log;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
