@@ -24,12 +24,13 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use market::{
-    POISONS, Update, in_own_process, market, median, per_second, poisoned, resident_mib, row,
-    seconds, set, updates,
+    Claim, POISONS, Update, claim, in_own_process, market, median, per_second, poisoned,
+    resident_mib, row, seconds, set, updates, verdict,
 };
 use serde::Deserialize;
 use tidemill::broker::{Broker, SystemClock, Topic, TopicSpec};
@@ -262,7 +263,7 @@ fn log_in(dir: &Path) -> String {
 }
 
 /// In a process of its own: runs over what `dir` holds, and prints what is resident on the way.
-fn memory(dir: &Path) {
+fn memory(dir: &Path, of_one: f64) -> ExitCode {
     runtime().block_on(async {
         let opened = open(&log_in(dir)).await;
         let mut seen = Vec::new();
@@ -275,22 +276,43 @@ fn memory(dir: &Path) {
                 seen.push(resident_mib().0);
             }
         };
-        bars(opened, dir, watch).await;
+        let took = bars(opened, dir, watch).await;
+        let cost = took / 10.0 / of_one;
+        row(
+            "on `file://`, ten times the records",
+            per_second(10 * RECORDS, took, "records"),
+            format!("{cost:.2} x the cost per record"),
+        );
+        claim(
+            "cost per record on file:// of ten times as many",
+            cost,
+            Claim::AtMost(1.1),
+        );
+        let grown = seen[2] as f64 / seen[0] as f64;
+        claim(
+            "memory after ten times the records",
+            grown,
+            Claim::AtMost(1.2),
+        );
         row(
             "resident on `file://` after 1, 5 and 10 M records",
             format!("{}, {} and {} MiB", seen[0], seen[1], seen[2]),
             format!(
-                "{:.2} x after the first million; {} MiB at most",
-                seen[2] as f64 / seen[0] as f64,
+                "{grown:.2} x after the first million; {} MiB at most",
                 resident_mib().1
             ),
         );
     });
+    verdict()
 }
 
-fn main() {
-    if let Some(dir) = std::env::args_os().skip_while(|arg| arg != "memory").nth(1) {
-        return memory(Path::new(&dir));
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip_while(|argument| argument != "memory");
+    if let (Some(_), Some(dir), Some(of_one)) =
+        (arguments.next(), arguments.next(), arguments.next())
+    {
+        let of_one = of_one.to_str().and_then(|text| text.parse().ok());
+        return memory(Path::new(&dir), of_one.expect("seconds"));
     }
     let root = tempfile::tempdir().expect("a directory");
     let clean = updates(RECORDS);
@@ -335,7 +357,10 @@ fn main() {
             speed(*took),
             format!("{:.2} x clean", mem / took),
         );
+        claim(name, mem / took, Claim::AtLeast(0.9));
     }
+    claim("mem:// against the loop", l1 / mem, Claim::AtLeast(1.0));
+    claim("file:// against the loop", l1 / file, Claim::AtLeast(0.7));
     drop(payloads);
     drop(clean);
     let took = run("mem://", root.path(), market().take(10 * RECORDS));
@@ -344,10 +369,17 @@ fn main() {
         per_second(10 * RECORDS, took, "records"),
         format!("{:.2} x the cost per record", took / 10.0 / mem),
     );
+    claim(
+        "cost per record of ten times as many",
+        took / 10.0 / mem,
+        Claim::AtMost(1.1),
+    );
     runtime().block_on(async {
         let (_, open) = open(&log_in(root.path())).await;
         fill(&*open.broker(), market().take(10 * RECORDS)).await;
         open.close().await.expect("closed");
     });
-    in_own_process(&["memory".as_ref(), root.path().as_ref()]);
+    let file = file.to_string();
+    in_own_process(&["memory".as_ref(), root.path().as_ref(), file.as_ref()]);
+    verdict()
 }

@@ -23,11 +23,12 @@ mod market;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use market::{Update, median, row, set, updates};
+use market::{Claim, Update, claim, median, row, set, updates, verdict};
 use serde::Deserialize;
 use tidemill::broker::{
     Broker, ConsumerOptions, Delivery, Start, SystemClock, Topic, TopicPartition, TopicSpec,
@@ -280,7 +281,7 @@ async fn read(broker: Arc<dyn Broker>, last: i64) -> Vec<(i64, Instant)> {
     arrived
 }
 
-fn main() {
+fn main() -> ExitCode {
     let updates = updates(RECORDS);
     let mut rounds = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
@@ -301,4 +302,10 @@ fn main() {
             bare.0
         ),
     );
+    claim(
+        "delay against two bare threads",
+        mem.1 / bare.1,
+        Claim::AtMost(2.0),
+    );
+    verdict()
 }

@@ -18,11 +18,12 @@
 mod market;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::stream::{self, BoxStream};
-use market::{median, per_second, row, seconds};
+use market::{Claim, claim, median, per_second, row, seconds, verdict};
 use tidemill::operators::BatchExt;
 
 const EVENTS: usize = 10_000_000;
@@ -109,7 +110,7 @@ fn by_item(batches: Vec<Vec<Event>>) -> i64 {
     block_on(stream.fold(0, |sum: i64, one| async move { sum.wrapping_add(one) }))
 }
 
-fn main() {
+fn main() -> ExitCode {
     let batches = events();
     let mut rounds = vec![Vec::new(); 3];
     for _ in 0..ROUNDS {
@@ -130,4 +131,11 @@ fn main() {
             by_item / by_stream
         ),
     );
+    let millions = EVENTS as f64 / by_stream / 1e6;
+    claim(
+        "millions of events a second",
+        millions,
+        Claim::AtLeast(50.0),
+    );
+    verdict()
 }

@@ -22,10 +22,11 @@ mod market;
 
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use market::{in_own_process, resident_mib, row};
+use market::{Claim, claim, in_own_process, resident_mib, row, verdict};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tidemill::broker::{NewRecord, RecordSet, SystemClock, Topic, TopicPartition, TopicSpec};
@@ -97,6 +98,7 @@ fn record(key: usize, time: i64) -> NewRecord {
 
 /// Runs until `records` are committed; returns when the first was taken.
 async fn run(dir: &Path, records: u64, mut more: impl Iterator<Item = NewRecord>) -> Duration {
+    let begun = Instant::now();
     let pipeline = config::Pipeline::parse("restart.toml", &file(dir), &|_| None);
     let plan = pipeline.expect("a plan").plan;
     let open = OpenBroker::open(&plan.brokers[0].url, Arc::new(SystemClock))
@@ -126,7 +128,6 @@ async fn run(dir: &Path, records: u64, mut more: impl Iterator<Item = NewRecord>
         broker.produce(vec![set]).await.expect("written");
     }
     let stores = Arc::new(SledStores::new(dir.join("state"), 1));
-    let begun = Instant::now();
     let pipeline = Pipeline::new(plan, vec![broker], stores);
     let progress = pipeline.progress();
     let (stop, stopped) = watch::channel(false);
@@ -153,7 +154,7 @@ async fn run(dir: &Path, records: u64, mut more: impl Iterator<Item = NewRecord>
 }
 
 /// One run, and what it took.
-fn phase(name: &str, dir: &Path) {
+fn phase(name: &str, dir: &Path) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -189,9 +190,22 @@ fn phase(name: &str, dir: &Path) {
             resident_mib().1
         ),
     );
+    claim(
+        "MiB resident at most",
+        resident_mib().1 as f64,
+        Claim::AtMost(512.0),
+    );
+    if name == "warm" {
+        claim(
+            "seconds to the first record",
+            took.as_secs_f64(),
+            Claim::AtMost(4.0),
+        );
+    }
+    verdict()
 }
 
-fn main() {
+fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip_while(|argument| argument != "phase");
     if let (Some(_), Some(name), Some(dir)) = (arguments.next(), arguments.next(), arguments.next())
     {
@@ -204,4 +218,5 @@ fn main() {
         }
         in_own_process(&["phase".as_ref(), name.as_ref(), root.path().as_ref()]);
     }
+    verdict()
 }

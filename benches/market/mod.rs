@@ -1,10 +1,16 @@
 //! What the benchmarks share: the same market, a stopwatch, and the table they print.
 
-#![allow(dead_code, unreachable_pub, reason = "each benchmark uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stderr,
+    reason = "each benchmark uses its part"
+)]
 
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::process::Command;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rand::rngs::SmallRng;
@@ -111,7 +117,10 @@ pub fn resident_mib() -> (u64, u64) {
 pub fn in_own_process(arguments: &[&OsStr]) {
     let program = std::env::current_exe().expect("a path");
     let status = Command::new(program).args(arguments).status();
-    assert!(status.expect("started").success(), "{arguments:?} failed");
+    if !status.expect("started").success() {
+        // It has told why.
+        MISSED.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Prints a row of the table in the README, whose columns `.ci/bench` names.
@@ -120,6 +129,34 @@ pub fn row(what: &str, figure: impl Display, against: impl Display) {
         "| `{}` | {what} | {figure} | {against} |",
         env!("CARGO_CRATE_NAME")
     );
+}
+
+static MISSED: AtomicBool = AtomicBool::new(false);
+
+/// Says so if a figure is not what is claimed of it; [`verdict`] then ends the bench with an error.
+pub fn claim(what: &str, figure: f64, is: Claim) {
+    let (holds, claimed) = match is {
+        Claim::AtLeast(least) => (figure >= least, format!("at least {least}")),
+        Claim::AtMost(most) => (figure <= most, format!("at most {most}")),
+    };
+    if !holds {
+        MISSED.store(true, Ordering::Relaxed);
+        eprintln!("missed: {what}: {figure:.2}, where {claimed} is claimed");
+    }
+}
+
+/// What is claimed of a figure.
+pub enum Claim {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// How the bench ends: with an error if anything claimed was missed.
+pub fn verdict() -> ExitCode {
+    match MISSED.load(Ordering::Relaxed) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
 }
 
 /// A speed: `items` in so many seconds.
