@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `dl-v` | version of these headers: 1 |
 //! | `dl-id` | the same for the same record and stage, however often it is set aside |
-//! | `dl-src`, `dl-src-ts` | `TOPIC/PARTITION@OFFSET` of the record and its timestamp, microseconds since 1970 |
-//! | `dl-pipeline`, `dl-stage` | where it was set aside: `decode`, `op:STAGE` or `source` |
+//! | `dl-src`, `dl-src-ts` | `TOPIC/PARTITION@OFFSET` of the record, with ` incarnation N` where the topic was created again, and its timestamp, microseconds since 1970 |
+//! | `dl-pipeline`, `dl-stage` | where it was set aside: `NAME VERSION HASH` of the pipeline, the hash that of its file; `decode`, `op:STAGE` or `source` |
 //! | `dl-class`, `dl-disposition` | the stable code of the reason; `poison`, `permanent` or `operator` |
 //! | `dl-error` | the reason in words, at most 1 KiB |
 //! | `dl-attempts` | how often it was tried |
@@ -14,7 +14,7 @@
 //! | `dl-payload` | `full`, or `truncated BYTES HASH`: the length of the whole and its hash where it was known |
 //! | `dl-headers` | `removed BYTES`, if the record's own headers did not fit |
 //!
-//! None says when, by the clock: a replay writes the same bytes.
+//! None says when, by the clock, or on which machine: a replay writes the same bytes.
 
 use std::sync::Arc;
 
@@ -345,13 +345,17 @@ impl Source<'_> {
 
     fn write_place(&self, text: &mut Vec<u8>) {
         match self {
-            Self::Record(batch, _, record) => {
+            Self::Record(batch, incarnation, record) => {
                 let at = batch.at();
                 text.extend_from_slice(at.topic.as_str().as_bytes());
                 text.push(b'/');
                 write_int(i64::from(at.partition), text);
                 text.push(b'@');
                 write_int(record.offset.0.cast_signed(), text);
+                if *incarnation > 0 {
+                    text.extend_from_slice(b" incarnation ");
+                    write_int(incarnation.cast_signed(), text);
+                }
             }
             Self::Made { id, .. } => {
                 text.extend_from_slice(b"made ");

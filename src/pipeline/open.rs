@@ -173,7 +173,7 @@ pub(crate) async fn open_task(
             plan.dead_letter.topic.clone(),
             id.partition % shared.topics.dead_letter_partitions.max(1),
         ),
-        plan.name.to_string(),
+        format!("{} {} {:016x}", plan.name, plan.version, plan.config_hash),
         shared.outputs.capabilities().record_bytes_max,
     );
     let mut inputs = Vec::new();

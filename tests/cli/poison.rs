@@ -73,6 +73,11 @@ fn poison_goes_to_the_dead_letters_byte_for_byte_and_all_else_goes_through() {
     for (index, (dead, (class, value))) in dead.iter().zip(&poisons).enumerate() {
         let place = TICKS as usize / 2 + index;
         assert_eq!(dead.header("dl-src"), format!("ticks/0@{place}"));
+        assert_eq!(dead.header("dl-src-ts"), dead.timestamp.to_string());
+        assert_eq!(dead.header("dl-v"), "1");
+        assert_eq!(dead.header("dl-attempts"), "1");
+        let of = dead.header("dl-pipeline");
+        assert!(of.starts_with("p 1 ") && of.len() == 20, "{of}");
         assert_eq!(
             dead.header("dl-class"),
             *class,
