@@ -8,6 +8,7 @@ mod fan_in;
 mod follow;
 mod identity;
 mod idle;
+mod metrics;
 mod overflow;
 
 use std::num::NonZeroU32;

@@ -229,7 +229,7 @@ fn cut(
         log = %torn.path.display(), at, bytes, what,
         "cut commits that a crash left half-written; none was known durable"
     );
-    metrics::counter!("tidemill_file_torn_tails").increment(1);
+    metrics::counter!("tidemill_file_torn_tails_total").increment(1);
     let keep = index + usize::from(at > 0);
     for log in logs[keep..].iter().rev() {
         disk.remove(&log.path)

@@ -60,7 +60,7 @@ impl Shared {
         self.install(&mut manifest, next)?;
         drop(manifest);
         crash_point!("expire.installed");
-        metrics::counter!("tidemill_file_segments_expired").increment(gone.len() as u64 / 2);
+        metrics::counter!("tidemill_file_segments_expired_total").increment(gone.len() as u64 / 2);
         for path in gone {
             remove(self.disk(), &path)?;
             crash_point!("expire.removed");

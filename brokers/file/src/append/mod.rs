@@ -65,14 +65,14 @@ impl Shared {
                     .map(|header| Offset(header.base))
             })
             .collect();
-        metrics::counter!("tidemill_file_records_appended").increment(
+        metrics::counter!("tidemill_file_records_appended_total").increment(
             drafts
                 .blocks
                 .iter()
                 .map(|block| u64::from(block.count()))
                 .sum(),
         );
-        metrics::counter!("tidemill_file_bytes_appended").increment(drafts.bytes);
+        metrics::counter!("tidemill_file_bytes_appended_total").increment(drafts.bytes);
         Ok((firsts, end))
     }
 

@@ -87,7 +87,7 @@ impl Shared {
         self.install(&mut manifest, next)?;
         drop(manifest);
         crash_point!("compact.installed");
-        metrics::counter!("tidemill_file_compactions").increment(1);
+        metrics::counter!("tidemill_file_compactions_total").increment(1);
         for segment in &old {
             for path in [
                 self.layout.segment(topic, partition, segment),

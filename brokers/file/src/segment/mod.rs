@@ -91,7 +91,7 @@ impl Segment {
                     index = %self.index_path.display(),
                     "an index is missing or damaged; rebuilding it from its segment"
                 );
-                metrics::counter!("tidemill_file_indexes_rebuilt").increment(1);
+                metrics::counter!("tidemill_file_indexes_rebuilt_total").increment(1);
                 let rebuilt = self.rebuild(disk, salt)?;
                 if let Some(manifest) = manifest {
                     self.store(disk, &rebuilt, manifest);

@@ -186,7 +186,7 @@ impl Shared {
         }
         if self.poisoned.set(what.clone()).is_ok() {
             tracing::error!(directory = %self.layout.root.display(), %what, "the log stopped");
-            metrics::counter!("tidemill_file_poisoned").increment(1);
+            metrics::counter!("tidemill_file_poisoned_total").increment(1);
         }
         self.wake();
     }

@@ -82,7 +82,7 @@ impl Shared {
             .map_err(failed("remove", &log.path))?;
         crash_point!("split.removed");
         self.remove_topics()?;
-        metrics::counter!("tidemill_file_logs_split").increment(1);
+        metrics::counter!("tidemill_file_logs_split_total").increment(1);
         tracing::debug!(log = log.header.number, bytes = log.len, "split a log file");
         Ok(())
     }
