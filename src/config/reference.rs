@@ -102,7 +102,7 @@ const KEY: Key = key(
     "key",
     "a field or a list of fields",
     "The fields by which records are partitioned: those of one key are in order and have their \
-     state in one task.",
+     state in one task. Several are joined by `|`, with a `\\` before each `|` and `\\` within one.",
 );
 
 /// All sections, in the order in which a file is best written.
@@ -328,7 +328,8 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "key",
                 "a text field or a list of them; required",
-                "The new key.",
+                "The new key. Several fields are joined by `|`, with a `\\` before each `|` and `\\` \
+                 within one.",
             ),
         ],
     },
@@ -457,7 +458,7 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "key",
                 "a field or a list of fields; default the topic's key, else that of what is written",
-                "The key of the records.",
+                "The key of the records. Several fields are joined as by `key_by`.",
             ),
         ],
     },

@@ -3,13 +3,27 @@
 use crate::events::{Rows, Schema, Text, Type};
 use crate::market::decimal;
 
-/// Appends the text of fields, joined by `|`: the key of a record.
+/// Appends the text of fields: the key of a record. Several are joined by `|`, and have a `\` before each
+/// `|` and `\` of their own, so that different fields are different keys.
 pub(super) fn write_text(rows: &Rows, row: usize, slots: &[usize], target: &mut Vec<u8>) {
     for (index, &slot) in slots.iter().enumerate() {
         if index > 0 {
             target.push(b'|');
         }
+        let start = target.len();
         write_field(rows, row, slot, target);
+        if slots.len() > 1 {
+            escape(target, start);
+        }
+    }
+}
+
+/// Puts a `\` before each `|` and `\` from `start` on.
+fn escape(target: &mut Vec<u8>, start: usize) {
+    let mut at = start;
+    while let Some(found) = memchr::memchr2(b'|', b'\\', &target[at..]) {
+        target.insert(at + found, b'\\');
+        at += found + 2;
     }
 }
 
@@ -92,4 +106,72 @@ pub(super) fn time_to_bytes(time: i64) -> [u8; 8] {
 /// Undoes [`time_to_bytes`].
 pub(super) fn time_from_bytes(bytes: [u8; 8]) -> i64 {
     (u64::from_be_bytes(bytes) ^ (1 << 63)) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::events::{Field, RowHead};
+
+    /// The key of a row of these fields.
+    fn key(fields: &[String]) -> String {
+        let field = |index| Field {
+            name: format!("f{index}").into(),
+            ty: Type::Text,
+            required: true,
+        };
+        let schema = Schema {
+            name: "X".into(),
+            fields: (0..fields.len()).map(field).collect(),
+            time: None,
+        };
+        let mut rows = Rows::new(Arc::new(schema));
+        let texts: Vec<i64> = fields
+            .iter()
+            .map(|field| rows.add_text(field.as_bytes()).to_slot())
+            .collect();
+        let head = RowHead {
+            present: u64::MAX,
+            time: 0,
+            watermark: 0,
+            key: None,
+            record: 0,
+        };
+        rows.push(head, &texts);
+        let mut target = Vec::new();
+        let slots: Vec<usize> = (0..fields.len()).collect();
+        write_text(&rows, 0, &slots, &mut target);
+        String::from_utf8(target).unwrap()
+    }
+
+    fn fields() -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec("[a|\\\\]{0,3}", 2..4)
+    }
+
+    proptest! {
+        /// `A|B`, `C` and `A`, `B|C` were once one key: of two events with the same id one was dropped.
+        #[test]
+        fn different_fields_are_different_keys(one in fields(), other in fields()) {
+            prop_assert_eq!(key(&one) == key(&other), one == other);
+        }
+    }
+
+    #[test]
+    fn a_key_of_several_fields_is_read_as_it_is_written() {
+        let key = |fields: &[&str]| {
+            key(&fields
+                .iter()
+                .map(|field| field.to_string())
+                .collect::<Vec<_>>())
+        };
+        assert_eq!(key(&["BTC-USD", "kraken"]), "BTC-USD|kraken");
+        assert_eq!(key(&["A|B", "C"]), "A\\|B|C");
+        assert_eq!(key(&["A", "B|C"]), "A|B\\|C");
+        // One field is the key as it is.
+        assert_eq!(key(&["A|B"]), "A|B");
+    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Context, Operator, key};
 use crate::events::Rows;
 
-/// Sets the key of each row to the text of some of its fields, joined by `|`.
+/// Sets the key of each row to the text of some of its fields. Several are joined by `|`, and have a `\`
+/// before each `|` and `\` of their own.
 ///
 /// Keeps order, holds nothing. State keyed by the new key needs all its records in one partition,
 /// so a file in which keyed state follows a key change is refused unless its source has one
