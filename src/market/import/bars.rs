@@ -56,8 +56,9 @@ pub(super) fn trades(
     prices: Prices,
     volume: i64,
 ) {
-    let [open, _, _, close] = prices;
-    if volume == 0 || close == 0 {
+    let [_, _, low, close] = prices;
+    // None is below the low.
+    if volume == 0 || low == 0 {
         let reason = if volume == 0 {
             Reason::ZeroSize
         } else {
@@ -65,7 +66,7 @@ pub(super) fn trades(
         };
         let update = Update {
             time: start,
-            price: if volume == 0 { close } else { open },
+            price: if volume == 0 { close } else { low },
             quantity: Some(volume),
             ..Update::default()
         };

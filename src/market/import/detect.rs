@@ -212,28 +212,30 @@ fn is_interval(text: &str) -> bool {
 }
 
 /// The first two lines of a file; empty where there are none.
-fn first_lines(path: &Path) -> Result<[String; 3]> {
+fn first_lines(path: &Path) -> Result<[String; 2]> {
     let mut lines: Lines = container::open(path)?.lines;
-    let mut first = [String::new(), String::new(), String::new()];
+    let mut first = [String::new(), String::new()];
     let mut line = Vec::new();
     for text in &mut first {
         match lines.next(&mut line) {
             Ok(Line::Whole) => *text = String::from_utf8_lossy(&line).into_owned(),
             Ok(Line::TooLong | Line::End) => break,
-            Err(source) => {
-                return Err(Error::Io {
-                    doing: "read",
-                    path: path.to_path_buf(),
-                    source,
-                });
-            }
+            Err(source) => return Err(unreadable(path, source)),
         }
     }
     Ok(first)
 }
 
+fn unreadable(path: &Path, source: std::io::Error) -> Error {
+    Error::Io {
+        doing: "read",
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
 fn from_content(path: &Path) -> Result<Option<Layout>> {
-    let [first, second, _] = first_lines(path)?;
+    let [first, second] = first_lines(path)?;
     if first.is_empty() {
         return Err(Error::Unclear {
             path: path.to_path_buf(),
@@ -287,19 +289,41 @@ fn is_number(text: &str) -> bool {
     crate::market::decimal::parse_rounded(text.as_bytes(), 0).is_ok()
 }
 
-/// The time between the first two bars of a file, which is taken for the length of all.
+/// The least time between two bars of a file that follow each other, which is taken for the length of all:
+/// before a weekend or a gap it is longer.
 fn spacing(path: &Path) -> Result<Option<Duration>> {
-    let [first, second, third] = first_lines(path)?;
-    let (order, one, two) = match ohlcv::names(first.trim_start_matches('\u{feff}')) {
-        Some(order) => (order, second, third),
-        None => ([0, 1, 2, 3, 4, 5], first, second),
-    };
-    let (Some(one), Some(two)) = (ohlcv::time_of(&one, &order), ohlcv::time_of(&two, &order))
-    else {
-        return Ok(None);
-    };
-    let micros = (two.0 - one.0).unsigned_abs();
-    Ok((micros > 0).then(|| Duration::from_micros(micros)))
+    let mut lines: Lines = container::open(path)?.lines;
+    let mut line = Vec::new();
+    let mut columns = ohlcv::Columns::default();
+    let (mut before, mut least) = (None, None);
+    loop {
+        match lines.next(&mut line) {
+            Ok(Line::Whole) => {}
+            Ok(Line::TooLong) => continue,
+            Ok(Line::End) => return Ok(least.map(Duration::from_micros)),
+            Err(source) => return Err(unreadable(path, source)),
+        }
+        // What is wrong with a line is told when it is read.
+        let Ok(mut text) = std::str::from_utf8(&line) else {
+            continue;
+        };
+        if lines.number() == 1 {
+            text = text.trim_start_matches('\u{feff}');
+            if let Some(named) = ohlcv::names(text) {
+                columns = named;
+                continue;
+            }
+        }
+        let Some(time) = ohlcv::time_of(text, &columns) else {
+            continue;
+        };
+        if let Some(before) = before.replace(time.0) {
+            let apart = time.0.abs_diff(before);
+            if apart > 0 && least.is_none_or(|least| apart < least) {
+                least = Some(apart);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub(super) struct Fields<'a> {
     line: &'a str,
     // Where the next field starts; beyond the end once the last one is taken.
     next: usize,
+    // What is left to take instead, where the columns are wanted in another order.
+    picked: Option<std::vec::IntoIter<Text<'a>>>,
     /// Numbers that had more decimals than their scale.
     pub(super) rounded: u64,
 }
@@ -38,12 +40,41 @@ impl<'a> Fields<'a> {
         Self {
             line,
             next: 0,
+            picked: None,
             rounded: 0,
         }
     }
 
+    /// The fields of a line of `count` columns that stand in the columns `order`, in that order.
+    pub(super) fn picked(line: &'a str, count: usize, order: &[usize]) -> Result<Self, BadLine> {
+        let mut fields = Self::new(line);
+        let mut all = Vec::with_capacity(count);
+        while let Some(text) = fields.try_text() {
+            if all.len() == count {
+                return Err(text.bad(format!("the line's end, after {count} columns")));
+            }
+            all.push(text);
+        }
+        let missing = |column: usize| {
+            let expected = format!("column {} of {count}", column + 1);
+            BadLine::new(line.len() + 1, expected, b"the line's end")
+        };
+        if all.len() < count {
+            return Err(missing(all.len()));
+        }
+        let picked: Result<Vec<_>, _> = order
+            .iter()
+            .map(|column| all.get(*column).copied().ok_or_else(|| missing(*column)))
+            .collect();
+        fields.picked = Some(picked?.into_iter());
+        Ok(fields)
+    }
+
     /// The next field, or `None` after the last.
     pub(super) fn try_text(&mut self) -> Option<Text<'a>> {
+        if let Some(picked) = &mut self.picked {
+            return picked.next();
+        }
         let rest = self.line.get(self.next..)?;
         let start = self.next;
         if let Some(quoted) = rest.strip_prefix('"')

@@ -91,16 +91,18 @@ impl Mapping {
         self.entries.is_empty()
     }
 
+    /// Whether an entry says what a field of ours is called.
+    fn names(&self, field: usize) -> bool {
+        self.entries.iter().any(|(_, mapped)| *mapped == field)
+    }
+
     fn field(&self, name: &str) -> Option<usize> {
         if let Some((_, field)) = self.entries.iter().find(|(theirs, _)| theirs == name) {
             return Some(*field);
         }
         let field = FIELDS.iter().position(|field| *field == name)?;
         // Our name no longer means our field once theirs was given.
-        self.entries
-            .iter()
-            .all(|(_, mapped)| *mapped != field)
-            .then_some(field)
+        (!self.names(field)).then_some(field)
     }
 }
 
@@ -157,7 +159,8 @@ impl Parser {
         if found.raw(VERSION).is_some_and(|version| version != "1") {
             return Err(found.bad(VERSION, "version 1"));
         }
-        let time = found.time(self.mapping.is_empty())?;
+        // What calls itself an event of ours has its times in our unit, unless they are another's field.
+        let time = found.time(event_type.is_some() && !self.mapping.names(TIMESTAMP))?;
         let pair = match found.text(PAIR)? {
             Some(pair) if !pair.is_empty() => self.pair(&pair),
             _ if !out.pair.is_empty() => out.pair.clone(),
@@ -329,8 +332,8 @@ impl<'a> Found<'a> {
             .transpose()
     }
 
-    /// The event time: RFC 3339, or a number of milliseconds since 1970. In foreign lines the unit
-    /// of the number is told by its size, as in [`ohlcv`](super::ohlcv).
+    /// The event time: RFC 3339, or a number of milliseconds since 1970. In foreign lines it is read as
+    /// in [`ohlcv`](super::ohlcv), the unit of a number told by its size.
     fn time(&self, ours: bool) -> Result<Timestamp, BadLine> {
         let expected = "a time in RFC 3339 or a number since 1970";
         let bad = || self.bad(TIMESTAMP, expected);

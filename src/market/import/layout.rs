@@ -240,6 +240,17 @@ impl Parser {
         })
     }
 
+    /// Takes the first line, if all it does is to name the columns.
+    pub(super) fn take_names(&mut self, line: &str) -> bool {
+        match self {
+            Self::BinanceTrades | Self::BinanceAggTrades | Self::BinanceKlines => line
+                .trim_start_matches('"')
+                .starts_with(|first: char| first.is_ascii_alphabetic()),
+            Self::Ohlcv(parser) => parser.take_names(line),
+            Self::Lean(_) | Self::Json(_) => false,
+        }
+    }
+
     /// Takes a line; answers how many numbers were rounded. Nothing is emitted from a bad line.
     pub(super) fn line(&mut self, line: &str, out: &mut Emit<'_>) -> Result<u64, BadLine> {
         match self {

@@ -9,7 +9,7 @@
 //! | trade bar | ms, open, high, low, close, volume (equity prices ×10,000) |
 //! | quote bar | ms, bid open, high, low, close, bid size, ask open, high, low, close, ask size |
 //!
-//! A side of a quote is absent where its price is zero or empty.
+//! A side of a quote is absent where its price, or one of its bar's, is zero or empty.
 
 use std::time::Duration;
 
@@ -135,6 +135,9 @@ impl Parser {
     ) -> Result<(), BadLine> {
         let whole = fields.clone().text("bid")?;
         let mut side = |price: &str, size: &str| -> Result<Option<(i64, i64)>, BadLine> {
+            if absent(fields, &[price, size])? {
+                return Ok(None);
+            }
             let price = fields.unsigned(price, self.price_scale)?;
             let size = fields.unsigned(size, self.quantity_scale)?;
             Ok((price != 0).then_some((price, size)))
@@ -184,17 +187,26 @@ impl Parser {
     }
 
     fn side(&self, fields: &mut Fields<'_>) -> Result<Side, BadLine> {
-        if fields.clone().text("open")?.text.is_empty() {
-            for name in ["open", "high", "low", "close", "size"] {
-                let field = fields.text(name)?;
-                if !field.text.is_empty() && field.text != "0" {
-                    return Err(field.bad("nothing, as the open is empty"));
-                }
-            }
+        if absent(fields, &["open", "high", "low", "close", "size"])? {
             return Ok(None);
         }
         let prices: Prices = bars::prices(fields, self.price_scale)?;
         let size = fields.unsigned("size", self.quantity_scale)?;
-        Ok((prices[3] != 0).then_some((prices, size)))
+        Ok((!prices.contains(&0)).then_some((prices, size)))
     }
+}
+
+/// Takes a side of a quote if it is absent: its first column is empty, and so is, or zero, the rest.
+fn absent(fields: &mut Fields<'_>, names: &[&str]) -> Result<bool, BadLine> {
+    let first = names.first().copied().unwrap_or_default();
+    if !fields.clone().text(first)?.text.is_empty() {
+        return Ok(false);
+    }
+    for name in names {
+        let field = fields.text(name)?;
+        if !field.text.is_empty() && field.text != "0" {
+            return Err(field.bad(format!("nothing, as the {first} is empty")));
+        }
+    }
+    Ok(true)
 }

@@ -1,8 +1,9 @@
 //! Bars as comma-separated values of any origin: timestamp, open, high, low, close, volume.
 //!
-//! Where the first line names the columns, they may come in any order and among others. A time is a
-//! number since 1970 (seconds, milliseconds, microseconds or nanoseconds, told apart by size) or a
-//! date and time of UTC (`2024-01-31 09:30:00`, `2024-01-31T09:30:00Z`, `2024-01-31`).
+//! Where the first line names the columns, they may come in any order and among others; every line has as
+//! many. A time is a date and time of UTC (`2024-01-31 09:30:00`, `2024-01-31T09:30:00Z`, `2024-01-31`,
+//! `20240131`, `202401310930`, `20240131093000`), or a number since 1970 (seconds, milliseconds,
+//! microseconds or nanoseconds, told apart by size).
 
 use std::time::Duration;
 
@@ -19,8 +20,25 @@ use super::layout::Emit;
 #[derive(Debug)]
 pub(super) struct Parser {
     bar: Duration,
-    // Where the six columns are, once a line of names has said so.
+    columns: Columns,
+}
+
+/// Where the columns are that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Columns {
     order: [usize; COLUMNS],
+    /// How many a line has.
+    count: usize,
+}
+
+impl Default for Columns {
+    /// As in a file that does not name them.
+    fn default() -> Self {
+        Self {
+            order: [0, 1, 2, 3, 4, 5],
+            count: COLUMNS,
+        }
+    }
 }
 
 /// Columns that are read.
@@ -47,24 +65,22 @@ impl Parser {
     pub(super) fn new(bar: Duration) -> Self {
         Self {
             bar,
-            order: [0, 1, 2, 3, 4, 5],
+            columns: Columns::default(),
         }
     }
 
-    pub(super) fn line(&mut self, line: &str, out: &mut Emit<'_>) -> Result<u64, BadLine> {
-        if out.line == 1
-            && let Some(order) = names(line)
-        {
-            self.order = order;
-            return Ok(0);
+    /// Takes the first line, if it names the columns.
+    pub(super) fn take_names(&mut self, line: &str) -> bool {
+        let named = names(line);
+        if let Some(columns) = named {
+            self.columns = columns;
         }
-        let mut fields = Fields::new(line);
-        let ordered;
+        named.is_some()
+    }
+
+    pub(super) fn line(&self, line: &str, out: &mut Emit<'_>) -> Result<u64, BadLine> {
         // Numbers are read in the order of a bar, whatever that of the columns.
-        if self.order != [0, 1, 2, 3, 4, 5] {
-            ordered = self.reorder(line)?;
-            fields = Fields::new(&ordered);
-        }
+        let mut fields = Fields::picked(line, self.columns.count, &self.columns.order)?;
         let at = fields.text("timestamp")?;
         let start =
             instant(at.text).ok_or_else(|| at.bad("timestamp as a number since 1970 or a date"))?;
@@ -76,33 +92,10 @@ impl Parser {
         bars::trades(out, start, self.bar, prices, volume);
         Ok(fields.rounded)
     }
-
-    fn reorder(&self, line: &str) -> Result<String, BadLine> {
-        let mut fields = Fields::new(line);
-        let mut all = Vec::new();
-        while let Some(field) = fields.try_text() {
-            all.push(field.text);
-        }
-        let mut ordered = String::with_capacity(line.len());
-        for (index, column) in self.order.iter().enumerate() {
-            let text = all.get(*column).ok_or_else(|| {
-                BadLine::new(
-                    line.len() + 1,
-                    format!("{} in column {}", NAMES[index][0], column + 1),
-                    b"the line's end",
-                )
-            })?;
-            if index > 0 {
-                ordered.push(',');
-            }
-            ordered.push_str(text);
-        }
-        Ok(ordered)
-    }
 }
 
 /// Where the columns are, if the line names them all.
-pub(super) fn names(line: &str) -> Option<[usize; COLUMNS]> {
+pub(super) fn names(line: &str) -> Option<Columns> {
     let mut fields = Fields::new(line);
     let mut all = Vec::new();
     while let Some(field) = fields.try_text() {
@@ -112,13 +105,16 @@ pub(super) fn names(line: &str) -> Option<[usize; COLUMNS]> {
     for (slot, names) in order.iter_mut().zip(NAMES) {
         *slot = all.iter().position(|name| names.contains(&name.as_str()))?;
     }
-    Some(order)
+    Some(Columns {
+        order,
+        count: all.len(),
+    })
 }
 
-/// The time of a line, for telling bars' length from two lines; `None` if it has none.
-pub(super) fn time_of(line: &str, order: &[usize; COLUMNS]) -> Option<Timestamp> {
+/// The time of a line, for telling bars' length; `None` if it has none.
+pub(super) fn time_of(line: &str, columns: &Columns) -> Option<Timestamp> {
     let mut fields = Fields::new(line);
-    for _ in 0..order[0] {
+    for _ in 0..columns.order[0] {
         fields.try_text()?;
     }
     instant(fields.try_text()?.text)
@@ -126,7 +122,9 @@ pub(super) fn time_of(line: &str, order: &[usize; COLUMNS]) -> Option<Timestamp>
 
 /// Reads an instant in any of the forms above.
 pub(super) fn instant(text: &str) -> Option<Timestamp> {
-    let micros = if text
+    let micros = if let Some(time) = compact(text) {
+        utc(time)?
+    } else if text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.')
     {
@@ -141,6 +139,22 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
     (0..=MICROS_MAX)
         .contains(&micros)
         .then_some(Timestamp(micros))
+}
+
+/// Reads a date, perhaps with a time, without anything between: `20240131`, `202401310930`,
+/// `20240131093000`. As numbers since 1970 these would be days of its first years, of 1976, and of no year
+/// that anybody has seen.
+fn compact(text: &str) -> Option<DateTime> {
+    if !matches!(text.len(), 8 | 12 | 14) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let year: i16 = text[..4].parse().ok()?;
+    let part = |at: usize| text.get(at..at + 2).map_or(Ok(0), str::parse::<i8>).ok();
+    // Milliseconds of the years up to 2001 have 12 digits too.
+    if text.len() == 12 && !(1900..2100).contains(&year) {
+        return None;
+    }
+    DateTime::new(year, part(4)?, part(6)?, part(8)?, part(10)?, part(12)?, 0).ok()
 }
 
 fn utc(time: DateTime) -> Option<i64> {

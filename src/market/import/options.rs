@@ -54,7 +54,8 @@ pub struct Options {
     pub date: Option<Date>,
     /// The time zone of that midnight, as in `America/New_York`; told from the market when absent.
     pub zone: Option<String>,
-    /// The length of a bar of [`Layout::Ohlcv`]; taken from the first two bars when absent.
+    /// The length of a bar of [`Layout::Ohlcv`]; the least time between two that follow each
+    /// other when absent.
     pub bar: Option<Duration>,
     /// What the fields of JSON lines are called.
     pub mapping: Arc<Mapping>,

@@ -10,7 +10,7 @@ use super::container::{self, Opened};
 use super::detect::Detected;
 use super::error::{BadLine, Error, Result};
 use super::item::{Item, Reason};
-use super::layout::{Emit, Layout, Parser};
+use super::layout::{Emit, Parser};
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
 use super::options::OnBadLine;
 use super::run::Counts;
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         } else {
             line
         };
-        if line.trim().is_empty() || (number == 1 && self.names_columns(line)) {
+        if line.trim().is_empty() || (number == 1 && self.parser.take_names(line)) {
             return Ok(());
         }
         self.counts.lines += 1;
@@ -137,17 +137,6 @@ impl<'a> Reader<'a> {
                 Err(bad)
             }
         }
-    }
-
-    fn names_columns(&self, line: &str) -> bool {
-        let binance = matches!(
-            self.detected.setting.layout,
-            Layout::BinanceTrades | Layout::BinanceAggTrades | Layout::BinanceKlines
-        );
-        binance
-            && line
-                .trim_start_matches('"')
-                .starts_with(|first: char| first.is_ascii_alphabetic())
     }
 
     fn bad_line(&mut self, number: u64, bad: BadLine) -> Result<()> {

@@ -168,7 +168,7 @@ impl<'a> Writer<'a> {
         let mut records = chunk.sets;
         if self.transactor.is_some() {
             records.push(entry);
-            self.transact(records, items).await?;
+            self.transact(records, items, done).await?;
         } else {
             self.produce(records).await?;
             self.produce(vec![entry]).await?;
@@ -178,11 +178,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    async fn transact(&mut self, records: Vec<RecordSet>, items: u64) -> Result<()> {
+    async fn transact(&mut self, records: Vec<RecordSet>, items: u64, done: bool) -> Result<()> {
         let mut wait = WAIT_MIN;
         let mut unknown = false;
         for attempt in 1.. {
-            let error = match self.attempt(&records, items, &mut unknown).await {
+            let error = match self.attempt(&records, items, done, &mut unknown).await {
                 Ok(()) => return Ok(()),
                 Err(Error::Broker(error))
                     if attempt < ATTEMPTS_MAX && (unknown || error.is_transient()) =>
@@ -203,10 +203,11 @@ impl<'a> Writer<'a> {
         &mut self,
         records: &[RecordSet],
         items: u64,
+        done: bool,
         unknown: &mut bool,
     ) -> Result<()> {
         if *unknown {
-            if self.settled(items).await? {
+            if self.settled(items, done).await? {
                 return Ok(());
             }
             *unknown = false;
@@ -230,14 +231,14 @@ impl<'a> Writer<'a> {
 
     /// Whether the chunk whose outcome is unknown is in: after the id was opened again it is, or
     /// never will be, and the log tells.
-    async fn settled(&mut self, items: u64) -> Result<bool> {
+    async fn settled(&mut self, items: u64, done: bool) -> Result<bool> {
         let id = transactional_id(&self.topic.name)?;
         self.transactor = Some(self.broker.transactor(&id).await?);
         self.log = ImportLog::read(self.broker.as_ref(), &self.log_topic, &self.topic).await?;
         Ok(self
             .log
             .import(&self.id)
-            .is_some_and(|entry| entry.items >= items))
+            .is_some_and(|entry| entry.items >= items && (entry.done || !done)))
     }
 
     async fn produce(&self, records: Vec<RecordSet>) -> Result<()> {

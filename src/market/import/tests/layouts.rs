@@ -1,6 +1,7 @@
 //! Golden events of each layout.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{Kind, Mapping};
 use super::fixture::Fixture;
@@ -270,4 +271,177 @@ async fn files_are_merged_by_event_time_and_ties_go_by_the_order_of_the_files() 
     // 6 comes after 5 although its time is earlier: the order within a file is kept.
     assert_eq!(prices, ["4", "1", "2", "5", "6", "3", "7"]);
     assert_eq!(report.counts.backwards, 1);
+}
+
+/// The texts were once joined by commas again, and `1,234` was read as a volume of 1.
+#[tokio::test]
+async fn a_comma_within_a_field_is_no_end_of_it_whatever_the_order_of_columns() {
+    for (name, line, column) in [
+        (
+            "Date,Close,Open,High,Low,Volume",
+            "2024-01-30,2,1,3,1,\"1,234\"",
+            21,
+        ),
+        (
+            "Date,Open,High,Low,Close,Volume",
+            "2024-01-30,1,3,1,2,\"1,234\"",
+            21,
+        ),
+        (
+            "Date,Close,Open,High,Low,Volume",
+            "2024-01-30,2,1,3,1,1,234",
+            22,
+        ),
+        (
+            "Date,Open,High,Low,Close,Volume",
+            "2024-01-30,1,3,1,2,1,234",
+            22,
+        ),
+        (
+            "Date,Close,Open,High,Low,Volume",
+            "2024-01-30,x,1,3,1,5",
+            12,
+        ),
+        ("Date,Volume,Open,High,Low,Close", "2024-01-30,5,1,3,1", 19),
+    ] {
+        let fixture = Fixture::new();
+        let file = fixture.file("bars.csv", format!("{name}\n{line}\n"));
+        let mut options = fixture.options(&[&file]);
+        options.pair = Some("X".into());
+        options.bar = Some(Duration::from_secs(60));
+        let error = fixture.run(&options).await.unwrap_err().to_string();
+        let place = format!("bars.csv:2:{column}: expected ");
+        assert!(error.contains(&place), "{line}: {error}");
+    }
+}
+
+/// `20240130` was once read as so many seconds: August 1970.
+#[tokio::test]
+async fn dates_without_anything_between_their_parts_are_dates() {
+    let fixture = Fixture::new();
+    let file = fixture.file(
+        "bars.csv",
+        "20240130,1,1,1,1,5\n\
+         202401310930,1,1,1,1,6\n\
+         20240201093000,1,1,1,1,7\n\
+         1706866200,1,1,1,1,8\n",
+    );
+    let mut options = fixture.options(&[&file]);
+    options.pair = Some("X".into());
+    options.bar = Some(Duration::from_secs(60));
+    fixture.run(&options).await.unwrap();
+    let closes: Vec<String> = fixture
+        .updates()
+        .await
+        .into_iter()
+        .skip(3)
+        .step_by(4)
+        .collect();
+    assert_eq!(
+        closes,
+        [
+            "2024-01-30T00:00:45.000000Z X 1,quantity:5,sequence:1",
+            "2024-01-31T09:30:45.000000Z X 1,quantity:6,sequence:2",
+            "2024-02-01T09:30:45.000000Z X 1,quantity:7,sequence:3",
+            "2024-02-02T09:30:45.000000Z X 1,quantity:8,sequence:4",
+        ]
+    );
+    // Before 1970, as a date it is: not some day after.
+    let file = fixture.file("old.csv", "19290115,1,1,1,1,5\n");
+    options.files = vec![file];
+    let error = fixture.run(&options).await.unwrap_err().to_string();
+    assert!(error.contains("old.csv:1:1: expected timestamp"), "{error}");
+}
+
+/// Friday and Monday were once taken for bars of three days.
+#[tokio::test]
+async fn the_length_of_a_bar_is_the_least_time_between_two() {
+    let fixture = Fixture::new();
+    let file = fixture.file(
+        "bars.csv",
+        "Date,Open,High,Low,Close,Volume\n\
+         2024-01-26,1,1,1,1,5\n\
+         2024-01-29,1,1,1,1,6\n\
+         2024-01-30,1,1,1,1,7\n",
+    );
+    let mut options = fixture.options(&[&file]);
+    options.pair = Some("X".into());
+    let report = fixture.run(&options).await.unwrap();
+    assert_eq!(
+        fixture.updates().await[3],
+        "2024-01-26T18:00:00.000000Z X 1,quantity:5,sequence:2"
+    );
+    assert_eq!(report.counts.lines, 3, "the names of columns are no bar");
+}
+
+/// Foreign lines without a mapping were once read in milliseconds whatever the size: January 1970.
+#[tokio::test]
+async fn the_unit_of_a_foreign_time_goes_by_its_size_with_a_mapping_or_without() {
+    let ours =
+        r#"{"eventType":"MarketDataUpdate","timestamp":1700000000,"pair":"X","currentPrice":1}"#;
+    let foreign = r#"{"timestamp":1700000000,"pair":"X","currentPrice":1}"#;
+    for (line, mapping, micros) in [
+        (foreign, "", 1_700_000_000_000_000),
+        (foreign, "id=tradeId", 1_700_000_000_000_000),
+        (ours, "", 1_700_000_000_000),
+        (ours, "id=tradeId", 1_700_000_000_000),
+    ] {
+        let fixture = Fixture::new();
+        let file = fixture.file("x.jsonl", line);
+        let mut options = fixture.options(&[&file]);
+        options.mapping = Arc::new(mapping.parse().unwrap());
+        fixture.run(&options).await.unwrap();
+        let time = fixture.read("market-data-updates").await[0].time;
+        assert_eq!(time, micros, "{line} with `{mapping}`");
+    }
+}
+
+#[tokio::test]
+async fn a_bar_with_any_price_of_zero_is_set_aside() {
+    let fixture = Fixture::new();
+    let trades = fixture.zip(
+        "crypto/coinbase/second/btcusd/20161007_trade.zip",
+        "4000,0,2,0,1,5\n5000,1,2,0,1,5\n6000,1,2,1,1,5\n",
+    );
+    let quotes = fixture.zip(
+        "crypto/coinbase/second/btcusd/20161007_quote.zip",
+        "4000,1,2,0,1,5,3,3,3,3,5\n5000,1,2,1,1,5,0,3,0,3,5\n6000,1,1,1,1,5,3,3,3,3,5\n",
+    );
+    let mut options = fixture.options(&[&trades, &quotes]);
+    for kind in [Kind::Trade, Kind::Quote] {
+        options.only = Some(kind);
+        fixture.run(&options).await.unwrap();
+    }
+    assert_eq!(fixture.updates().await.len(), 8);
+    let suspects = fixture.suspects().await;
+    let reasons = suspects.iter().map(|line| line.split(' ').next().unwrap());
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        [
+            "zero-price",
+            "zero-price",
+            "one-sided-quote",
+            "one-sided-quote"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_empty_side_of_a_quote_is_absent_as_one_of_zero_is() {
+    let fixture = Fixture::new();
+    let file = fixture.zip(
+        "crypto/coinbase/tick/btcusd/20161007_quote.zip",
+        "4000,,,3,5,0\n4000,1,5,,0,0\n",
+    );
+    fixture.run(&fixture.options(&[&file])).await.unwrap();
+    let suspects = fixture.suspects().await;
+    assert!(suspects[0].starts_with("one-sided-quote "), "{suspects:?}");
+    assert!(
+        suspects[0].contains(" 3,ask:3,askQuantity:5,"),
+        "{suspects:?}"
+    );
+    assert!(
+        suspects[1].contains(" 1,bid:1,bidQuantity:5,"),
+        "{suspects:?}"
+    );
 }

@@ -7,7 +7,8 @@ use tidemill_broker::{Broker, SystemClock};
 use tidemill_broker_file::{FileBroker, FileOptions};
 use tidemill_broker_memory::{Fate, MemoryBroker, MemoryOptions, Persona};
 
-use super::super::{Error, OnImported, Options, run};
+use super::super::writer::CHUNK_ITEMS;
+use super::super::{Error, OnImported, Options, Phase, Progress, run};
 use super::fixture::{Fixture, Read, read, topic};
 
 /// Several chunks of ticks of two symbols.
@@ -258,4 +259,40 @@ async fn without_transactions_and_headers_the_report_says_what_it_cannot_promise
             .written,
         0
     );
+}
+
+/// The last commit holds nothing but that all is in. Where it did not happen, and its outcome was unknown,
+/// it was once taken for settled, as all items were there before.
+#[tokio::test(start_paused = true)]
+async fn a_last_commit_that_did_not_happen_is_made_again() {
+    let fixture = Fixture::new();
+    let lines: String = (0..CHUNK_ITEMS)
+        .map(|index| format!("{index},10000,1,P,0,0\n"))
+        .collect();
+    let file = fixture.zip("equity/usa/tick/one/20131007_trade.zip", lines);
+    let other = fixture.zip(
+        "equity/usa/tick/two/20131007_trade.zip",
+        "1,10000,1,P,0,0\n",
+    );
+    let broker = fixture.broker.clone();
+    let mut forgotten = false;
+    let mut forget = |progress: Progress| {
+        if progress.phase == Phase::Writing && !forgotten {
+            forgotten = true;
+            broker.faults().forget_commit();
+        }
+    };
+    run(
+        &fixture.options(&[&file]),
+        fixture.broker.clone(),
+        &mut forget,
+    )
+    .await
+    .unwrap();
+    assert!(forgotten);
+    let error = fixture
+        .run(&fixture.options(&[&file, &other]))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::AlreadyImported { .. }), "{error}");
 }
