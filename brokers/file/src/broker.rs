@@ -40,7 +40,8 @@ const PARTITIONS_MAX: u32 = 4_096;
 ///
 /// A transaction is one append: after a crash it is there or it is not. What is acknowledged
 /// survives the kill of this process; what was acknowledged before [`Broker::sync`] returned
-/// survives a loss of power, and so does everything under [`Fsync::Commit`](crate::Fsync::Commit).
+/// survives a loss of power, and so does everything under [`Fsync::Commit`](crate::Fsync::Commit),
+/// where readers see nothing sooner.
 /// After any failed write or sync the handle answers [`Error::Poisoned`]; open the directory again
 /// to learn what it holds. A full disk alone is survived: nothing of the commit is kept.
 #[derive(Clone)]
@@ -285,7 +286,8 @@ impl Broker for FileBroker {
     async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks> {
         self.shared().alive()?;
         self.shared().refresh()?;
-        self.shared().live().watermarks(at)
+        let readable = self.shared().readable();
+        self.shared().live().watermarks(at, readable)
     }
 
     async fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset> {
@@ -325,6 +327,8 @@ impl Broker for FileBroker {
             *owner += 1;
             *owner
         };
+        // What the former owner left hanging is in the log or never will be; readers are to see it.
+        shared.settle(shared.end()).await?;
         Ok(Box::new(FileTransactor::new(
             Arc::clone(shared),
             id.clone(),

@@ -8,7 +8,7 @@ use crate::disk::{DiskFile, Mode};
 use crate::format::log_header::{self, Durable, LogHeader};
 use crate::layout::{Layout, damaged, failed, is_missing, lost};
 use crate::live::{Live, LogFile};
-use crate::open::{read_identity, read_manifest, refuse_foreign};
+use crate::open::{identify, read_manifest};
 use crate::options::FileOptions;
 use crate::recover::{log_numbers, read_durable};
 use crate::scan::{Found, Scanner, read_header};
@@ -35,8 +35,7 @@ impl Following {
 /// Opens a directory to read.
 pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<Shared> {
     let disk = &*options.disk;
-    let Some(uuid) = read_identity(disk, &layout)? else {
-        refuse_foreign(disk, &layout)?;
+    let Some(uuid) = identify(disk, &layout)? else {
         return Err(Error::Invalid {
             what: format!(
                 "{} is not a tidemill log: it is empty",
@@ -74,14 +73,12 @@ impl Shared {
     }
 
     /// Looks anew after a file was missing that a manifest listed: the writer may have replaced
-    /// both. Says whether that can help.
-    pub(crate) fn look_anew(&self) -> Result<bool> {
-        let Some(following) = &self.following else {
-            return Ok(false);
-        };
-        lock(following).look_anew();
-        self.refresh()?;
-        Ok(true)
+    /// both. In its own process it has said so before it removed the file.
+    pub(crate) fn look_anew(&self) -> Result<()> {
+        if let Some(following) = &self.following {
+            lock(following).look_anew();
+        }
+        self.refresh()
     }
 
     fn follow(&self, following: &mut Following) -> Result<()> {

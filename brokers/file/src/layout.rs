@@ -161,12 +161,31 @@ pub(crate) fn stage<'a>(
     Ok(Staged { path, temporary })
 }
 
-impl Staged<'_> {
+impl<'a> Staged<'a> {
     /// Puts it there, durably: a reader sees the old file or the new.
     pub(crate) fn put(self, disk: &dyn Disk) -> Result<(), Error> {
-        let parent = self.path.parent().unwrap_or(Path::new("."));
+        self.rename(disk)?.settle(disk)
+    }
+
+    /// Puts it there. If that fails, the old file is there.
+    pub(crate) fn rename(self, disk: &dyn Disk) -> Result<Renamed<'a>, Error> {
         disk.rename(&self.temporary, self.path)
             .map_err(failed("rename to", self.path))?;
+        Ok(Renamed { path: self.path })
+    }
+}
+
+/// What has taken its place. Until it is settled there, a loss of power may bring back what was there
+/// before.
+#[must_use = "its name is not durable yet"]
+pub(crate) struct Renamed<'a> {
+    path: &'a Path,
+}
+
+impl Renamed<'_> {
+    /// Makes the name durable.
+    pub(crate) fn settle(self, disk: &dyn Disk) -> Result<(), Error> {
+        let parent = self.path.parent().unwrap_or(Path::new("."));
         disk.sync_dir(parent).map_err(failed("sync", parent))
     }
 }

@@ -130,7 +130,7 @@ impl Live {
                     .segments
                     .iter()
                     .map(|meta| {
-                        // What did not change keeps its open file and its index.
+                        // What did not change keeps its index.
                         while former.next_if(|old| old.meta.base < meta.base).is_some() {}
                         former
                             .next_if(|old| old.meta == *meta)
@@ -201,11 +201,25 @@ impl Live {
         Ok((id, partition, next))
     }
 
-    pub(crate) fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks> {
+    /// The offset before which readers stop: that of the first block that does not lie below a place of
+    /// the whole log, or the partition's end.
+    pub(crate) fn stable(&self, partition: &Partition, next: u64, readable: u64) -> u64 {
+        let end = |block: &TailBlock| {
+            let log = self.logs.get(&block.log);
+            log.map(|log| log.header.start + block.position + u64::from(block.len))
+        };
+        let blocks = partition
+            .tail
+            .partition_point(|block| end(block).is_none_or(|end| end <= readable));
+        partition.tail.get(blocks).map_or(next, |block| block.base)
+    }
+
+    /// The ends of a partition to readers that stop at a place of the whole log.
+    pub(crate) fn watermarks(&self, at: &TopicPartition, readable: u64) -> Result<Watermarks> {
         let (_, partition, next) = self.partition(at)?;
         Ok(Watermarks {
             low: Offset(partition.low),
-            last_stable: Offset(next),
+            last_stable: Offset(self.stable(partition, next, readable)),
             high: Offset(next),
             tombstones_gone: Offset(partition.tombstones_gone),
         })

@@ -87,7 +87,7 @@ impl Shared {
             let full = match self.maintain_once(writing, effort) {
                 Ok(()) => None,
                 // Nothing is lost: the log files stay, and the next round begins anew.
-                Err(Error::Io { path, source, .. }) if is_full(&source) => {
+                Err(Error::Io { path, source, .. }) if is_full(&source) && self.alive().is_ok() => {
                     tracing::warn!(path = %path.display(), "the disk is full; the log stays unsplit");
                     Some(path)
                 }

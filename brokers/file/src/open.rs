@@ -24,10 +24,8 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     let disk = &*disk;
     disk.create_dir(&layout.root)
         .map_err(failed("create", &layout.root))?;
-    if read_identity(disk, &layout)?.is_none() {
-        // Before anything, be it a lock, is put into somebody else's directory.
-        refuse_foreign(disk, &layout)?;
-    }
+    // Before anything, be it a lock, is put into somebody else's directory.
+    identify(disk, &layout)?;
     let owner = format!("process {}", rustix::process::getpid().as_raw_nonzero());
     let guard = match disk
         .lock(&layout.lock(), &owner)
@@ -103,9 +101,29 @@ pub(crate) fn read_identity(disk: &dyn Disk, layout: &Layout) -> Result<Option<[
     }
 }
 
+/// Which directory this is. `None` if it is none yet, and may become one.
+///
+/// # Errors
+///
+/// If it is damaged, or somebody else's.
+pub(crate) fn identify(disk: &dyn Disk, layout: &Layout) -> Result<Option<[u8; 16]>> {
+    if let Some(uuid) = read_identity(disk, layout)? {
+        return Ok(Some(uuid));
+    }
+    match refuse_foreign(disk, layout) {
+        Ok(()) => Ok(None),
+        // Another process may have made it between both looks: `FORMAT` is there before anything else
+        // that would be out of place.
+        Err(error) => match read_identity(disk, layout)? {
+            Some(uuid) => Ok(Some(uuid)),
+            None => Err(error),
+        },
+    }
+}
+
 /// Refuses a directory without `FORMAT` that holds anything but what a creation cut short by a crash
 /// leaves: either it is damaged, or it is somebody else's.
-pub(crate) fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> Result<()> {
+fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> Result<()> {
     let list = |path: &Path| disk.list(path).map_err(failed("list", path));
     let names = list(&layout.root)?;
     for name in &names {
@@ -196,11 +214,11 @@ fn check_segments(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Resu
         for (partition, meta) in (0..).zip(metas) {
             for segment in &meta.segments {
                 let segment = Segment::new(layout, *id, partition, *segment);
-                match segment.file(disk) {
+                match segment.open(disk) {
                     Err(error) if is_missing(&error) => {
                         return Err(damaged(&segment.path, 0, "the segment is missing"));
                     }
-                    other => other?,
+                    other => drop(other?),
                 };
             }
         }

@@ -105,8 +105,8 @@ impl Check<'_> {
     fn segment(&mut self, topic: TopicId, partition: u32, meta: &SegmentMeta) -> Result<()> {
         self.report.segments += 1;
         let segment = Segment::new(self.layout, topic, partition, *meta);
-        let file = match segment.file(self.disk) {
-            Ok(file) => Arc::clone(file),
+        let file = match segment.open(self.disk) {
+            Ok(file) => file,
             Err(error) if is_missing(&error) => {
                 self.find(&segment.path, 0, "the segment is missing", false);
                 return Ok(());

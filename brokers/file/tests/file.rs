@@ -15,6 +15,8 @@ mod damage;
 mod failures;
 #[path = "file/lives.rs"]
 mod lives;
+#[path = "file/meddling.rs"]
+mod meddling;
 #[path = "file/threads.rs"]
 mod threads;
 #[path = "file/unlisted.rs"]

@@ -35,7 +35,15 @@ impl Shared {
             return Ok(());
         });
         match self.options.fsync {
-            Fsync::Commit => self.durable_to(end).await,
+            Fsync::Commit => {
+                // Also who appended nothing may wait for what nobody has asked to be synced.
+                if self.durable.get() < end
+                    && let Some(writing) = &self.writing
+                {
+                    writing.syncer.ring(Ring::Urgent);
+                }
+                self.durable_to(end).await
+            }
             Fsync::Every(_) | Fsync::Never => Ok(()),
         }
     }

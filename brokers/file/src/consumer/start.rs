@@ -38,7 +38,7 @@ impl FileConsumer {
                 None => {}
             }
         }
-        let marks = self.shared.live().watermarks(at)?;
+        let marks = self.shared.live().watermarks(at, self.shared.readable())?;
         match start {
             // Without a group that was refused when the consumer was opened.
             Start::Committed | Start::Earliest => Ok(marks.low),

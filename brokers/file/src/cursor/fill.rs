@@ -53,14 +53,16 @@ impl Cursor {
             }
             _ if self.offset <= meta.base => 0,
             _ => segment
-                .index(shared.disk(), shared.salt, shared.manifest())?
-                .position(self.offset),
+                .find(shared.disk(), shared.salt, shared.manifest(), |index| {
+                    index.mark(self.offset)
+                })?
+                .map_or(0, |mark| mark.position),
         };
-        let file = segment.file(shared.disk())?;
+        let file = segment.open(shared.disk())?;
         let mut wanted = WINDOW_BYTES;
         while position < meta.len {
             let len = (meta.len - position).min(wanted as u64) as usize;
-            let bytes = read(&**file, position, len).map_err(failed("read", &segment.path))?;
+            let bytes = read(&*file, position, len).map_err(failed("read", &segment.path))?;
             if bytes.len() < len {
                 let end = position + bytes.len() as u64;
                 return Err(damaged(&segment.path, end, "the file ends here"));

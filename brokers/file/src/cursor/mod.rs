@@ -21,7 +21,7 @@ use crate::shared::Shared;
 use crate::window::WINDOW_BYTES;
 
 /// How often to look anew for a segment that the writer has replaced. Each time it must have done so
-/// between two reads of this process.
+/// between two reads.
 const LOOKS_MAX: usize = 5;
 
 /// How much of a batch to make.
@@ -101,7 +101,7 @@ impl Cursor {
     pub(crate) fn next(&mut self, shared: &Shared, limits: Limits) -> Result<Step> {
         for _ in 0..LOOKS_MAX {
             match self.step(shared, limits) {
-                Err(error) if is_missing(&error) && shared.look_anew()? => {}
+                Err(error) if is_missing(&error) => shared.look_anew()?,
                 other => return other.map_err(lost_segment),
             }
         }
@@ -128,10 +128,11 @@ impl Cursor {
                         high: Offset(next),
                     });
                 }
-                if self.offset == next {
+                let stable = live.stable(partition, next, shared.readable());
+                if self.offset >= stable {
                     return Ok(Step::End);
                 }
-                Some(self.locate(&live.logs, partition, next)?)
+                Some(self.locate(&live.logs, partition, stable)?)
             }
         };
         let (chunk, after) = match source {
@@ -169,7 +170,7 @@ impl Cursor {
         &self,
         logs: &BTreeMap<u64, LogFile>,
         partition: &Partition,
-        next: u64,
+        stable: u64,
     ) -> Result<Source> {
         let offset = self.offset;
         let segments = &partition.segments;
@@ -179,8 +180,8 @@ impl Cursor {
         }
         let tail = &partition.tail;
         let index = tail.partition_point(|block| block.next <= offset);
-        let Some(first) = tail.get(index) else {
-            return Ok(Source::Gap(next));
+        let Some(first) = tail.get(index).filter(|block| block.base < stable) else {
+            return Ok(Source::Gap(stable));
         };
         let Some(log) = logs.get(&first.log) else {
             return Err(damaged(
@@ -197,7 +198,7 @@ impl Cursor {
             let far = block.log != first.log
                 || block.position + u64::from(block.len) - first.position > WINDOW_BYTES as u64
                 || block.position - end > useful + 4_096;
-            if far && !blocks.is_empty() {
+            if !blocks.is_empty() && (far || block.base >= stable) {
                 break;
             }
             blocks.push(block.position);

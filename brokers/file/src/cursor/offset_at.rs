@@ -2,14 +2,29 @@
 
 use tidemill_broker::{Error, Offset, Result, Timestamp, TopicPartition};
 
-use super::{Cursor, Limits, Step};
+use super::{Cursor, LOOKS_MAX, Limits, Step, lost_segment};
+use crate::layout::is_missing;
 use crate::shared::Shared;
 
 /// The offset of the first record whose timestamp is not before `time`; the end if there is none.
 pub(crate) fn offset_at(shared: &Shared, at: &TopicPartition, time: Timestamp) -> Result<Offset> {
-    let (topic, low, next, segments, tail) = {
+    for _ in 0..LOOKS_MAX {
+        match look(shared, at, time) {
+            // Retention or compaction came between what was found and the reading of it.
+            Err(error) if is_missing(&error) || matches!(error, Error::OutOfRange { .. }) => {
+                shared.look_anew()?;
+            }
+            other => return other,
+        }
+    }
+    look(shared, at, time).map_err(lost_segment)
+}
+
+fn look(shared: &Shared, at: &TopicPartition, time: Timestamp) -> Result<Offset> {
+    let (topic, low, stable, segments, tail) = {
         let live = shared.live();
         let (topic, partition, next) = live.partition(at)?;
+        let stable = live.stable(partition, next, shared.readable());
         let segments: Vec<_> = partition
             .segments
             .iter()
@@ -19,20 +34,19 @@ pub(crate) fn offset_at(shared: &Shared, at: &TopicPartition, time: Timestamp) -
         let tail: Vec<u64> = partition
             .tail
             .iter()
-            .filter(|block| block.max_timestamp >= time.0)
+            .filter(|block| block.max_timestamp >= time.0 && block.base < stable)
             .map(|block| block.base)
             .collect();
-        (topic, partition.low, next, segments, tail)
+        (topic, partition.low, stable, segments, tail)
     };
     let start = match (segments.first(), tail.first()) {
-        (Some(segment), _) => {
-            let index = segment.index(shared.disk(), shared.salt, shared.manifest())?;
-            let position = index.position_at(time.0);
-            let mark = index.marks.iter().find(|mark| mark.position == position);
-            mark.map_or(segment.meta.base, |mark| mark.offset)
-        }
+        (Some(segment), _) => segment
+            .find(shared.disk(), shared.salt, shared.manifest(), |index| {
+                index.mark_at(time.0)
+            })?
+            .map_or(segment.meta.base, |mark| mark.offset),
         (None, Some(base)) => *base,
-        (None, None) => return Ok(Offset(next)),
+        (None, None) => return Ok(Offset(stable)),
     };
     let mut cursor = Cursor::new(at.clone(), topic, Offset(start.max(low)));
     let limits = Limits {

@@ -66,16 +66,17 @@ impl Index {
         }
     }
 
-    /// Where to begin to look for an offset.
-    pub(crate) fn position(&self, offset: u64) -> u64 {
+    /// Where to begin to look for an offset; `None` for the first block.
+    pub(crate) fn mark(&self, offset: u64) -> Option<Mark> {
         let after = self.marks.partition_point(|mark| mark.offset <= offset);
-        after.checked_sub(1).map_or(0, |at| self.marks[at].position)
+        after.checked_sub(1).map(|at| self.marks[at])
     }
 
-    /// Where to begin to look for the first record whose timestamp is not before `time`.
-    pub(crate) fn position_at(&self, time: i64) -> u64 {
+    /// Where to begin to look for the first record whose timestamp is not before `time`; `None` for the
+    /// first block.
+    pub(crate) fn mark_at(&self, time: i64) -> Option<Mark> {
         let after = self.marks.partition_point(|mark| mark.max_before < time);
-        after.checked_sub(1).map_or(0, |at| self.marks[at].position)
+        after.checked_sub(1).map(|at| self.marks[at])
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -135,10 +136,11 @@ mod tests {
             }
             prop_assert_eq!(Index::parse(&index.encode()), Some(index.clone()));
             let (offset, position, _) = places[pick.index(places.len())];
-            let found = index.position(offset);
+            let found = index.mark(offset).map_or(0, |mark| mark.position);
             prop_assert!(found <= position && position - found < STRIDE_BYTES + 40_000);
             if let Some((_, position, _)) = places.iter().find(|(_, _, at)| *at >= time) {
-                prop_assert!(index.position_at(time) <= *position);
+                let found = index.mark_at(time).map_or(0, |mark| mark.position);
+                prop_assert!(found <= *position);
             }
         }
     }

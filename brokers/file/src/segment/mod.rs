@@ -4,7 +4,7 @@ mod writer;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use tidemill_broker::{Error, Result};
 use tidemill_crash_point::crash_point;
@@ -14,9 +14,10 @@ pub(crate) use writer::SegmentWriter;
 use crate::catalog::TopicId;
 use crate::disk::{Disk, DiskFile, Mode, read_whole};
 use crate::format::block::{HEADER_BYTES, Header};
-use crate::format::index::Index;
+use crate::format::index::{Index, Mark};
 use crate::format::manifest::{Manifest, SegmentMeta};
 use crate::layout::{Layout, damaged, failed, stage};
+use crate::shared::lock;
 use crate::window::Window;
 
 /// A segment as one manifest lists it.
@@ -27,8 +28,7 @@ pub(crate) struct Segment {
     partition: u32,
     pub(crate) path: PathBuf,
     index_path: PathBuf,
-    file: OnceLock<Arc<dyn DiskFile>>,
-    index: OnceLock<Arc<Index>>,
+    index: Mutex<Option<Arc<Index>>>,
 }
 
 impl Segment {
@@ -44,16 +44,13 @@ impl Segment {
             partition,
             path: layout.segment(topic, partition, &meta),
             index_path: layout.index(topic, partition, &meta),
-            file: OnceLock::new(),
-            index: OnceLock::new(),
+            index: Mutex::default(),
         })
     }
 
-    /// The open file. Kept open, so that a reader goes on in it after it was removed.
-    pub(crate) fn file(&self, disk: &dyn Disk) -> Result<&Arc<dyn DiskFile>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
-        }
+    /// Opens the file, for as long as the caller reads in it: one kept open for each segment that was ever
+    /// read would be more than a process may have.
+    pub(crate) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
         let file = disk
             .open(&self.path, Mode::Read)
             .map_err(failed("open", &self.path))?;
@@ -65,7 +62,7 @@ impl Segment {
                 format!("the file ends here and should have {} bytes", self.meta.len),
             ));
         }
-        Ok(self.file.get_or_init(|| file))
+        Ok(file)
     }
 
     /// The index: as stored, or rebuilt from the segment where that is missing or damaged. In the
@@ -76,7 +73,7 @@ impl Segment {
         salt: u32,
         manifest: Option<&Mutex<Manifest>>,
     ) -> Result<Arc<Index>> {
-        if let Some(index) = self.index.get() {
+        if let Some(index) = &*lock(&self.index) {
             return Ok(Arc::clone(index));
         }
         let stored = match read_whole(disk, &self.index_path) {
@@ -84,31 +81,78 @@ impl Segment {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("read", &self.index_path)(error)),
         };
-        let index = match stored {
-            Some(index) => index,
-            None => {
-                tracing::warn!(
-                    index = %self.index_path.display(),
-                    "an index is missing or damaged; rebuilding it from its segment"
-                );
-                metrics::counter!("tidemill_file_indexes_rebuilt_total").increment(1);
-                let rebuilt = self.rebuild(disk, salt)?;
-                if let Some(manifest) = manifest {
-                    self.store(disk, &rebuilt, manifest);
-                }
-                rebuilt
-            }
+        match stored {
+            Some(index) => Ok(self.keep(index)),
+            None => self.renew(disk, salt, manifest),
+        }
+    }
+
+    fn keep(&self, index: Index) -> Arc<Index> {
+        Arc::clone(lock(&self.index).insert(Arc::new(index)))
+    }
+
+    /// Rebuilds the index from the segment, whatever there was.
+    fn renew(
+        &self,
+        disk: &dyn Disk,
+        salt: u32,
+        manifest: Option<&Mutex<Manifest>>,
+    ) -> Result<Arc<Index>> {
+        let rebuilt = self.rebuild(disk, salt)?;
+        tracing::warn!(
+            index = %self.index_path.display(),
+            "an index was missing or damaged, and was rebuilt from its segment"
+        );
+        metrics::counter!("tidemill_file_indexes_rebuilt_total").increment(1);
+        if let Some(manifest) = manifest {
+            self.store(disk, &rebuilt, manifest);
+        }
+        Ok(self.keep(rebuilt))
+    }
+
+    /// The block to begin to look at, picked by the index; `None` for the first. Where no such block
+    /// begins there, the index is whole but not this segment's: it is rebuilt, as records would be passed
+    /// over without a word.
+    pub(crate) fn find(
+        &self,
+        disk: &dyn Disk,
+        salt: u32,
+        manifest: Option<&Mutex<Manifest>>,
+        pick: impl Fn(&Index) -> Option<Mark>,
+    ) -> Result<Option<Mark>> {
+        let Some(mark) = pick(&*self.index(disk, salt, manifest)?) else {
+            return Ok(None);
         };
-        Ok(Arc::clone(self.index.get_or_init(|| Arc::new(index))))
+        let mut bytes = Vec::new();
+        self.open(disk)?
+            .read_at(mark.position, HEADER_BYTES, &mut bytes)
+            .map_err(failed("read", &self.path))?;
+        if Header::parse(&bytes).is_some_and(|header| {
+            header.base == mark.offset
+                && header.topic == self.topic
+                && header.partition == self.partition
+        }) {
+            return Ok(Some(mark));
+        }
+        Ok(pick(&*self.renew(disk, salt, manifest)?))
     }
 
     /// Stores an index that was rebuilt, if it can be done now: an index may be lost at any time, and a
     /// reader need not wait, or fail, for its sake.
     fn store(&self, disk: &dyn Disk, index: &Index, manifest: &Mutex<Manifest>) {
         // Whoever holds the manifest may be about to put an index in the same place.
-        let Ok(_held) = manifest.try_lock() else {
+        let Ok(held) = manifest.try_lock() else {
             return;
         };
+        // By now the segment may be longer, or gone.
+        let listed = held
+            .partitions
+            .get(&self.topic)
+            .and_then(|partitions| partitions.get(self.partition as usize))
+            .is_some_and(|partition| partition.segments.contains(&self.meta));
+        if !listed {
+            return;
+        }
         let stored = stage(disk, &self.index_path, &index.encode()).and_then(|staged| {
             crash_point!("index.rebuilt");
             staged.put(disk)
@@ -138,7 +182,7 @@ impl Segment {
         salt: u32,
         mut visit: impl FnMut(Header, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut window = Window::new(Arc::clone(self.file(disk)?), self.meta.len);
+        let mut window = Window::new(self.open(disk)?, self.meta.len);
         let mut at = 0;
         let mut next = self.meta.base;
         while at < self.meta.len {

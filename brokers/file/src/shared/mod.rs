@@ -21,7 +21,7 @@ use crate::layout::Layout;
 use crate::live::{Live, LogFile};
 use crate::maintain::Cleaned;
 use crate::mark::Mark;
-use crate::options::FileOptions;
+use crate::options::{FileOptions, Fsync};
 
 /// What only one thread at a time may do: append.
 #[derive(Debug)]
@@ -222,6 +222,15 @@ impl Shared {
     /// The time of day as noted last.
     pub(crate) fn noted(&self) -> Timestamp {
         Timestamp(self.noted.load(Ordering::Relaxed))
+    }
+
+    /// How much of the whole log readers may see: all that is committed, or where a commit is to be durable
+    /// before it is acknowledged, what is. What another process reads is durable in any case.
+    pub(crate) fn readable(&self) -> u64 {
+        match self.options.fsync {
+            Fsync::Commit if self.writing.is_some() => self.durable.get(),
+            _ => u64::MAX,
+        }
     }
 
     /// The end of what is committed, as a place in the whole log.

@@ -2,15 +2,16 @@
 
 use std::pin::pin;
 
-use tidemill_broker::Result;
+use tidemill_broker::{Error, Result};
 use tidemill_crash_point::crash_point;
 
-use super::{Shared, Synced, Writing, lock};
+use super::{Shared, Synced, Writing, is_full, lock};
 use crate::disk::write_all;
 use crate::format::log_header::Durable;
 use crate::format::manifest::Manifest;
 use crate::layout::{failed, stage};
 use crate::live::LogFile;
+use crate::options::Fsync;
 
 impl Shared {
     /// Makes everything committed so far durable, waiting for the disk.
@@ -77,11 +78,19 @@ impl Shared {
         let path = self.layout.manifest();
         let staged = stage(self.disk(), &path, &next.encode())?;
         crash_point!("manifest.staged");
-        staged.put(self.disk())?;
-        crash_point!("manifest.replaced");
-        *manifest = next;
-        self.live_mut().install(manifest, &self.layout);
-        self.publish_manifest()
+        let renamed = staged.rename(self.disk())?;
+        // From here on the directory has the new manifest. Whatever fails, also for want of room, nobody may
+        // go on by the old one: what that does not list would be written over.
+        let installed = renamed.settle(self.disk()).and_then(|()| {
+            crash_point!("manifest.replaced");
+            *manifest = next;
+            self.live_mut().install(manifest, &self.layout);
+            self.publish_manifest()
+        });
+        if let Err(error) = &installed {
+            self.poison(error);
+        }
+        installed
     }
 
     /// Tells readers in other processes of a new manifest.
@@ -93,7 +102,15 @@ impl Shared {
         let durable = self.durable.get().max(self.live().first_start);
         let result = self.publish_durable(writing, durable);
         drop(synced);
-        result
+        match result {
+            // An older one is as true: readers in other processes learn of it with the next.
+            Err(Error::Io { path, source, .. }) if is_full(&source) => {
+                tracing::warn!(path = %path.display(), "the disk is full; readers elsewhere are told later");
+                self.set_durable(durable);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Says how much is durable. Called while syncing is held.
@@ -114,8 +131,16 @@ impl Shared {
         // Not synced: after a loss of power an older one is as true.
         write_all(&*writing.durable_file, 0, &[&record.encode()])
             .map_err(failed("write", &self.layout.durable()))?;
-        self.durable.set(end);
+        self.set_durable(end);
         Ok(())
+    }
+
+    fn set_durable(&self, end: u64) {
+        self.durable.set(end);
+        if self.options.fsync == Fsync::Commit {
+            // Readers in this process see no more than that.
+            self.changed.notify_waiters();
+        }
     }
 
     /// Waits until the log is durable up to a place.

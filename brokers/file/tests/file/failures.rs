@@ -4,8 +4,10 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tidemill_broker::{
-    Broker, BrokerExt, Class, Cleanup, Error, Offset, Outcome, Start, TopicSpec, Transaction,
+    Broker, BrokerExt, Class, Cleanup, ConsumerOptions, Delivery, Error, Offset, Outcome, Start,
+    Timestamp, TopicSpec, Transaction,
 };
 use tidemill_broker_file::{Fault, FileBroker, FileOptions, Fsync, SimDisk, verify};
 
@@ -345,4 +347,108 @@ async fn a_read_that_fails_is_told_and_takes_nothing_for_damaged_or_torn() {
         assert_eq!(found, numbered(0..found.len() as u64));
     }
     panic!("400 reads were not enough");
+}
+
+/// The rename had worked, and only its name could not be made durable for want of room. The next round once
+/// went on by the old manifest, and emptied segments that the one on disk lists.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_there_but_not_durably_for_want_of_room_stops_the_log() {
+    let mut stopped = 0;
+    for after in 0..8 {
+        for changes in (0..30).step_by(2) {
+            let disk = SimDisk::new(1);
+            let broker = open(&disk, Fsync::Never).await;
+            broker.clean().await.unwrap();
+            let more = vec![set(at("t", 0), values(5..8))];
+            broker.produce(more).await.unwrap();
+            broker.sync().await.unwrap();
+            disk.fail(Fault::SyncDirFull, after);
+            let cleaned = broker.clean().await;
+            if matches!(cleaned, Err(Error::Poisoned { .. })) {
+                stopped += 1;
+            } else if let Err(error) = cleaned {
+                assert!(matches!(error, Error::Io { .. }), "{error}");
+            }
+            disk.heal();
+            disk.crash_after(changes, changes);
+            let _ = broker.clean().await;
+            let image = disk.crashed().unwrap_or_else(|| disk.crash_image(changes));
+            drop(broker);
+            let what = format!("directory {after}, change {changes}");
+            let broker = FileBroker::open("/log", options(&image, Fsync::Never)).await;
+            let broker = broker.unwrap_or_else(|error| panic!("{what}: {error}"));
+            let found = read(&broker, &at("t", 0), Start::Earliest).await;
+            assert_eq!(found, numbered(0..8), "{what}");
+            broker.close().await.unwrap();
+            assert_eq!(verify("/log", &image).unwrap().findings, [], "{what}");
+        }
+    }
+    assert!(stopped > 0);
+}
+
+/// The header of a new log file fitted, the frame did not. An empty commit then waited for the header to be
+/// durable, which nobody had asked for.
+#[tokio::test(start_paused = true)]
+async fn an_empty_commit_is_answered_also_where_only_a_header_fitted() {
+    let disk = SimDisk::new(1);
+    let broker = open(&disk, Fsync::Commit).await;
+    broker.clean().await.unwrap();
+    disk.set_space(Some(64));
+    let refused = broker.produce(vec![set(at("t", 0), ["x"])]).await;
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    let mut transactor = broker.transactor(&"id".parse().unwrap()).await.unwrap();
+    let empty = transactor.commit(Transaction::default());
+    let outcome = tokio::time::timeout(Duration::from_secs(60), empty).await;
+    assert!(matches!(outcome, Ok(Outcome::Committed(_))), "{outcome:?}");
+}
+
+/// Readers in the writer's own process once saw what was still to be synced, and what they had told of it
+/// was gone after a loss of power.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_is_there_after_a_loss_of_power_where_each_commit_is_synced() {
+    for seed in 0..40 {
+        let disk = SimDisk::new(seed);
+        let broker = open(&disk, Fsync::Commit).await;
+        let mut produce = Box::pin(broker.produce(vec![set(at("t", 0), values(5..8))]));
+        assert!(futures::poll!(&mut produce).is_pending());
+        let marks = broker
+            .watermarks(&at("t", 0))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        assert_eq!((marks.last_stable, marks.high), (Offset(5), Offset(8)));
+        let mut consumer = broker
+            .consumer(ConsumerOptions::partitions(vec![(
+                at("t", 0),
+                Start::Earliest,
+            )]))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let mut next = 0;
+        while let Some(delivery) = consumer.next().now_or_never() {
+            if let Delivery::Records(batch) = delivery.unwrap() {
+                next = batch.next().0;
+            }
+        }
+        let at_time = broker.offset_at(&at("t", 0), Timestamp(8)).now_or_never();
+        assert_eq!(at_time.unwrap().unwrap(), Offset(5));
+        let image = disk.crash_image(seed);
+        let after = FileBroker::open("/log", options(&image, Fsync::Commit))
+            .await
+            .unwrap();
+        let left = read(&after, &at("t", 0), Start::Earliest).await;
+        assert!(
+            next <= left.len() as u64,
+            "seed {seed}: read up to {next}, left {left:?}"
+        );
+        // Once it is synced, who waits is told.
+        assert!(produce.await.unwrap()[0].failure().is_none());
+        loop {
+            if let Delivery::Records(batch) = consumer.next().await.unwrap() {
+                assert_eq!(batch.next(), Offset(8));
+                break;
+            }
+        }
+    }
 }

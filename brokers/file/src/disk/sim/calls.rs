@@ -143,6 +143,9 @@ impl Disk for SimDisk {
         if state.meets(Fault::SyncDir) {
             return Err(input_output_error());
         }
+        if state.meets(Fault::SyncDirFull) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let dir = state.dir(path)?;
         for change in dir.pending.drain(..) {
             change.apply(&mut dir.durable);

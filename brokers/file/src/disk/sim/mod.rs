@@ -30,6 +30,8 @@ pub enum Fault {
     Sync,
     /// Making a directory durable fails; a later sync may, as in a journal.
     SyncDir,
+    /// Making a directory durable fails as the disk is full; a later sync may.
+    SyncDirFull,
 }
 
 /// A disk in memory. Clones share it.
