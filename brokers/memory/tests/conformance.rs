@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidemill_broker::conformance::{CLAUSES, Need, Subject};
-use tidemill_broker_memory::{MemoryBroker, MemoryOptions, Persona};
+use tidemill_broker::conformance::{CLAUSES, Given, Need, Subject};
+use tidemill_broker_memory::{FaultPlan, MemoryBroker, MemoryOptions, Persona};
 
 tidemill_broker::conformance! { memory: of(Persona::Memory) }
 tidemill_broker::conformance! { memory_as_kafka: of(Persona::Kafka) }
@@ -36,6 +36,33 @@ async fn what_happens_at_once_may_happen_on_many_threads() {
     for clause in CLAUSES.iter().filter(|clause| at_once(clause.name)) {
         for _ in 0..5 {
             clause.check(&of(Persona::Memory)).await;
+        }
+    }
+}
+
+// Otherwise every call is done at its first poll, and nothing is ever dropped half-way.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_long_may_be_dropped_at_any_point_of_it() {
+    let slow = |persona, seed| {
+        let open = move |given: Given| async move {
+            let broker = MemoryBroker::new(MemoryOptions::new(persona, given.clock, seed));
+            broker.faults().plan(FaultPlan {
+                delay: 0.9,
+                delay_max: Duration::from_millis(4),
+                ..FaultPlan::default()
+            });
+            broker
+        };
+        Subject::cleaned(open, |broker| async move { broker.clean() })
+            .without([Need::Durability])
+            .waiting()
+    };
+    let cancel = |name: &str| name.starts_with("cancel::");
+    for clause in CLAUSES.iter().filter(|clause| cancel(clause.name)) {
+        for persona in [Persona::Memory, Persona::Kafka] {
+            for seed in 0..5 {
+                clause.check(&slow(persona, seed)).await;
+            }
         }
     }
 }

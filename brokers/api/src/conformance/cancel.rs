@@ -1,10 +1,13 @@
-//! Clauses on dropping a call that is under way: each is polled once and dropped.
+//! Clauses on dropping a call that is under way: each is polled once, or a few times, and dropped.
 
 use std::time::Duration;
 
 use super::Subject;
 use super::kit::*;
 use crate::{ConsumerOptions, Error, Offset, Outcome, Start, TopicDescription};
+
+/// After how many polls a call is dropped at most.
+const POLLS_MAX: usize = 3;
 
 /// Contract: dropping `next` loses nothing; what it would have yielded comes from the next call.
 pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
@@ -50,8 +53,10 @@ pub async fn a_dropped_produce_tears_nothing(subject: &Subject) {
     create(&*broker, "t", 1).await;
     for round in 0..10 {
         let values = numbered(&format!("{round}-"), 5);
-        let _ = poll_once(broker.produce(vec![set(&at("t", 0), &values)]));
+        let producing = broker.produce(vec![set(&at("t", 0), &values)]);
+        let _ = poll_times(subject, 1 + round % POLLS_MAX, producing).await;
     }
+    subject.check_cut_short();
     // What was dropped may still be on its way: whatever is read before this is all that counts.
     produce(&*broker, &at("t", 0), ["last"]).await;
     let start = vec![(at("t", 0), Start::Earliest)];
@@ -78,17 +83,24 @@ pub async fn a_dropped_commit_of_offsets_can_be_repeated(subject: &Subject) {
     create(&*broker, "t", 1).await;
     let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
     let generation = member.assigned().await;
-    let offsets = [(at("t", 0), Offset(5))];
-    let _ = poll_once(member.consumer.commit(Some(&generation), &offsets));
-    let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
-    assert!([None, Some(Offset(5))].contains(&committed[0]));
-    member
-        .consumer
-        .commit(Some(&generation), &offsets)
-        .await
-        .unwrap();
-    let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
-    assert_eq!(committed, [Some(Offset(5))]);
+    let mut before = None;
+    for polls in 1..=POLLS_MAX {
+        let after = Some(Offset(4 + polls as u64));
+        let offsets = [(at("t", 0), Offset(4 + polls as u64))];
+        let committing = member.consumer.commit(Some(&generation), &offsets);
+        let _ = poll_times(subject, polls, committing).await;
+        let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
+        assert!([before, after].contains(&committed[0]), "{committed:?}");
+        member
+            .consumer
+            .commit(Some(&generation), &offsets)
+            .await
+            .unwrap();
+        let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
+        assert_eq!(committed, [after]);
+        before = after;
+    }
+    subject.check_cut_short();
 }
 
 /// Contract: dropping a seek leaves the position where it was or at the offset.
@@ -130,7 +142,8 @@ pub async fn a_dropped_transaction_is_whole_or_absent(subject: &Subject) {
         let mut transactor = broker.transactor(&id("id")).await.unwrap();
         let values = numbered(&format!("{round}-"), 3);
         let sets = || vec![set(&at("t", 0), &values), set(&at("t", 1), &values)];
-        let dropped = poll_once(transactor.commit(of_records(sets())));
+        let committing = transactor.commit(of_records(sets()));
+        let dropped = poll_times(subject, 1 + round % POLLS_MAX, committing).await;
         if dropped.is_none() {
             // Until the id is opened again this owner has nothing more to say.
             let outcome = transactor.commit(of_records(sets())).await;
@@ -142,6 +155,7 @@ pub async fn a_dropped_transaction_is_whole_or_absent(subject: &Subject) {
             }
         }
     }
+    subject.check_cut_short();
     let mut transactor = broker.transactor(&id("id")).await.unwrap();
     let last = vec![set(&at("t", 0), ["last"]), set(&at("t", 1), ["last"])];
     let _ = committed(transactor.commit(of_records(last)).await);
@@ -176,7 +190,9 @@ pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &Subject) {
         return;
     }
     create(&*broker, "t", 1).await;
-    let _ = poll_once(broker.transactor(&id("id")));
+    for polls in 1..=POLLS_MAX {
+        let _ = poll_times(subject, polls, broker.transactor(&id("id"))).await;
+    }
     let mut transactor = broker.transactor(&id("id")).await.unwrap();
     let _ = committed(
         transactor
@@ -189,37 +205,45 @@ pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &Subject) {
 /// Contract: dropping a creation leaves the topic whole or absent.
 pub async fn a_dropped_creation_leaves_a_topic_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
-    let _ = poll_once(broker.create_topic(&spec("t", 3)));
     let whole = |described: TopicDescription| assert_eq!(described.partitions, 3);
-    match broker.describe_topic(&topic("t")).await {
-        Ok(described) => whole(described),
-        Err(Error::UnknownTopic { .. }) => {}
-        Err(error) => panic!("failed with `{error}`"),
+    for polls in 1..=POLLS_MAX {
+        let name = format!("t{polls}");
+        let name = name.as_str();
+        let _ = poll_times(subject, polls, broker.create_topic(&spec(name, 3))).await;
+        match broker.describe_topic(&topic(name)).await {
+            Ok(described) => whole(described),
+            Err(Error::UnknownTopic { .. }) => {}
+            Err(error) => panic!("failed with `{error}`"),
+        }
+        match broker.create_topic(&spec(name, 3)).await {
+            Ok(()) | Err(Error::TopicExists { .. }) => {}
+            Err(error) => panic!("failed with `{error}`"),
+        }
+        whole(broker.describe_topic(&topic(name)).await.unwrap());
+        produce(&*broker, &at(name, 2), ["a"]).await;
+        assert_eq!(read_texts(subject, &*broker, &at(name, 2), 1).await, ["a"]);
     }
-    match broker.create_topic(&spec("t", 3)).await {
-        Ok(()) | Err(Error::TopicExists { .. }) => {}
-        Err(error) => panic!("failed with `{error}`"),
-    }
-    whole(broker.describe_topic(&topic("t")).await.unwrap());
-    produce(&*broker, &at("t", 2), ["a"]).await;
-    assert_eq!(read_texts(subject, &*broker, &at("t", 2), 1).await, ["a"]);
+    subject.check_cut_short();
 }
 
 /// Contract: dropping a deletion leaves the topic whole or absent.
 pub async fn a_dropped_deletion_leaves_a_topic_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
-    create(&*broker, "t", 1).await;
-    produce(&*broker, &at("t", 0), ["a"]).await;
-    let _ = poll_once(broker.delete_topic(&topic("t")));
-    match broker.describe_topic(&topic("t")).await {
-        Ok(_) | Err(Error::UnknownTopic { .. }) => {}
-        Err(error) => panic!("failed with `{error}`"),
+    for polls in 1..=POLLS_MAX {
+        create(&*broker, "t", 1).await;
+        produce(&*broker, &at("t", 0), ["a"]).await;
+        let _ = poll_times(subject, polls, broker.delete_topic(&topic("t"))).await;
+        match broker.describe_topic(&topic("t")).await {
+            Ok(_) | Err(Error::UnknownTopic { .. }) => {}
+            Err(error) => panic!("failed with `{error}`"),
+        }
+        match broker.delete_topic(&topic("t")).await {
+            Ok(()) | Err(Error::UnknownTopic { .. }) => {}
+            Err(error) => panic!("failed with `{error}`"),
+        }
+        assert_eq!(broker.list_topics().await.unwrap(), []);
     }
-    match broker.delete_topic(&topic("t")).await {
-        Ok(()) | Err(Error::UnknownTopic { .. }) => {}
-        Err(error) => panic!("failed with `{error}`"),
-    }
-    assert_eq!(broker.list_topics().await.unwrap(), []);
+    subject.check_cut_short();
 }
 
 /// Contract: dropping the opening of a consumer leaves its group as it was, or as after a member
@@ -233,9 +257,11 @@ pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
         session_timeout: Duration::from_secs(6),
         ..member_options("g", &["t"], Duration::from_secs(6))
     };
-    drop(poll_once(broker.consumer(options())));
+    drop(poll_times(subject, 1, broker.consumer(options())).await);
     let mut member = Reader::open(subject, &*broker, options()).await;
-    drop(poll_once(broker.consumer(options())));
+    for polls in 1..=POLLS_MAX {
+        drop(poll_times(subject, polls, broker.consumer(options())).await);
+    }
     converge(subject, &mut [&mut member], 4).await;
 }
 
@@ -243,8 +269,11 @@ pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
 pub async fn a_dropped_sync_can_be_repeated(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
-    produce(&*broker, &at("t", 0), ["a"]).await;
-    let _ = poll_once(broker.sync());
-    broker.sync().await.unwrap();
-    assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["a"]);
+    for polls in 1..=POLLS_MAX {
+        produce(&*broker, &at("t", 0), [polls.to_string()]).await;
+        let _ = poll_times(subject, polls, broker.sync()).await;
+        broker.sync().await.unwrap();
+    }
+    let texts = read_texts(subject, &*broker, &at("t", 0), POLLS_MAX).await;
+    assert_eq!(texts, ["1", "2", "3"]);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub struct Subject {
     quiet: Duration,
     latest: Mutex<Latest>,
     missed: Mutex<BTreeSet<Need>>,
+    waiting: bool,
+    // Whether a call was dropped before it was done.
+    cut_short: AtomicBool,
     // Last, so that brokers are gone before what they wrote.
     directories: Mutex<Vec<TempDir>>,
 }
@@ -100,6 +104,8 @@ impl Subject {
             quiet: Duration::from_millis(50),
             latest: Mutex::default(),
             missed: Mutex::default(),
+            waiting: false,
+            cut_short: AtomicBool::new(false),
             directories: Mutex::default(),
         }
     }
@@ -119,6 +125,13 @@ impl Subject {
     /// Sets how long to wait before taking it that nothing comes; 50 ms unless set.
     pub fn quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
+        self
+    }
+
+    /// Says that calls which change something wait before they are answered, so that one which is dropped
+    /// is cut short: the clauses on that check that it was.
+    pub fn waiting(mut self) -> Self {
+        self.waiting = true;
         self
     }
 
@@ -163,6 +176,21 @@ impl Subject {
         if let Some(clean) = clean {
             clean().await;
         }
+    }
+
+    /// Notes that a call was dropped before it was done.
+    pub(super) fn note_cut_short(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
+    }
+
+    /// Checks that a call was cut short since the last such check, where calls wait.
+    #[track_caller]
+    pub(super) fn check_cut_short(&self) {
+        let any = self.cut_short.swap(false, Ordering::Relaxed);
+        assert!(
+            any || !self.waiting,
+            "every call was done when it was dropped"
+        );
     }
 
     pub(super) fn patient(&self) -> Duration {
