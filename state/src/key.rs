@@ -7,6 +7,7 @@
 //! | deque | table (2 bytes), length of the user key (2 bytes), user key, number (8 bytes) |
 //!
 //! All numbers are big endian, so that order in the store is order in meaning. Table 0 is the registry of tables.
+//! In a table with a time to live, each value begins with the event time of its last write (8 bytes, milliseconds).
 
 use std::fmt;
 

@@ -44,7 +44,7 @@ pub use savepoint::{SAVEPOINTS_MAX, Savepoint, check_savepoint, restore, savepoi
 pub use sled_store::{SledOptions, SledStore};
 pub use state::{Recovered, State, StateOptions};
 pub use store::{Identity, Note, OpenedStore, Page, SetAside, StateStore, Stored};
-pub use table::{DequeTable, Element, Expired, MapTable, Stateful, Table};
+pub use table::{DequeTable, Element, Expired, ExpiredElement, MapTable, Stateful, Table};
 pub use tidemill_crash_point::{self as crash_point, crash_point, planted};
 pub use value::{DecodeError, Postcard, StateValue};
 pub use write_behind::{Pass, WriteBehind};

@@ -20,7 +20,8 @@ pub struct TableSpec {
     pub kind: Kind,
     /// The number of the values' encoding; a new encoding needs a new number.
     pub codec: u32,
-    /// How long after its last write, in event time (milliseconds), an entry lives.
+    /// How long after its last write, in event time (milliseconds), an entry lives: the value of a key, or each
+    /// element of a map or deque by itself.
     pub ttl_ms: Option<u64>,
 }
 

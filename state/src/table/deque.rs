@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::key::{self, KeyError};
+use crate::table::expiry::{self, Expiry, Found};
 use crate::table::slots::{At, Slots};
-use crate::table::{Element, Stateful};
+use crate::table::{Element, Expired, Stateful};
 use crate::{Changes, DecodeError, Error, Kind, Result, Share, StateValue, TableId};
 
 #[derive(Debug)]
@@ -14,6 +15,9 @@ struct Cell<V> {
     share: Share,
     dirty: bool,
     heap: usize,
+    /// When it was written last, by event time, and no earlier than what lies before it; tables with a time to live
+    /// only. So what lies in front is due first.
+    time: i64,
 }
 
 #[derive(Debug)]
@@ -44,10 +48,17 @@ impl<V> Default for Queue<V> {
 /// Elements in the order in which they were pushed, under each key. One pushed element is written alone.
 ///
 /// All elements of a key are in memory together or not at all.
+///
+/// With a time to live, elements are popped once the watermark has passed the event time of their last write by that
+/// much, and each lives at least as long as those before it: [`set_time`](Self::set_time) says when a record's writes
+/// happen, [`expire`](Self::expire) pops what is due. Such a table has all keys in memory, outside its bound, to know
+/// when they are.
 #[derive(Debug)]
 pub struct DequeTable<V> {
     id: TableId,
     slots: Slots<Queue<V>>,
+    // By key: when its front is due.
+    expiry: Option<Expiry>,
 }
 
 impl<V: StateValue> DequeTable<V> {
@@ -58,6 +69,22 @@ impl<V: StateValue> DequeTable<V> {
         Self {
             id,
             slots: Slots::new(bytes_max),
+            expiry: None,
+        }
+    }
+
+    /// The same with a time to live of each element, in milliseconds of event time.
+    pub fn with_ttl(id: TableId, bytes_max: usize, ttl_ms: u64) -> Self {
+        Self {
+            expiry: Some(Expiry::new(ttl_ms)),
+            ..Self::new(id, bytes_max)
+        }
+    }
+
+    /// Says the event time (milliseconds) of the writes that follow. Only tables with a time to live care.
+    pub fn set_time(&mut self, event_time: i64) {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.set_time(event_time);
         }
     }
 
@@ -81,12 +108,21 @@ impl<V: StateValue> DequeTable<V> {
         let number = queue.front + queue.items.len() as u64;
         let share = queue.gone.remove(&number).unwrap_or_default();
         let heap = value.heap();
+        let mut time = i64::MIN;
+        if let Some(expiry) = &mut self.expiry {
+            let before = queue.items.back().map(|cell| cell.time);
+            time = expiry.stamp(before);
+            if before.is_none() {
+                expiry.list(key, time);
+            }
+        }
         queue.heap += heap + size_of::<Cell<V>>();
         queue.items.push_back(Cell {
             value,
             share,
             dirty: true,
             heap,
+            time,
         });
         queue.dirty.push(number);
         let heap = queue.heap;
@@ -174,6 +210,9 @@ impl<V: StateValue> DequeTable<V> {
         } = &mut slot.item;
         let number = *front + (items.len() as u64).saturating_sub(1);
         Ok(items.back_mut().map(|cell| {
+            if let Some(expiry) = &self.expiry {
+                cell.time = expiry.stamp(Some(cell.time));
+            }
             if !cell.dirty {
                 cell.dirty = true;
                 dirty.push(number);
@@ -223,6 +262,38 @@ impl<V: StateValue> DequeTable<V> {
         keys
     }
 
+    /// Keys to be loaded before [`expire`](Self::expire) with the same arguments, at most `most` at once: load them
+    /// and ask again, until there are none.
+    pub fn due(&mut self, watermark: i64, most: usize) -> Vec<Box<[u8]>> {
+        let (slots, expiry) = (&self.slots, self.expiry.as_mut());
+        let wanted = expiry.map(|expiry| expiry.wanted(watermark, most, |key| find(slots, key)));
+        let keys = wanted.unwrap_or_default().into_iter();
+        keys.map(|key| key[..].into()).collect()
+    }
+
+    /// Pops the first `most` elements that the watermark has passed by the time to live. Returns them with their keys,
+    /// in the order in which they were due, then of their keys, then of the deque.
+    ///
+    /// # Errors
+    ///
+    /// If a key that is [due](Self::due) must be loaded first. Then nothing was popped.
+    pub fn expire(&mut self, watermark: i64, most: usize) -> Result<Vec<Expired<V>>, KeyError> {
+        if !self.due(watermark, most).is_empty() {
+            return Err(KeyError::NotLoaded { table: self.id.0 });
+        }
+        let mut expired = Vec::new();
+        while expired.len() < most {
+            let (slots, expiry) = (&self.slots, self.expiry.as_mut());
+            let first = expiry.and_then(|expiry| expiry.first(watermark, |key| find(slots, key)));
+            let Some(key) = first else { break };
+            let Some(value) = self.pop_front(&key)? else {
+                break;
+            };
+            expired.push((key[..].into(), value));
+        }
+        Ok(expired)
+    }
+
     fn at(&self, key: &[u8]) -> Result<Option<At>, KeyError> {
         match self.slots.find(key) {
             Some(at) => Ok(Some(at)),
@@ -250,6 +321,15 @@ impl<V: StateValue> DequeTable<V> {
     }
 }
 
+/// What the clock is to know of a key.
+fn find<V>(slots: &Slots<Queue<V>>, key: &[u8]) -> Found {
+    let Some(at) = slots.find(key) else {
+        return slots.unknown();
+    };
+    let front = slots.get(at).and_then(|slot| slot.item.items.front());
+    front.map_or(Found::Gone, |cell| Found::Written(cell.time))
+}
+
 impl<V: StateValue> Stateful for DequeTable<V> {
     fn id(&self) -> TableId {
         self.id
@@ -260,7 +340,7 @@ impl<V: StateValue> Stateful for DequeTable<V> {
     }
 
     fn close(&mut self, changes: &mut Changes) {
-        let id = self.id;
+        let (id, timed) = (self.id, self.expiry.is_some());
         for at in self.slots.take_changed() {
             let Some(slot) = self.slots.get_mut(at) else {
                 continue;
@@ -290,7 +370,7 @@ impl<V: StateValue> Stateful for DequeTable<V> {
                         out.extend_from_slice(&prefix);
                         out.extend_from_slice(&number.to_be_bytes());
                     },
-                    |out| cell.value.encode(out),
+                    |out| expiry::encode(&cell.value, timed.then_some(cell.time), out),
                 );
                 let heap = cell.value.heap();
                 queue.heap = queue.heap - std::mem::replace(&mut cell.heap, heap) + heap;
@@ -306,6 +386,9 @@ impl<V: StateValue> Stateful for DequeTable<V> {
 
     fn forget(&mut self) {
         self.slots.clear();
+        if let Some(expiry) = &mut self.expiry {
+            expiry.clear();
+        }
     }
 
     fn load(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
@@ -330,10 +413,15 @@ impl<V: StateValue> Stateful for DequeTable<V> {
                     source: DecodeError::new(what),
                 });
             }
-            let value = V::decode(stored).map_err(|source| Error::Decode {
-                table: self.id.0,
-                source,
-            })?;
+            let (time, value) = expiry::decode::<V>(self.id, self.expiry.is_some(), stored)?;
+            // What lies behind is never due first: the front says when to look.
+            if queue.items.back().is_some_and(|cell| cell.time > time) {
+                let what = format!("element {number} of a deque is older than the one before it");
+                return Err(Error::Decode {
+                    table: self.id.0,
+                    source: DecodeError::new(what),
+                });
+            }
             full.truncate(prefix.len());
             full.extend_from_slice(element);
             let share = Share::of(&full, stored);
@@ -344,6 +432,7 @@ impl<V: StateValue> Stateful for DequeTable<V> {
                 share,
                 dirty: false,
                 heap,
+                time,
             });
         }
         let heap = queue.heap;
@@ -351,7 +440,10 @@ impl<V: StateValue> Stateful for DequeTable<V> {
         Ok(())
     }
 
-    fn observe(&mut self, _: &[u8], _: &[Element<'_>]) -> Result<()> {
+    fn observe(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
+        if let (Some(expiry), Some((_, stored))) = (&mut self.expiry, elements.first()) {
+            expiry.list(user, expiry::time_of(self.id, stored)?);
+        }
         Ok(())
     }
 
@@ -377,5 +469,9 @@ impl<V: StateValue> Stateful for DequeTable<V> {
 
     fn bytes_max(&self) -> usize {
         self.slots.bytes_max()
+    }
+
+    fn observes_all(&self) -> bool {
+        self.expiry.is_some()
     }
 }

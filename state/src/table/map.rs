@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::key::{self, KeyError};
+use crate::table::expiry::{self, Expiry, Found};
 use crate::table::slots::{At, Slots};
 use crate::table::{Element, Stateful};
-use crate::{Changes, Error, Kind, Result, Share, StateValue, TableId};
+use crate::{Changes, Kind, Result, Share, StateValue, TableId};
+
+/// A key, the key of an element under it, and the value that had.
+pub type ExpiredElement<V> = (Box<[u8]>, Box<[u8]>, V);
 
 /// Bytes an element takes in its tree beside key and value.
 const OVERHEAD: usize = 48;
@@ -19,6 +23,8 @@ struct Cell<V> {
     share: Share,
     dirty: bool,
     heap: usize,
+    /// The newest event time at which it was written; tables with a time to live only.
+    time: i64,
 }
 
 #[derive(Debug)]
@@ -53,6 +59,7 @@ impl<V: StateValue> Group<V> {
             share: Share::ABSENT,
             dirty: false,
             heap: 0,
+            time: i64::MIN,
         });
         if !cell.dirty {
             cell.dirty = true;
@@ -65,10 +72,16 @@ impl<V: StateValue> Group<V> {
 /// Elements by an element key, in its order, under each key. One changed element is written alone.
 ///
 /// All elements of a key are in memory together or not at all.
+///
+/// With a time to live, each element is removed once the watermark has passed the event time of its own last write by
+/// that much: [`set_time`](Self::set_time) says when a record's writes happen, [`expire`](Self::expire) removes what
+/// is due. Such a table has the keys of all elements in memory, outside its bound, to know when they are.
 #[derive(Debug)]
 pub struct MapTable<V> {
     id: TableId,
     slots: Slots<Group<V>>,
+    // By key and element, one after the other as in the store.
+    expiry: Option<Expiry>,
 }
 
 impl<V: StateValue> MapTable<V> {
@@ -79,6 +92,22 @@ impl<V: StateValue> MapTable<V> {
         Self {
             id,
             slots: Slots::new(bytes_max),
+            expiry: None,
+        }
+    }
+
+    /// The same with a time to live of each element, in milliseconds of event time.
+    pub fn with_ttl(id: TableId, bytes_max: usize, ttl_ms: u64) -> Self {
+        Self {
+            expiry: Some(Expiry::new(ttl_ms)),
+            ..Self::new(id, bytes_max)
+        }
+    }
+
+    /// Says the event time (milliseconds) of the writes that follow. Only tables with a time to live care.
+    pub fn set_time(&mut self, event_time: i64) {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.set_time(event_time);
         }
     }
 
@@ -105,8 +134,14 @@ impl<V: StateValue> MapTable<V> {
         let Some(at) = self.at(key)? else {
             return Ok(None);
         };
-        let group = self.slots.change(at).map(|slot| &mut slot.item);
-        Ok(group.and_then(|group| group.change(element).value.as_mut()))
+        let Some(slot) = self.slots.change(at) else {
+            return Ok(None);
+        };
+        let cell = slot.item.change(element);
+        if let Some(expiry) = &self.expiry {
+            cell.time = expiry.stamp(Some(cell.time));
+        }
+        Ok(cell.value.as_mut())
     }
 
     /// Sets the value of an element. Returns the one before.
@@ -131,6 +166,12 @@ impl<V: StateValue> MapTable<V> {
         let cell = group.change(element);
         let before_heap = std::mem::replace(&mut cell.heap, heap);
         let before = cell.value.replace(value);
+        if let Some(expiry) = &mut self.expiry {
+            cell.time = expiry.stamp(before.is_some().then_some(cell.time));
+            if before.is_none() {
+                expiry.list(&place(key, element), cell.time);
+            }
+        }
         group.heap = group.heap - before_heap + heap;
         group.live += usize::from(before.is_none());
         let heap = group.heap;
@@ -233,6 +274,53 @@ impl<V: StateValue> MapTable<V> {
         keys
     }
 
+    /// Keys to be loaded before [`expire`](Self::expire) with the same arguments, at most `most` at once: load them
+    /// and ask again, until there are none.
+    pub fn due(&mut self, watermark: i64, most: usize) -> Vec<Box<[u8]>> {
+        let (slots, expiry) = (&self.slots, self.expiry.as_mut());
+        let wanted =
+            expiry.map(|expiry| expiry.wanted(watermark, most, |place| find(slots, place)));
+        let mut keys: Vec<Box<[u8]>> = wanted
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|place| Some(key::decode(Kind::Map, place)?.0.into()))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// Removes the first `most` elements that the watermark has passed by the time to live. Returns them, in the
+    /// order in which they were due, then of the length of their key, their key, and their own.
+    ///
+    /// # Errors
+    ///
+    /// If a key that is [due](Self::due) must be loaded first. Then nothing was removed.
+    pub fn expire(
+        &mut self,
+        watermark: i64,
+        most: usize,
+    ) -> Result<Vec<ExpiredElement<V>>, KeyError> {
+        if !self.due(watermark, most).is_empty() {
+            return Err(KeyError::NotLoaded { table: self.id.0 });
+        }
+        let mut expired = Vec::new();
+        while expired.len() < most {
+            let (slots, expiry) = (&self.slots, self.expiry.as_mut());
+            let first =
+                expiry.and_then(|expiry| expiry.first(watermark, |place| find(slots, place)));
+            let Some(place) = first else { break };
+            let Some((key, element)) = key::decode(Kind::Map, &place) else {
+                break;
+            };
+            let Some(value) = self.remove(key, element)? else {
+                break;
+            };
+            expired.push((key.into(), element.into(), value));
+        }
+        Ok(expired)
+    }
+
     fn at(&self, key: &[u8]) -> Result<Option<At>, KeyError> {
         match self.slots.find(key) {
             Some(at) => Ok(Some(at)),
@@ -249,6 +337,29 @@ impl<V: StateValue> MapTable<V> {
     }
 }
 
+/// Where an element lies: as in the store, behind the table.
+fn place(key: &[u8], element: &[u8]) -> Vec<u8> {
+    // Checked against KEY_MAX when the key entered its table.
+    let mut place = (key.len() as u16).to_be_bytes().to_vec();
+    place.extend_from_slice(key);
+    place.extend_from_slice(element);
+    place
+}
+
+/// What the clock is to know of an element.
+fn find<V>(slots: &Slots<Group<V>>, place: &[u8]) -> Found {
+    let Some((key, element)) = key::decode(Kind::Map, place) else {
+        return Found::Gone;
+    };
+    let Some(at) = slots.find(key) else {
+        return slots.unknown();
+    };
+    let group = slots.get(at).map(|slot| &slot.item);
+    let cell = group.and_then(|group| group.elements.get(element));
+    cell.filter(|cell| cell.value.is_some())
+        .map_or(Found::Gone, |cell| Found::Written(cell.time))
+}
+
 impl<V: StateValue> Stateful for MapTable<V> {
     fn id(&self) -> TableId {
         self.id
@@ -259,7 +370,7 @@ impl<V: StateValue> Stateful for MapTable<V> {
     }
 
     fn close(&mut self, changes: &mut Changes) {
-        let id = self.id;
+        let (id, timed) = (self.id, self.expiry.is_some());
         for at in self.slots.take_changed() {
             let Some(slot) = self.slots.get_mut(at) else {
                 continue;
@@ -276,7 +387,10 @@ impl<V: StateValue> Stateful for MapTable<V> {
                     out.extend_from_slice(&element);
                 };
                 if let Some(value) = &cell.value {
-                    cell.share = changes.set(cell.share, encode_key, |out| value.encode(out));
+                    let time = timed.then_some(cell.time);
+                    cell.share = changes.set(cell.share, encode_key, |out| {
+                        expiry::encode(value, time, out);
+                    });
                     let heap = value.heap();
                     group.heap = group.heap - std::mem::replace(&mut cell.heap, heap) + heap;
                 } else {
@@ -296,6 +410,9 @@ impl<V: StateValue> Stateful for MapTable<V> {
 
     fn forget(&mut self) {
         self.slots.clear();
+        if let Some(expiry) = &mut self.expiry {
+            expiry.clear();
+        }
     }
 
     fn load(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
@@ -309,10 +426,7 @@ impl<V: StateValue> Stateful for MapTable<V> {
         };
         let mut full = prefix.to_vec();
         for (element, stored) in elements {
-            let value = V::decode(stored).map_err(|source| Error::Decode {
-                table: self.id.0,
-                source,
-            })?;
+            let (time, value) = expiry::decode::<V>(self.id, self.expiry.is_some(), stored)?;
             full.truncate(prefix.len());
             full.extend_from_slice(element);
             let heap = value.heap();
@@ -323,6 +437,7 @@ impl<V: StateValue> Stateful for MapTable<V> {
                 share,
                 dirty: false,
                 heap,
+                time,
             };
             group.elements.insert((*element).into(), cell);
         }
@@ -331,7 +446,13 @@ impl<V: StateValue> Stateful for MapTable<V> {
         Ok(())
     }
 
-    fn observe(&mut self, _: &[u8], _: &[Element<'_>]) -> Result<()> {
+    fn observe(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
+        if let Some(expiry) = &mut self.expiry {
+            for (element, stored) in elements {
+                let time = expiry::time_of(self.id, stored)?;
+                expiry.list(&place(user, element), time);
+            }
+        }
         Ok(())
     }
 
@@ -357,5 +478,9 @@ impl<V: StateValue> Stateful for MapTable<V> {
 
     fn bytes_max(&self) -> usize {
         self.slots.bytes_max()
+    }
+
+    fn observes_all(&self) -> bool {
+        self.expiry.is_some()
     }
 }

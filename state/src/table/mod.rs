@@ -14,7 +14,7 @@ mod value;
 use bytes::Bytes;
 
 pub use deque::DequeTable;
-pub use map::MapTable;
+pub use map::{ExpiredElement, MapTable};
 pub use value::{Expired, Table};
 
 use crate::{Changes, Kind, Result, TableId};

@@ -6,6 +6,8 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use crate::table::expiry::Found;
+
 /// Bytes the allocator and the index take for an entry beside the slot itself.
 const OVERHEAD: usize = 40;
 
@@ -216,6 +218,15 @@ impl<T> Slots<T> {
 
     pub(super) fn set_complete(&mut self) {
         self.complete = true;
+    }
+
+    /// What there is to say of a key that was not found.
+    pub(super) fn unknown(&self) -> Found {
+        if self.complete {
+            Found::Gone
+        } else {
+            Found::NotLoaded
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {

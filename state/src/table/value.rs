@@ -1,13 +1,10 @@
 //! One value per key.
 
 use crate::key::{self, KeyError};
-use crate::table::expiry::Expiry;
+use crate::table::expiry::{self, Expiry, Found};
 use crate::table::slots::{At, Slots};
 use crate::table::{Element, Stateful};
-use crate::{Changes, DecodeError, Error, Kind, Result, Share, StateValue, TableId};
-
-/// Bytes of the event time before the value, in tables with a time to live.
-const TIME: usize = 8;
+use crate::{Changes, Kind, Result, Share, StateValue, TableId};
 
 /// A key and the value it had.
 pub type Expired<V> = (Box<[u8]>, V);
@@ -25,13 +22,13 @@ struct Entry<V> {
 /// One value per key, by the bytes of the key.
 ///
 /// With a time to live, an entry is removed once the watermark has passed the event time of its last write by that
-/// much: [`set_time`](Self::set_time) says when a record's writes happen, [`expire`](Self::expire) removes what is due.
+/// much: [`set_time`](Self::set_time) says when a record's writes happen, [`expire`](Self::expire) removes what is
+/// due. Such a table has all keys in memory, outside its bound, to know when they are.
 #[derive(Debug)]
 pub struct Table<V> {
     id: TableId,
     slots: Slots<Entry<V>>,
     expiry: Option<Expiry>,
-    now: i64,
 }
 
 impl<V: StateValue> Table<V> {
@@ -43,7 +40,6 @@ impl<V: StateValue> Table<V> {
             id,
             slots: Slots::new(bytes_max),
             expiry: None,
-            now: i64::MIN,
         }
     }
 
@@ -57,7 +53,9 @@ impl<V: StateValue> Table<V> {
 
     /// Says the event time (milliseconds) of the writes that follow. Only tables with a time to live care.
     pub fn set_time(&mut self, event_time: i64) {
-        self.now = event_time;
+        if let Some(expiry) = &mut self.expiry {
+            expiry.set_time(event_time);
+        }
     }
 
     /// The value of a key.
@@ -189,62 +187,36 @@ impl<V: StateValue> Table<V> {
         all
     }
 
-    /// The keys that may be due at this watermark and must be loaded before [`expire`](Self::expire).
-    pub fn due(&self, watermark: i64) -> Vec<Box<[u8]>> {
-        let Some(expiry) = &self.expiry else {
-            return Vec::new();
-        };
-        expiry
-            .due(watermark)
-            .filter(|key| !self.knows(key))
-            .cloned()
-            .collect()
+    /// Keys to be loaded before [`expire`](Self::expire) with the same arguments, at most `most` at once: load them
+    /// and ask again, until there are none.
+    pub fn due(&mut self, watermark: i64, most: usize) -> Vec<Box<[u8]>> {
+        let (slots, expiry) = (&self.slots, self.expiry.as_mut());
+        let wanted = expiry.map(|expiry| expiry.wanted(watermark, most, |key| find(slots, key)));
+        let keys = wanted.unwrap_or_default().into_iter();
+        keys.map(|key| key[..].into()).collect()
     }
 
-    /// Removes what the watermark has passed by the time to live. Returns it, sorted by due time and key.
+    /// Removes the first `most` entries that the watermark has passed by the time to live. Returns them, in the order
+    /// in which they were due, then of their keys.
     ///
     /// # Errors
     ///
-    /// If a key that is due must be loaded first. Then nothing was removed.
-    pub fn expire(&mut self, watermark: i64) -> Result<Vec<Expired<V>>, KeyError> {
-        if self
-            .expiry
-            .as_ref()
-            .is_some_and(|expiry| !expiry.due(watermark).all(|key| self.knows(key)))
-        {
+    /// If a key that is [due](Self::due) must be loaded first. Then nothing was removed.
+    pub fn expire(&mut self, watermark: i64, most: usize) -> Result<Vec<Expired<V>>, KeyError> {
+        if !self.due(watermark, most).is_empty() {
             return Err(self.not_loaded());
         }
         let mut expired = Vec::new();
-        while let Some(key) = self
-            .expiry
-            .as_mut()
-            .and_then(|expiry| expiry.pop(watermark))
-        {
-            let Some(at) = self.at(&key)? else { continue };
-            let Some(slot) = self.slots.get(at) else {
-                continue;
-            };
-            if slot.item.value.is_none() {
-                continue;
-            }
-            let time = slot.item.time;
-            let Some(expiry) = &mut self.expiry else {
+        while expired.len() < most {
+            let (slots, expiry) = (&self.slots, self.expiry.as_mut());
+            let first = expiry.and_then(|expiry| expiry.first(watermark, |key| find(slots, key)));
+            let Some(key) = first else { break };
+            let Some(value) = self.remove(&key)? else {
                 break;
             };
-            if !expiry.is_past(time, watermark) {
-                expiry.schedule(&key, time);
-                continue;
-            }
-            if let Some(value) = self.remove(&key)? {
-                expired.push((time, key, value));
-            }
+            expired.push((key[..].into(), value));
         }
-        // Scheduled lazily, so found in no particular order.
-        expired.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        Ok(expired
-            .into_iter()
-            .map(|(_, key, value)| (key, value))
-            .collect())
+        Ok(expired)
     }
 
     #[inline]
@@ -279,31 +251,26 @@ impl<V: StateValue> Table<V> {
         let Some(slot) = self.slots.get_mut(at) else {
             return;
         };
-        if slot.item.value.is_none() {
-            slot.item.time = self.now;
-            expiry.schedule(slot.key(), self.now);
-        } else if slot.item.time < self.now {
-            // Stays scheduled where it is; looked at again when that time comes.
-            slot.item.time = self.now;
+        let before = slot.item.value.is_some().then_some(slot.item.time);
+        slot.item.time = expiry.stamp(before);
+        if before.is_none() {
+            expiry.list(slot.key(), slot.item.time);
         }
     }
 
     fn not_loaded(&self) -> KeyError {
         KeyError::NotLoaded { table: self.id.0 }
     }
+}
 
-    fn decode(&self, stored: &[u8]) -> Result<(i64, V)> {
-        let id = self.id.0;
-        let decoded = if self.expiry.is_some() {
-            stored
-                .split_first_chunk::<TIME>()
-                .ok_or_else(|| DecodeError::new("the event time of its last write is missing"))
-                .and_then(|(time, rest)| Ok((i64::from_be_bytes(*time), V::decode(rest)?)))
-        } else {
-            V::decode(stored).map(|value| (i64::MIN, value))
-        };
-        decoded.map_err(|source| Error::Decode { table: id, source })
-    }
+/// What the clock is to know of a key.
+fn find<V>(slots: &Slots<Entry<V>>, key: &[u8]) -> Found {
+    let Some(at) = slots.find(key) else {
+        return slots.unknown();
+    };
+    let item = slots.get(at).map(|slot| &slot.item);
+    item.filter(|item| item.value.is_some())
+        .map_or(Found::Gone, |item| Found::Written(item.time))
 }
 
 impl<V: StateValue> Stateful for Table<V> {
@@ -330,16 +297,11 @@ impl<V: StateValue> Stateful for Table<V> {
                 }
                 continue;
             };
-            let time = slot.item.time;
+            let time = timed.then_some(slot.item.time);
             let share = changes.set(
                 was,
                 |out| key::encode(Kind::Value, id, key, out),
-                |out| {
-                    if timed {
-                        out.extend_from_slice(&time.to_be_bytes());
-                    }
-                    value.encode(out);
-                },
+                |out| expiry::encode(value, time, out),
             );
             let heap = value.heap();
             slot.item.share = share;
@@ -366,7 +328,7 @@ impl<V: StateValue> Stateful for Table<V> {
                 time: i64::MIN,
             },
             Some((_, stored)) => {
-                let (time, value) = self.decode(stored)?;
+                let (time, value) = expiry::decode(self.id, self.expiry.is_some(), stored)?;
                 let share = Share::of(&key::encoded(Kind::Value, self.id, user), stored);
                 Entry {
                     value: Some(value),
@@ -381,11 +343,8 @@ impl<V: StateValue> Stateful for Table<V> {
     }
 
     fn observe(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
-        if let (Some(_), Some((_, stored))) = (&self.expiry, elements.first()) {
-            let (time, _) = self.decode(stored)?;
-            if let Some(expiry) = &mut self.expiry {
-                expiry.schedule(user, time);
-            }
+        if let (Some(expiry), Some((_, stored))) = (&mut self.expiry, elements.first()) {
+            expiry.list(user, expiry::time_of(self.id, stored)?);
         }
         Ok(())
     }

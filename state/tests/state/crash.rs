@@ -16,6 +16,15 @@ enum Step {
     SetElement(u8, u8, Option<u8>),
     Push(u8, u8),
     Pop(u8),
+    Extend(u8, u8),
+    /// Event time goes on by so much, or back.
+    Time(i64),
+    /// What the watermark has passed expires, no more than so much of it, once or until nothing is left.
+    Expire {
+        behind: i64,
+        most: usize,
+        all: bool,
+    },
     Close,
     Commit,
     RollBack,
@@ -47,6 +56,10 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4_u8, key.clone(), value).prop_map(|(k, e, v)| Step::SetElement(k, e, v)),
         4 => (0..4_u8, any::<u8>()).prop_map(|(key, value)| Step::Push(key, value)),
         4 => (0..4_u8).prop_map(Step::Pop),
+        4 => (0..4_u8, key).prop_map(|(key, element)| Step::Extend(key, element)),
+        6 => (-5..15_i64).prop_map(Step::Time),
+        4 => (-5..20_i64, 0..6_usize, any::<bool>())
+            .prop_map(|(behind, most, all)| Step::Expire { behind, most, all }),
         6 => Just(Step::Close),
         6 => Just(Step::Commit),
         1 => Just(Step::RollBack),
@@ -71,11 +84,17 @@ fn open(disk: &MemoryDisk) -> Arc<dyn StateStore> {
     Arc::new(MemoryStore::open(disk, &identity()).unwrap())
 }
 
-async fn run(steps: Vec<Step>, table_bytes: usize) {
+async fn run(steps: Vec<Step>, table_bytes: usize, ttl: Option<u64>) {
     let disk = MemoryDisk::new();
     disk.set_latency(Duration::from_millis(1));
     let mut log = Log::default();
-    let mut task = Task::recover(open(&disk), &log, table_bytes).await.unwrap();
+    let recover = async |log: &Log| {
+        Task::recover_with_ttl(open(&disk), log, table_bytes, ttl)
+            .await
+            .unwrap()
+    };
+    let mut task = recover(&log).await;
+    let mut now = 0;
     let mut beside = JoinSet::new();
     for step in steps {
         match step {
@@ -88,6 +107,17 @@ async fn run(steps: Vec<Step>, table_bytes: usize) {
             }
             Step::Push(key, value) => task.push(&[key], &[value]).await,
             Step::Pop(key) => task.pop(&[key]).await,
+            Step::Extend(key, element) => task.extend(&[key], &[element]).await,
+            Step::Time(by) => {
+                now += by;
+                task.set_time(now);
+            }
+            Step::Expire { behind, most, all } => {
+                task.expire(now - behind, most).await;
+                if all {
+                    task.expire(now - behind, usize::MAX).await;
+                }
+            }
             Step::Close if task.in_flight.is_none() => task.close(),
             Step::Close => {}
             Step::Commit => task.commit(&mut log),
@@ -134,7 +164,8 @@ async fn run(steps: Vec<Step>, table_bytes: usize) {
                         mask.rotate_left(bits) & 1 == 1
                     })),
                 });
-                task = Task::recover(open(&disk), &log, table_bytes).await.unwrap();
+                task = recover(&log).await;
+                task.set_time(now);
                 let newest = task.recovered.newest().unwrap_or_default();
                 assert!(task.recovered.epoch.unwrap_or_default() <= newest);
                 assert!(newest <= task.state.last_committed().epoch);
@@ -148,6 +179,22 @@ async fn run(steps: Vec<Step>, table_bytes: usize) {
     }
     task.roll_back(&log).await;
     task.check().await;
+    if ttl.is_none() {
+        return;
+    }
+    // Nothing that has expired is left anywhere.
+    for _ in 0..3 {
+        task.expire(i64::MAX, 4).await;
+    }
+    task.expire(i64::MAX, usize::MAX).await;
+    task.close();
+    task.commit(&mut log);
+    task.check().await;
+    assert!(task.is_empty().await);
+    let behind = task.state.write_behind();
+    behind.pass(log.make_durable()).await.unwrap();
+    drop((task, behind));
+    assert!(recover(&log).await.is_empty().await);
 }
 
 fn paused() -> tokio::runtime::Runtime {
@@ -159,14 +206,15 @@ fn paused() -> tokio::runtime::Runtime {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_200, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_recovered_is_what_was_committed(
         steps in prop::collection::vec(step(), 1..150),
         table_bytes in prop_oneof![Just(0), Just(2_000), Just(usize::MAX)],
+        ttl in prop::option::weighted(0.7, 1..30_u64),
     ) {
-        paused().block_on(run(steps, table_bytes));
+        paused().block_on(run(steps, table_bytes, ttl));
     }
 }
 

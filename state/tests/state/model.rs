@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use tidemill_state::{
     Delta, DequeTable, Digest, Epoch, Error, Identity, Kind, MapTable, Recovered, Share, State,
-    StateOptions, StateStore, Stateful, Table, TableSpec,
+    StateOptions, StateStore, Stateful, Table, TableId, TableSpec,
 };
 
 pub(crate) fn identity() -> Identity {
@@ -35,12 +35,158 @@ pub(crate) fn options() -> StateOptions {
     }
 }
 
+/// A value, and the event time of its last write.
+type Timed = (i64, Vec<u8>);
+
+/// A key, the key of an element if it has one, and a value.
+type Entry = (Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// What the tables must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Model {
-    pub(crate) values: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub(crate) maps: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>,
-    pub(crate) deques: BTreeMap<Vec<u8>, VecDeque<Vec<u8>>>,
+    values: BTreeMap<Vec<u8>, Timed>,
+    maps: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Timed>>,
+    deques: BTreeMap<Vec<u8>, VecDeque<Timed>>,
+}
+
+impl Model {
+    /// The first `most` of what is older than `last`, of each kind, in the order in which it goes.
+    fn expire(&mut self, last: i64, most: usize) -> [Vec<Entry>; 3] {
+        let values = self.values.iter();
+        let mut old: Vec<_> = values
+            .filter(|(_, (time, _))| *time <= last)
+            .map(|(key, (time, _))| (*time, key.clone()))
+            .collect();
+        old.sort();
+        old.truncate(most);
+        let values = old.into_iter().map(|(_, key)| {
+            let (_, value) = self.values.remove(&key).unwrap();
+            (key, Vec::new(), value)
+        });
+        let values = values.collect();
+
+        let maps = self.maps.iter();
+        let mut old: Vec<_> = maps
+            .flat_map(|(key, map)| map.iter().map(move |(of, (time, _))| (*time, key, of)))
+            .filter(|(time, _, _)| *time <= last)
+            .map(|(time, key, of)| (time, key.len(), key.clone(), of.clone()))
+            .collect();
+        old.sort();
+        old.truncate(most);
+        let maps = old.into_iter().map(|(_, _, key, of)| {
+            let (_, value) = self.maps.get_mut(&key).unwrap().remove(&of).unwrap();
+            (key, of, value)
+        });
+        let maps = maps.collect();
+        self.maps.retain(|_, map| !map.is_empty());
+
+        let mut deques = Vec::new();
+        while deques.len() < most {
+            let fronts = self.deques.iter();
+            let fronts = fronts.filter_map(|(key, deque)| Some((deque.front()?.0, key)));
+            let Some((_, key)) = fronts.filter(|(time, _)| *time <= last).min() else {
+                break;
+            };
+            let key = key.clone();
+            let (_, value) = self.deques.get_mut(&key).unwrap().pop_front().unwrap();
+            deques.push((key, Vec::new(), value));
+        }
+        self.deques.retain(|_, deque| !deque.is_empty());
+        [values, maps, deques]
+    }
+
+    /// What it holds, without times.
+    fn entries(&self) -> [Vec<Entry>; 3] {
+        let entry =
+            |key: &[u8], of: &[u8], value: &Timed| (key.to_vec(), of.to_vec(), value.1.clone());
+        let values = self.values.iter();
+        let values = values.map(|(key, value)| entry(key, &[], value));
+        let maps = self.maps.iter();
+        let maps = maps.flat_map(|(key, map)| map.iter().map(move |(of, v)| entry(key, of, v)));
+        let deques = self.deques.iter();
+        let deques = deques.flat_map(|(key, all)| all.iter().map(move |v| entry(key, &[], v)));
+        [values.collect(), maps.collect(), deques.collect()]
+    }
+}
+
+/// A table of each kind.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    values: Table<Vec<u8>>,
+    maps: MapTable<Vec<u8>>,
+    deques: DequeTable<Vec<u8>>,
+}
+
+impl Tables {
+    fn new(ids: &[TableId], bytes_max: usize, ttl: Option<u64>) -> Self {
+        let &[values, maps, deques] = ids else {
+            panic!("{} tables", ids.len());
+        };
+        match ttl {
+            None => Self {
+                values: Table::new(values, bytes_max),
+                maps: MapTable::new(maps, bytes_max),
+                deques: DequeTable::new(deques, bytes_max),
+            },
+            Some(ttl) => Self {
+                values: Table::with_ttl(values, bytes_max, ttl),
+                maps: MapTable::with_ttl(maps, bytes_max, ttl),
+                deques: DequeTable::with_ttl(deques, bytes_max, ttl),
+            },
+        }
+    }
+
+    async fn load_all(&mut self, state: &State) -> Result<(), Error> {
+        state.load_all(&mut self.values).await?;
+        state.load_all(&mut self.maps).await?;
+        state.load_all(&mut self.deques).await
+    }
+
+    fn set_time(&mut self, now: i64) {
+        self.values.set_time(now);
+        self.maps.set_time(now);
+        self.deques.set_time(now);
+    }
+
+    /// What `expire` of each says, with what must be loaded for it loaded.
+    async fn expire(&mut self, state: &State, watermark: i64, most: usize) -> [Vec<Entry>; 3] {
+        macro_rules! expire {
+            ($table:expr) => {{
+                loop {
+                    let due = $table.due(watermark, most);
+                    assert!(due.len() <= most);
+                    if due.is_empty() {
+                        break;
+                    }
+                    state.load(&mut $table, &due).await.unwrap();
+                }
+                $table.expire(watermark, most).unwrap().into_iter()
+            }};
+        }
+        let values = expire!(self.values).map(|(key, value)| (key.into(), Vec::new(), value));
+        let maps = expire!(self.maps).map(|(key, of, value)| (key.into(), of.into(), value));
+        let deques = expire!(self.deques).map(|(key, value)| (key.into(), Vec::new(), value));
+        [values.collect(), maps.collect(), deques.collect()]
+    }
+
+    /// What is in memory.
+    fn entries(&self) -> [Vec<Entry>; 3] {
+        let entry =
+            |key: &[u8], of: &[u8], value: &Vec<u8>| (key.to_vec(), of.to_vec(), value.clone());
+        let values = self.values.sorted().into_iter();
+        let values = values.map(|(key, value)| entry(key, &[], value));
+        let maps = self.maps.keys().into_iter();
+        let maps = maps.flat_map(|key| {
+            let elements = self.maps.iter(key).unwrap();
+            elements.map(move |(of, value)| entry(key, of, value))
+        });
+        let deques = self.deques.keys().into_iter();
+        let deques = deques.flat_map(|key| {
+            let elements = self.deques.iter(key).unwrap();
+            elements.map(move |value| entry(key, &[], value))
+        });
+        [values.collect(), maps.collect(), deques.collect()]
+    }
 }
 
 /// One epoch in the log.
@@ -82,10 +228,11 @@ impl Log {
 pub(crate) struct Task {
     pub(crate) state: State,
     pub(crate) recovered: Recovered,
-    pub(crate) values: Table<Vec<u8>>,
-    pub(crate) maps: MapTable<Vec<u8>>,
-    pub(crate) deques: DequeTable<Vec<u8>>,
-    pub(crate) open: Model,
+    ids: Vec<TableId>,
+    tables: Tables,
+    ttl: Option<u64>,
+    now: i64,
+    open: Model,
     pub(crate) in_flight: Option<Logged>,
 }
 
@@ -95,6 +242,16 @@ impl Task {
         store: Arc<dyn StateStore>,
         log: &Log,
         table_bytes: usize,
+    ) -> Result<Self, Error> {
+        Self::recover_with_ttl(store, log, table_bytes, None).await
+    }
+
+    /// The same with a time to live of all tables, in milliseconds.
+    pub(crate) async fn recover_with_ttl(
+        store: Arc<dyn StateStore>,
+        log: &Log,
+        table_bytes: usize,
+        ttl: Option<u64>,
     ) -> Result<Self, Error> {
         let (state, recovered) = State::open(store, options()).await?;
         let from = usize::try_from(recovered.changelog_offset).unwrap();
@@ -110,84 +267,162 @@ impl Task {
         state
             .finish_redo(epoch, log.epochs.len() as u64, digest)
             .await?;
+        let timed = |name: &str, kind| TableSpec {
+            ttl_ms: ttl,
+            ..spec(name, kind)
+        };
         let ids = state.declare(&[
-            spec("values", Kind::Value),
-            spec("maps", Kind::Map),
-            spec("deques", Kind::Deque),
+            timed("values", Kind::Value),
+            timed("maps", Kind::Map),
+            timed("deques", Kind::Deque),
         ])?;
         let mut task = Self {
             state,
             recovered,
-            values: Table::new(ids[0], table_bytes),
-            maps: MapTable::new(ids[1], table_bytes),
-            deques: DequeTable::new(ids[2], table_bytes),
+            tables: Tables::new(&ids, table_bytes, ttl),
+            ids,
+            ttl,
+            now: 0,
             open: last.map(|logged| logged.model.clone()).unwrap_or_default(),
             in_flight: None,
         };
-        task.load_all().await?;
+        task.tables.load_all(&task.state).await?;
+        task.set_time(0);
         Ok(task)
     }
 
-    async fn load_all(&mut self) -> Result<(), Error> {
-        self.state.load_all(&mut self.values).await?;
-        self.state.load_all(&mut self.maps).await?;
-        self.state.load_all(&mut self.deques).await
+    /// Says the event time of what is written from here on.
+    pub(crate) fn set_time(&mut self, now: i64) {
+        self.now = now;
+        self.tables.set_time(now);
+    }
+
+    /// The event time of a write to what was last written at `before`.
+    fn stamp(&self, before: Option<i64>) -> i64 {
+        before.map_or(self.now, |before| before.max(self.now))
+    }
+
+    /// Moves event time on.
+    pub(crate) async fn expire(&mut self, watermark: i64, most: usize) {
+        let expired = self.tables.expire(&self.state, watermark, most).await;
+        assert_eq!(expired, self.expire_model(watermark, most));
+    }
+
+    fn expire_model(&mut self, watermark: i64, most: usize) -> [Vec<Entry>; 3] {
+        match self.ttl {
+            Some(ttl) => {
+                let last = watermark.saturating_sub(i64::try_from(ttl).unwrap());
+                self.open.expire(last, most)
+            }
+            None => Default::default(),
+        }
     }
 
     pub(crate) async fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.state.load(&mut self.values, [key]).await.unwrap();
-        assert_eq!(self.values.get(key).unwrap(), self.open.values.get(key));
-        let (was, should) = match value {
-            Some(value) => (
-                self.values.insert(key, value.to_vec()).unwrap(),
-                self.open.values.insert(key.to_vec(), value.to_vec()),
-            ),
-            None => (
-                self.values.remove(key).unwrap(),
-                self.open.values.remove(key),
-            ),
+        let values = &mut self.tables.values;
+        self.state.load(values, [key]).await.unwrap();
+        let before = self.open.values.get(key).cloned();
+        let (time, before) = before.unzip();
+        assert_eq!(values.get(key).unwrap(), before.as_ref());
+        let was = match value {
+            Some(value) => {
+                let was = values.insert(key, value.to_vec()).unwrap();
+                let timed = (self.stamp(time), value.to_vec());
+                self.open.values.insert(key.to_vec(), timed);
+                was
+            }
+            None => {
+                self.open.values.remove(key);
+                values.remove(key).unwrap()
+            }
         };
-        assert_eq!(was, should);
+        assert_eq!(was, before);
+    }
+
+    /// Adds to what is there, if anything is.
+    pub(crate) async fn extend(&mut self, key: &[u8], element: &[u8]) {
+        let time = self.now;
+        let touch = |timed: &mut Timed| {
+            timed.0 = timed.0.max(time);
+            timed.1.push(1);
+        };
+        let Tables {
+            values,
+            maps,
+            deques,
+        } = &mut self.tables;
+        self.state.load(values, [key]).await.unwrap();
+        self.state.load(maps, [key]).await.unwrap();
+        self.state.load(deques, [key]).await.unwrap();
+        if let Some(value) = values.get_mut(key).unwrap() {
+            value.push(1);
+        }
+        if let Some(timed) = self.open.values.get_mut(key) {
+            touch(timed);
+        }
+        if let Some(value) = maps.get_mut(key, element).unwrap() {
+            value.push(1);
+        }
+        let map = self.open.maps.get_mut(key);
+        if let Some(timed) = map.and_then(|map| map.get_mut(element)) {
+            touch(timed);
+        }
+        if let Some(value) = deques.back_mut(key).unwrap() {
+            value.push(1);
+        }
+        let deque = self.open.deques.get_mut(key);
+        if let Some(timed) = deque.and_then(|deque| deque.back_mut()) {
+            touch(timed);
+        }
     }
 
     pub(crate) async fn set_element(&mut self, key: &[u8], element: &[u8], value: Option<&[u8]>) {
-        self.state.load(&mut self.maps, [key]).await.unwrap();
+        let maps = &mut self.tables.maps;
+        self.state.load(maps, [key]).await.unwrap();
         let model = self.open.maps.entry(key.to_vec()).or_default();
-        let (was, should) = match value {
-            Some(value) => (
-                self.maps.insert(key, element, value.to_vec()).unwrap(),
-                model.insert(element.to_vec(), value.to_vec()),
-            ),
-            None => (
-                self.maps.remove(key, element).unwrap(),
-                model.remove(element),
-            ),
+        let (time, before) = model.get(element).cloned().unzip();
+        let was = match value {
+            Some(value) => {
+                let time = time.map_or(self.now, |time| time.max(self.now));
+                model.insert(element.to_vec(), (time, value.to_vec()));
+                maps.insert(key, element, value.to_vec()).unwrap()
+            }
+            None => {
+                model.remove(element);
+                maps.remove(key, element).unwrap()
+            }
         };
-        assert_eq!(was, should);
-        let elements: Vec<_> = self.maps.iter(key).unwrap().collect();
-        let expected: Vec<_> = model.iter().map(|(key, value)| (&key[..], value)).collect();
+        assert_eq!(was, before);
+        let elements: Vec<_> = maps.iter(key).unwrap().collect();
+        let expected: Vec<_> = model
+            .iter()
+            .map(|(of, value)| (&of[..], &value.1))
+            .collect();
         assert_eq!(elements, expected);
-        assert_eq!(self.maps.len(key).unwrap(), model.len());
+        assert_eq!(maps.len(key).unwrap(), model.len());
         if model.is_empty() {
             self.open.maps.remove(key);
         }
     }
 
     pub(crate) async fn push(&mut self, key: &[u8], value: &[u8]) {
-        self.state.load(&mut self.deques, [key]).await.unwrap();
-        self.deques.push_back(key, value.to_vec()).unwrap();
-        self.open
-            .deques
-            .entry(key.to_vec())
-            .or_default()
-            .push_back(value.to_vec());
+        let deques = &mut self.tables.deques;
+        self.state.load(deques, [key]).await.unwrap();
+        deques.push_back(key, value.to_vec()).unwrap();
+        let deque = self.open.deques.entry(key.to_vec()).or_default();
+        // What lies behind lives as long as what lies before it.
+        let time = deque.back().map_or(self.now, |back| back.0.max(self.now));
+        deque.push_back((time, value.to_vec()));
     }
 
     pub(crate) async fn pop(&mut self, key: &[u8]) {
-        self.state.load(&mut self.deques, [key]).await.unwrap();
+        let deques = &mut self.tables.deques;
+        self.state.load(deques, [key]).await.unwrap();
         let model = self.open.deques.entry(key.to_vec()).or_default();
-        assert_eq!(self.deques.pop_front(key).unwrap(), model.pop_front());
-        assert!(self.deques.iter(key).unwrap().eq(model.iter()));
+        let expected = model.pop_front().map(|(_, value)| value);
+        assert_eq!(deques.pop_front(key).unwrap(), expected);
+        let expected = model.iter().map(|(_, value)| value);
+        assert!(deques.iter(key).unwrap().eq(expected));
         if model.is_empty() {
             self.open.deques.remove(key);
         }
@@ -196,12 +431,14 @@ impl Task {
     pub(crate) fn close(&mut self) {
         assert!(self.in_flight.is_none());
         let committed = self.state.last_committed().epoch;
+        let Tables {
+            values,
+            maps,
+            deques,
+        } = &mut self.tables;
         let delta = self
             .state
-            .close_epoch(
-                committed.next(),
-                &mut [&mut self.deques, &mut self.values, &mut self.maps],
-            )
+            .close_epoch(committed.next(), &mut [deques, values, maps])
             .unwrap();
         self.in_flight = Some(Logged {
             delta,
@@ -222,54 +459,37 @@ impl Task {
     pub(crate) async fn roll_back(&mut self, log: &Log) {
         self.state.rollback();
         self.in_flight = None;
-        self.values.forget();
-        self.maps.forget();
-        self.deques.forget();
+        self.tables.values.forget();
+        self.tables.maps.forget();
+        self.tables.deques.forget();
         self.open = log
             .epochs
             .last()
             .map(|logged| logged.model.clone())
             .unwrap_or_default();
-        self.load_all().await.unwrap();
+        self.tables.load_all(&self.state).await.unwrap();
     }
 
-    /// Compares everything with the model: through unbounded tables, and the digest by its definition.
+    /// Compares everything with the model: through unbounded tables, what would expire when, and the digest by its
+    /// definition.
     pub(crate) async fn check(&self) {
-        let id = |name: &str| {
-            let tables = self.state.tables();
-            tables.iter().find(|(_, spec)| spec.name == name).unwrap().0
-        };
-        let mut values = Table::<Vec<u8>>::new(id("values"), usize::MAX);
-        let mut maps = MapTable::<Vec<u8>>::new(id("maps"), usize::MAX);
-        let mut deques = DequeTable::<Vec<u8>>::new(id("deques"), usize::MAX);
-        self.state.load_all(&mut values).await.unwrap();
-        self.state.load_all(&mut maps).await.unwrap();
-        self.state.load_all(&mut deques).await.unwrap();
+        let mut tables = Tables::new(&self.ids, usize::MAX, self.ttl);
+        tables.load_all(&self.state).await.unwrap();
+        let Tables {
+            values,
+            maps,
+            deques,
+        } = &tables;
         assert!(values.is_complete() && maps.is_complete() && deques.is_complete());
-        let read = Model {
-            values: values
-                .sorted()
-                .into_iter()
-                .map(|(key, value)| (key.to_vec(), value.clone()))
-                .collect(),
-            maps: maps
-                .keys()
-                .into_iter()
-                .map(|key| {
-                    let elements = maps.iter(key).unwrap();
-                    (
-                        key.to_vec(),
-                        elements.map(|(e, v)| (e.to_vec(), v.clone())).collect(),
-                    )
-                })
-                .collect(),
-            deques: deques
-                .keys()
-                .into_iter()
-                .map(|key| (key.to_vec(), deques.iter(key).unwrap().cloned().collect()))
-                .collect(),
-        };
-        assert_eq!(read, self.open);
+        assert_eq!(tables.entries(), self.open.entries());
+        if self.ttl.is_some() {
+            let expired = tables.expire(&self.state, i64::MAX, usize::MAX).await;
+            assert_eq!(
+                expired,
+                self.open.clone().expire(i64::MAX, usize::MAX),
+                "what is stored expires in another order"
+            );
+        }
 
         let mut digest = Digest::EMPTY;
         let mut after: Option<Bytes> = None;
@@ -287,5 +507,16 @@ impl Task {
             }
         }
         assert_eq!(digest, self.state.last_committed().digest);
+    }
+
+    /// Whether anything of a table is stored or about to be.
+    pub(crate) async fn is_empty(&self) -> bool {
+        for id in &self.ids {
+            let page = self.state.scan(id.prefix(), None, 1).await.unwrap();
+            if !page.is_empty() {
+                return false;
+            }
+        }
+        true
     }
 }

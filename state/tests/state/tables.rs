@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tidemill_state::{
-    DequeTable, Digest, Epoch, Error, KEY_MAX, KeyError, Kind, MemoryDisk, MemoryStore, State,
-    StateOptions, StateStore, Stateful, Table, TableId, TableSpec,
+    Delta, DequeTable, Digest, Epoch, Error, Expired, ExpiredElement, KEY_MAX, KeyError, Kind,
+    MapTable, MemoryDisk, MemoryStore, State, StateOptions, StateStore, Stateful, Table, TableId,
+    TableSpec,
 };
 
 use crate::model::{identity, spec};
@@ -137,28 +138,28 @@ async fn an_entry_dies_when_the_watermark_passes_its_last_write_by_the_time_to_l
         *table.get_mut(b"b").unwrap().unwrap() += 1;
     }
     table.remove(b"d").unwrap();
-    assert!(table.expire(99).unwrap().is_empty());
+    assert!(table.expire(99, usize::MAX).unwrap().is_empty());
     let names = |expired: Vec<(Box<[u8]>, u64)>| -> Vec<String> {
         expired
             .iter()
             .map(|(key, _)| String::from_utf8_lossy(key).into_owned())
             .collect()
     };
-    assert_eq!(names(table.expire(120).unwrap()), ["a", "c"]);
+    assert_eq!(names(table.expire(120, usize::MAX).unwrap()), ["a", "c"]);
     state.close_epoch(Epoch(1), &mut [&mut table]).unwrap();
     state.committed(Epoch(1), 1).unwrap();
     // A restart rebuilds what is due, also for entries that stay out of memory.
     let mut small = Table::<u64>::with_ttl(id, 0, 100);
     state.load_all(&mut small).await.unwrap();
     assert!(!small.is_complete());
-    assert!(small.due(149).is_empty());
+    assert!(small.due(149, usize::MAX).is_empty());
     assert_eq!(
-        small.expire(150).unwrap_err(),
+        small.expire(150, usize::MAX).unwrap_err(),
         KeyError::NotLoaded { table: 1 }
     );
-    let due = small.due(150);
+    let due = small.due(150, usize::MAX);
     state.load(&mut small, &due).await.unwrap();
-    assert_eq!(names(small.expire(150).unwrap()), ["b"]);
+    assert_eq!(names(small.expire(150, usize::MAX).unwrap()), ["b"]);
     let delta = state.close_epoch(Epoch(2), &mut [&mut small]).unwrap();
     assert_eq!(delta.changes().len(), 1);
     assert_eq!(delta.changes()[0].value, None);
@@ -201,40 +202,182 @@ async fn a_renamed_or_changed_table_is_noticed() {
     assert_eq!(names, expected.map(|(id, name)| (id, name.to_owned())));
 }
 
+/// What a task does to a table of each kind.
+#[derive(Debug, Clone)]
+enum Step {
+    Write {
+        key: u8,
+        element: u8,
+        value: u64,
+        time: i64,
+    },
+    Remove {
+        key: u8,
+        element: u8,
+    },
+    Expire {
+        watermark: i64,
+        most: usize,
+    },
+    Close,
+    /// All that is in memory goes and is read again.
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..6_u8, 0..4_u8, 0..3_u64, 0..40_i64)
+            .prop_map(|(key, element, value, time)| Step::Write { key, element, value, time }),
+        2 => (0..6_u8, 0..4_u8).prop_map(|(key, element)| Step::Remove { key, element }),
+        2 => (0..60_i64, 0..5_usize)
+            .prop_map(|(watermark, most)| Step::Expire { watermark, most }),
+        2 => Just(Step::Close),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Runs with tables of such a bound. With `restarts`, what is in memory is also lost.
+async fn deltas(steps: &[Step], bytes_max: usize, ttl: u64, restarts: bool) -> Vec<Delta> {
+    let state = empty_state().await;
+    let spec = |name: &str, kind| TableSpec {
+        ttl_ms: Some(ttl),
+        ..spec(name, kind)
+    };
+    let specs = [
+        spec("values", Kind::Value),
+        spec("maps", Kind::Map),
+        spec("deques", Kind::Deque),
+    ];
+    let ids = state.declare(&specs).unwrap();
+    let mut values = Table::<u64>::with_ttl(ids[0], bytes_max, ttl);
+    let mut maps = MapTable::<u64>::with_ttl(ids[1], bytes_max, ttl);
+    let mut deques = DequeTable::<u64>::with_ttl(ids[2], bytes_max, ttl);
+    let mut deltas = Vec::new();
+    for step in steps {
+        match *step {
+            Step::Write {
+                key,
+                element,
+                value,
+                time,
+            } => {
+                let key = [key];
+                state.load(&mut values, [key]).await.unwrap();
+                state.load(&mut maps, [key]).await.unwrap();
+                state.load(&mut deques, [key]).await.unwrap();
+                values.set_time(time);
+                maps.set_time(time);
+                deques.set_time(time);
+                values.insert(&key, value).unwrap();
+                maps.insert(&key, &[element], value).unwrap();
+                deques.push_back(&key, value).unwrap();
+            }
+            Step::Remove { key, element } => {
+                let key = [key];
+                state.load(&mut values, [key]).await.unwrap();
+                state.load(&mut maps, [key]).await.unwrap();
+                state.load(&mut deques, [key]).await.unwrap();
+                values.remove(&key).unwrap();
+                maps.remove(&key, &[element]).unwrap();
+                deques.pop_front(&key).unwrap();
+            }
+            Step::Expire { watermark, most } => {
+                macro_rules! expire {
+                    ($table:expr) => {
+                        loop {
+                            let due = $table.due(watermark, most);
+                            if due.is_empty() {
+                                $table.expire(watermark, most).unwrap();
+                                break;
+                            }
+                            state.load(&mut $table, &due).await.unwrap();
+                        }
+                    };
+                }
+                expire!(values);
+                expire!(maps);
+                expire!(deques);
+            }
+            Step::Close | Step::Restart => {
+                let epoch = state.last_committed().epoch.next();
+                let tables: &mut [&mut dyn Stateful] = &mut [&mut values, &mut maps, &mut deques];
+                deltas.push(state.close_epoch(epoch, tables).unwrap());
+                state.committed(epoch, 0).unwrap();
+                if restarts && matches!(step, Step::Restart) {
+                    for table in tables {
+                        table.forget();
+                        state.load_all(*table).await.unwrap();
+                    }
+                }
+            }
+        }
+    }
+    deltas
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Replays are compared by their deltas.
     #[test]
     fn equal_input_makes_equal_deltas_whatever_stays_in_memory(
-        writes in prop::collection::vec((0..30_u8, prop::option::weighted(0.6, 0..3_u64), any::<bool>()), 1..80),
+        steps in prop::collection::vec(step(), 1..80), ttl in 1..30_u64,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let run = |bytes_max: usize| runtime.block_on(async {
-            let state = empty_state().await;
-            let id = state.declare(&[spec("values", Kind::Value)]).unwrap()[0];
-            let mut table = Table::<u64>::new(id, bytes_max);
-            let mut deltas = Vec::new();
-            for (key, value, closes) in &writes {
-                state.load(&mut table, [[*key]]).await.unwrap();
-                match value {
-                    Some(value) => {
-                        table.insert(&[*key], *value).unwrap();
-                    }
-                    None => {
-                        table.remove(&[*key]).unwrap();
-                    }
-                }
-                if *closes {
-                    let epoch = state.last_committed().epoch.next();
-                    deltas.push(state.close_epoch(epoch, &mut [&mut table]).unwrap());
-                    state.committed(epoch, 0).unwrap();
-                }
-            }
-            deltas
-        });
-        prop_assert_eq!(run(0), run(usize::MAX));
+        let run = |bytes_max, restarts| runtime.block_on(deltas(&steps, bytes_max, ttl, restarts));
+        let all = run(usize::MAX, false);
+        prop_assert_eq!(&run(0, false), &all);
+        prop_assert_eq!(&run(600, true), &all);
+        prop_assert_eq!(&run(usize::MAX, true), &all);
     }
+}
+
+#[tokio::test]
+async fn elements_of_maps_and_deques_die_each_by_its_own_last_write() {
+    let state = empty_state().await;
+    let spec = |kind| TableSpec {
+        kind,
+        name: kind.to_string(),
+        ..timed()
+    };
+    let ids = state
+        .declare(&[spec(Kind::Map), spec(Kind::Deque)])
+        .unwrap();
+    let mut maps = MapTable::<u64>::with_ttl(ids[0], usize::MAX, 100);
+    let mut deques = DequeTable::<u64>::with_ttl(ids[1], usize::MAX, 100);
+    state.load_all(&mut maps).await.unwrap();
+    state.load_all(&mut deques).await.unwrap();
+    for (time, element) in [(10, "a"), (0, "b"), (20, "c"), (30, "b")] {
+        maps.set_time(time);
+        maps.insert(b"k", element.as_bytes(), 1).unwrap();
+    }
+    // Event time goes back for one: it lives as long as the one before it.
+    for (time, value) in [(10, 1), (30, 2), (20, 3), (40, 4)] {
+        deques.set_time(time);
+        deques.push_back(b"k", value).unwrap();
+    }
+    assert!(maps.expire(109, usize::MAX).unwrap().is_empty());
+    assert!(deques.expire(109, usize::MAX).unwrap().is_empty());
+    let elements = |expired: Vec<ExpiredElement<u64>>| -> Vec<u8> {
+        expired.iter().map(|(_, element, _)| element[0]).collect()
+    };
+    assert_eq!(elements(maps.expire(130, 2).unwrap()), b"ac");
+    assert_eq!(elements(maps.expire(130, 2).unwrap()), b"b");
+    assert!(maps.is_empty(b"k").unwrap());
+    let popped = |expired: Vec<Expired<u64>>| -> Vec<u64> {
+        expired.into_iter().map(|(_, value)| value).collect()
+    };
+    assert_eq!(popped(deques.expire(129, usize::MAX).unwrap()), [1]);
+    // Written again, the last one lives on.
+    deques.set_time(60);
+    *deques.back_mut(b"k").unwrap().unwrap() += 1;
+    assert_eq!(popped(deques.expire(150, usize::MAX).unwrap()), [2, 3]);
+    assert_eq!(popped(deques.expire(160, usize::MAX).unwrap()), [5]);
+    let delta = state
+        .close_epoch(Epoch(1), &mut [&mut maps, &mut deques])
+        .unwrap();
+    // The list of tables, and nothing of what came and went within the epoch.
+    assert_eq!(delta.changes().len(), 2);
 }
 
 /// The numbers of a deque's elements are part of the digest, so they may not depend on what was evicted when.
