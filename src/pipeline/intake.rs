@@ -197,6 +197,13 @@ impl Intake {
                     self.end(id, Command::Abandon).await;
                 }
             }
+            // Its partitions went before. Should it be made anew, it is another log.
+            Err(BrokerError::UnknownTopic { topic }) => {
+                return Err(Error::OtherLog {
+                    at: TopicPartition::new(topic, 0),
+                    what: "it was deleted".into(),
+                });
+            }
             Err(error) => return Err(error).doing(|| "cannot read the inputs".into()),
         }
         Ok(())

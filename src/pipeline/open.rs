@@ -21,7 +21,7 @@ use super::ordered::{Followed, Ordered, Place};
 use super::recovery::{redo, resume, retrying};
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
-use super::topics::Topics;
+use super::topics::{Topics, describe};
 use super::topology::SubTopology;
 use super::{Attempt, Error, Marker, Progress, Result, TaskId, build, version};
 use crate::config::Plan;
@@ -411,6 +411,16 @@ async fn open_input(
     let broker = &*shared.brokers[source_plan.topic.broker];
     let at = shared.at(source, partition);
     let identity = shared.topics.sources[source].identity;
+    // Since the run began it may have become another, of other partitions than were found.
+    let gone = match describe(broker, &at.topic).await? {
+        Some(now) if now.identity == identity => None,
+        Some(_) => Some("it was deleted and created again"),
+        None => Some("it was deleted"),
+    };
+    if let Some(what) = gone {
+        let what = what.to_owned();
+        return Err(Error::OtherLog { at, what });
+    }
     let in_group = shared.is_shared(source) && shared.group.is_some();
     let known = marker.and_then(|marker| {
         marker

@@ -3,13 +3,18 @@
 mod ahead;
 mod any_graph;
 mod backlog;
+mod clocks;
 mod cutting;
 mod fan_in;
 mod follow;
+mod halts;
 mod identity;
 mod idle;
 mod metrics;
+mod old_store;
 mod overflow;
+mod refused;
+mod under_way;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

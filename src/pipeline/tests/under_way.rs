@@ -1,0 +1,175 @@
+//! What happens to the input of a pipeline that runs: it halts and says so, and skips nothing in
+//! silence.
+
+use tidemill_broker::Offset;
+use tokio::task::JoinHandle;
+
+use super::halts::{TICKS, at};
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A pipeline at work that has read everything there is.
+struct UnderWay {
+    running: JoinHandle<Result<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl UnderWay {
+    async fn start(pipeline: &Arc<Pipeline>) -> Self {
+        let pipeline = pipeline.clone();
+        let (stop, stopped) = watch::channel(false);
+        let running =
+            tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
+        tokio::time::sleep(10 * SECOND).await;
+        assert!(!running.is_finished());
+        Self { running, stop }
+    }
+
+    /// Ends by itself, with an error.
+    async fn halts(self) -> Error {
+        let ended = tokio::time::timeout(60 * SECOND, self.running).await;
+        ended.expect("it goes on").unwrap().unwrap_err()
+    }
+
+    async fn stop(self) {
+        tokio::time::sleep(10 * SECOND).await;
+        self.stop.send_replace(true);
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+async fn send(broker: &MemoryBroker, seconds: std::ops::Range<i64>) {
+    for second in seconds {
+        broker
+            .send(tick("A", second * 1_000, "10", "1"))
+            .await
+            .unwrap();
+    }
+}
+
+/// Ten ticks are read, of the next ten all but the last three are removed before they are.
+async fn overtaken(pipeline: &Arc<Pipeline>, broker: &MemoryBroker) -> UnderWay {
+    send(broker, 0..10).await;
+    let under_way = UnderWay::start(pipeline).await;
+    send(broker, 10..20).await;
+    broker
+        .faults()
+        .drop_before(&at(TICKS, 0), Offset(17))
+        .unwrap();
+    under_way
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_that_overtakes_a_running_pipeline_halts_it_with_the_gap() {
+    let broker = broker_with(1).await;
+    let pipeline = Arc::new(pipeline(bars_plan(), &broker));
+    let error = overtaken(&pipeline, &broker).await.halts().await;
+    let said = "records of market-data-updates/0 from offset 10 are gone: the log begins at 17;";
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains(said), "{error}");
+    let bars = read_all(&broker, "bars-1s").await;
+    assert_eq!(bars.len(), 9, "what was read stays: {bars:#?}");
+    // It does not go on by itself.
+    let error = run(&pipeline).await.unwrap_err();
+    assert!(error.to_string().contains(said), "{error}");
+    assert_eq!(read_all(&broker, "bars-1s").await, bars);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_pipeline_that_may_skip_a_gap_sets_a_note_of_it_aside() {
+    let broker = broker_with(1).await;
+    let mut plan = bars_plan();
+    plan.sources[0].on_gap = crate::config::plan::OnGap::Skip;
+    let pipeline = Arc::new(pipeline(plan, &broker));
+    overtaken(&pipeline, &broker).await.stop().await;
+    let dead = broker
+        .read_to_end(&at("bars.dead-letter", 0), Start::Earliest)
+        .await
+        .unwrap();
+    let reasons: Vec<String> = dead
+        .iter()
+        .flat_map(|batch| batch.iter())
+        .flat_map(|record| record.headers())
+        .filter(|(name, _)| *name == "dl-error")
+        .map(|(_, why)| String::from_utf8(why.to_vec()).unwrap())
+        .collect();
+    let said = "records of market-data-updates/0 from offset 10 were removed before they were read; going on at 17";
+    assert_eq!(reasons, [said]);
+    // Of the first ten, and of the last three as far as they are closed.
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 10 + 2);
+}
+
+/// As after an unclean election of a leader.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_cut_under_a_running_pipeline_halts_it() {
+    let broker = broker_with(1).await;
+    send(&broker, 0..10).await;
+    let pipeline = Arc::new(pipeline(bars_plan(), &broker));
+    let under_way = UnderWay::start(&pipeline).await;
+    broker.faults().truncate(&at(TICKS, 0), Offset(4)).unwrap();
+    let error = under_way.halts().await;
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    let said = "it ends at offset 4, but was read up to 10";
+    assert!(error.to_string().contains(said), "{error}");
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 9);
+}
+
+/// The topic is deleted, and one of its name made that holds more than was read of it.
+async fn recreate(broker: &MemoryBroker) {
+    let topic = Topic::new(TICKS).unwrap();
+    broker.faults().delete_topic(&topic).unwrap();
+    let spec = TopicSpec::new(topic, NonZeroU32::MIN);
+    broker.create_topic(&spec).await.unwrap();
+    send(broker, 100..120).await;
+}
+
+/// Ten ticks are read from `input`, which is then another log.
+async fn is_not_taken_for_the_old_one(
+    plan: Plan,
+    input: &MemoryBroker,
+    brokers: Vec<Arc<dyn Broker>>,
+    outputs: &MemoryBroker,
+) {
+    send(input, 0..10).await;
+    let stores = Arc::new(MemoryStores::default());
+    let pipeline = Arc::new(Pipeline::new(plan, brokers, stores));
+    let under_way = UnderWay::start(&pipeline).await;
+    recreate(input).await;
+    let error = under_way.halts().await;
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    let said = "market-data-updates/0 is not the log this pipeline has read: it was deleted;";
+    assert!(error.to_string().contains(said), "{error}");
+    // It does not go on by itself.
+    let error = run(&pipeline).await.unwrap_err();
+    let said = "it was deleted and created again";
+    assert!(error.to_string().contains(said), "{error}");
+    let bars = read_all(outputs, "bars-1s").await;
+    assert_eq!(bars.len(), 9, "what was read stays: {bars:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_made_anew_under_a_running_pipeline_halts_it() {
+    let broker = broker_with(1).await;
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
+    is_not_taken_for_the_old_one(bars_plan(), &broker, brokers, &broker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_made_anew_halts_a_running_pipeline_without_a_group() {
+    let (input, outputs) = (broker_with(1).await, MemoryBroker::default());
+    let rest = BARS.replace(
+        "[topics.bars-1s]\n    broker = \"main\"",
+        "[brokers.out]\n    url = \"mem://\"\n    [topics.bars-1s]\n    broker = \"out\"",
+    );
+    let dead_letter = r#"dead_letter = { broker = "out", topic = "dead" }"#;
+    let plan = plan(dead_letter, &rest);
+    let of = |name: &str| -> Arc<dyn Broker> {
+        match name {
+            "out" => Arc::new(outputs.clone()),
+            _ => Arc::new(input.clone()),
+        }
+    };
+    let brokers = plan.brokers.iter().map(|broker| of(&broker.name)).collect();
+    is_not_taken_for_the_old_one(plan, &input, brokers, &outputs).await;
+}
