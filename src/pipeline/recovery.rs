@@ -183,8 +183,8 @@ pub(crate) async fn redo(
         Some(path) => format!("its store {}", path.display()),
         None => "its store".to_owned(),
     };
-    let advice = "the log lost something; restore it, or take the store away to go on from the log";
     if from > ends.high {
+        let advice = advice(broker, at).await?;
         let what = format!(
             "{store} follows the changelog up to offset {from}, but {at} ends at {}: {advice}",
             ends.high
@@ -231,12 +231,15 @@ pub(crate) async fn redo(
                     .map(|()| None)
                     .map_err(|source| Error::State { task, source })
             }
-            Some(epoch) => Err(Error::Contradiction {
-                task,
-                what: format!(
-                    "{store} has seen epoch {epoch}, but {at} has no marker from offset {from} on: {advice}"
-                ),
-            }),
+            Some(epoch) => {
+                let advice = advice(broker, at).await?;
+                Err(Error::Contradiction {
+                    task,
+                    what: format!(
+                        "{store} has seen epoch {epoch}, but {at} has no marker from offset {from} on: {advice}"
+                    ),
+                })
+            }
         };
     };
     let marker = decode_marker(at, offset, &bytes)?;
@@ -247,6 +250,19 @@ pub(crate) async fn redo(
     crash_point!("recover.redone");
     info!(%task, epoch = %marker.epoch, redone, "recovered");
     Ok(Some(marker))
+}
+
+/// What to do about a store that has seen more than its changelog holds. Where the changelog holds
+/// nothing at all, there is nothing to go on from without the store either.
+async fn advice(broker: &dyn Broker, at: &TopicPartition) -> Result<&'static str> {
+    Ok(match last_marker(broker, at, Offset::START).await? {
+        Some(_) => {
+            "the log lost something; restore it, or take the store away to go on from the log"
+        }
+        None => {
+            "the changelog was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew"
+        }
+    })
 }
 
 /// The last epoch of a changelog, after the log was made durable.

@@ -4,7 +4,7 @@ use std::fs;
 
 use tidemill_broker::{self as broker, Broker as _, BrokerExt as _, NewRecord, Topic, TopicSpec};
 
-use crate::support::{Home, TICKS, block_on, copy, flip, pair, tick};
+use crate::support::{Home, TICKS, all_bars, block_on, copy, flip, pair, tick};
 
 /// A run over the first half of the ticks; then the second half comes, with the first once more, which
 /// only the state can tell.
@@ -208,4 +208,79 @@ fn a_task_that_halts_stops_no_other_and_is_told_with_its_code() {
     fs::write(&path, ours).unwrap();
     home.run_well();
     assert_eq!((bars_of("AAA"), bars_of("BBB")), (TICKS / 10, TICKS / 10));
+}
+
+fn delete(home: &Home, topic: &str) {
+    let delete = ["topics", "delete", topic, "--broker", "file://data"];
+    home.tidemill(&[&delete[..], &["--yes"]].concat())
+        .expect(0, &[]);
+}
+
+/// A run over the first half of the ticks, after which the changelog was deleted; the second half waits.
+fn without_changelog() -> Home {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    delete(&home, "p.changelog");
+    home.add_ticks(TICKS / 2..TICKS);
+    home
+}
+
+const RESET: [&str; 7] = [
+    "offsets",
+    "reset",
+    "p.toml",
+    "--to",
+    "earliest",
+    "--drop-state",
+    "--yes",
+];
+
+/// The advice was to take the store away, which led into the next halt.
+#[test]
+fn a_deleted_changelog_halts_and_a_reset_is_the_way_on() {
+    let home = without_changelog();
+    let before = home.bars();
+    let told = [
+        "task 0-0 cannot go on: its store .tidemill/p/0/tasks/0-0",
+        "p.changelog/0",
+        "the changelog was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew",
+    ];
+    for _ in 0..2 {
+        home.run().expect(6, &told);
+    }
+    // Without the store it is the group's word that nothing is known to.
+    let (store, kept) = (home.store(), home.path("kept"));
+    fs::rename(&store, &kept).unwrap();
+    let told = [
+        "the group has committed offset 1000, but there is no marker",
+        "`tidemill offsets reset` makes it start anew",
+    ];
+    for _ in 0..2 {
+        home.run().expect(6, &told);
+    }
+    assert_eq!(home.bars(), before);
+    fs::remove_dir_all(&store).unwrap();
+    fs::rename(&kept, &store).unwrap();
+
+    let reset = home.tidemill(&RESET).expect(0, &[]);
+    assert!(reset.out.contains("tasks/0-0 set aside"), "{}", reset.out);
+    home.run_well();
+    let bars = home.bars();
+    assert_eq!(bars[..before.len()], before, "what was written stays");
+    assert!(bars[before.len()..] == *all_bars(), "not all of it anew");
+    home.run_well();
+    assert_eq!(home.bars(), bars);
+}
+
+#[test]
+fn a_changelog_that_was_deleted_with_its_store_starts_anew_after_a_reset() {
+    let home = without_changelog();
+    fs::remove_dir_all(home.path(".tidemill")).unwrap();
+    home.run()
+        .expect(6, &["there is no marker", "`tidemill offsets reset`"]);
+    delete(&home, "bars");
+    home.tidemill(&RESET).expect(0, &[]);
+    home.run_well();
+    home.expect_all_bars();
 }

@@ -311,7 +311,7 @@ impl Found {
 }
 
 /// What an undisturbed run over all ticks writes.
-fn all_bars() -> &'static Vec<String> {
+pub(crate) fn all_bars() -> &'static Vec<String> {
     static BARS: OnceLock<Vec<String>> = OnceLock::new();
     BARS.get_or_init(|| {
         let home = Home::new();
