@@ -128,9 +128,10 @@ codes! {
     TopicDeclaredTwice = "E0124", "one topic declared twice",
         "Two sections describe the same topic of the same broker; they could contradict each other \
          about its events and its key. Declare it once and name that section wherever it is used.";
-    TopicConflict = "E0125", "a topic is written twice, or read and written",
+    TopicConflict = "E0125", "a topic is written twice, read and written, or read from two brokers",
         "Each topic has one sink; let that sink read several stages (`from = [\"a\", \"b\"]`). A \
-         pipeline that reads what it writes would feed itself without end.";
+         pipeline that reads what it writes would feed itself without end. Topics that are read from \
+         different brokers need different names: records are known by topic, partition and offset.";
     DeadLetterConflict = "E0126", "the dead-letter topic is in use",
         "Dead letters go to a topic of their own. If the pipeline read them, a record it cannot \
          process would come back to it for ever; mixed with outputs, readers could not tell them \

@@ -179,7 +179,7 @@ pub(crate) fn graph(
 }
 
 /// Everything that reads `from`, within a sub-topology.
-fn targets(plan: &Plan, topology: &SubTopology, from: Input) -> Vec<Target> {
+pub(super) fn targets(plan: &Plan, topology: &SubTopology, from: Input) -> Vec<Target> {
     let mut targets = Vec::new();
     for (node, &stage) in topology.stages.iter().enumerate() {
         let inputs = plan.stages[stage].inputs.iter().enumerate();

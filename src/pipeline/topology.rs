@@ -18,6 +18,16 @@ pub struct SubTopology {
     pub sinks: Vec<usize>,
 }
 
+impl SubTopology {
+    /// Whether a sink that reads `input` is written by its tasks.
+    fn feeds(&self, input: Input) -> bool {
+        match input {
+            Input::Source(source) => self.sources.contains(&source),
+            Input::Stage { stage, .. } => self.stages.contains(&stage),
+        }
+    }
+}
+
 /// One task: a sub-topology on one set of co-partitioned input partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
@@ -63,13 +73,6 @@ pub fn sub_topologies(plan: &Plan) -> Vec<SubTopology> {
         let stages: Vec<usize> = (0..plan.stages.len())
             .filter(|stage| self::root(&group, sources + stage) == root)
             .collect();
-        let member = |input: &Input| match *input {
-            Input::Source(other) => !plan.sources[other].broadcast && other == source,
-            Input::Stage { stage, .. } => stages.contains(&stage),
-        };
-        let sinks = (0..plan.sinks.len())
-            .filter(|&sink| plan.sinks[sink].inputs.iter().any(member))
-            .collect();
         let broadcast = (0..sources)
             .filter(|&other| plan.sources[other].broadcast)
             .filter(|&other| {
@@ -84,11 +87,21 @@ pub fn sub_topologies(plan: &Plan) -> Vec<SubTopology> {
                 sources: vec![source],
                 broadcast,
                 stages,
-                sinks,
+                sinks: Vec::new(),
             },
         ));
     }
-    found.into_iter().map(|(_, topology)| topology).collect()
+    let mut found: Vec<SubTopology> = found.into_iter().map(|(_, topology)| topology).collect();
+    // Only now is every source of each known.
+    for topology in &mut found {
+        topology.sinks = (0..plan.sinks.len())
+            .filter(|&sink| {
+                let inputs = &plan.sinks[sink].inputs;
+                inputs.iter().any(|&input| topology.feeds(input))
+            })
+            .collect();
+    }
+    found
 }
 
 fn root(group: &[usize], mut node: usize) -> usize {
@@ -101,4 +114,77 @@ fn root(group: &[usize], mut node: usize) -> usize {
 fn join(group: &mut [usize], a: usize, b: usize) {
     let (a, b) = (root(group, a), root(group, b));
     group[a.max(b)] = a.min(b);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Pipeline;
+
+    fn plan(rest: &str) -> Plan {
+        let file = format!(
+            r#"
+            [pipeline]
+            format = 1
+            name = "sorts"
+            [brokers.main]
+            url = "mem://"
+            [events.Move]
+            fields = {{ account = "text", at = "time" }}
+            time = "at"
+            [topics.a]
+            event = "Move"
+            [topics.b]
+            event = "Move"
+            {rest}
+            "#
+        );
+        let parsed = Pipeline::parse("sorts.toml", &file, &|_| None);
+        parsed.unwrap_or_else(|problems| panic!("{problems}")).plan
+    }
+
+    /// Which sinks each sub-topology writes, by name.
+    fn sinks(plan: &Plan) -> Vec<Vec<&str>> {
+        let name = |sink: &usize| &*plan.sinks[*sink].name;
+        let topologies = sub_topologies(plan);
+        topologies
+            .iter()
+            .map(|topology| topology.sinks.iter().map(name).collect())
+            .collect()
+    }
+
+    /// Sinks were looked for once the first source of a sub-topology was found, so what read another
+    /// of its sources itself got nothing, without a word.
+    #[test]
+    fn a_sink_of_any_source_belongs_to_the_sub_topology_of_that_source() {
+        let plan = plan(
+            r#"
+            [stages.all]
+            from = ["a", "b"]
+            op = "merge"
+            [sinks.all]
+            from = "all"
+            topic = { topic = "all" }
+            [sinks.raw]
+            from = "b"
+            topic = { topic = "raw" }
+            "#,
+        );
+        assert_eq!(sinks(&plan), [["all", "raw"]]);
+    }
+
+    #[test]
+    fn a_sink_of_two_sub_topologies_is_written_by_both() {
+        let plan = plan(
+            r#"
+            [sinks.both]
+            from = ["a", "b"]
+            topic = { topic = "both" }
+            [sinks.one]
+            from = "b"
+            topic = { topic = "one" }
+            "#,
+        );
+        assert_eq!(sinks(&plan), [vec!["both"], vec!["both", "one"]]);
+    }
 }

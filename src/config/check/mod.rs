@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use tidemill_broker::Topic;
+
 use self::brokers::Brokers;
 use self::events::Events;
 use self::graph::{Graph, Link, Target};
@@ -204,8 +206,22 @@ fn check_reading(
     uses: &mut Uses,
     report: &mut Report,
 ) {
+    let mut brokers: BTreeMap<&Topic, (usize, &At)> = BTreeMap::new();
     for index in read.keys() {
         let topic = &topics.list[*index];
+        if let Some(plan) = &topic.plan {
+            // A task knows its inputs by topic and partition, and so do the ids of what it writes.
+            let (first, at) = *brokers
+                .entry(&plan.topic)
+                .or_insert((plan.broker, &topic.at));
+            if first != plan.broker {
+                let message = format!("a topic `{}` is read from two brokers", plan.topic);
+                report
+                    .add(Code::TopicConflict, &topic.at, message)
+                    .related(at, "the other")
+                    .help("records of the two could not be told apart: give one of the topics another name on its broker");
+            }
+        }
         if !topic.event_given {
             report
                 .add(

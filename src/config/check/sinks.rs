@@ -42,14 +42,17 @@ impl Sinks {
                 continue;
             };
             let (inputs, stream) = stages.inputs(links, report);
-            if only_broadcast(stages.topics, &stream.topics) && !stages.all_broadcast() {
-                report
-                    .add(
-                        Code::Broadcast,
-                        &section.at,
-                        "reads broadcast topics alone: every task would write the same",
-                    )
-                    .help("leave `broadcast` out where the topic is only passed on");
+            // One by one: no task would be there for an input that only broadcast topics feed.
+            for link in links.iter().filter(|_| !stages.all_broadcast()) {
+                if only_broadcast(stages.topics, &stages.topics_of(link)) {
+                    report
+                        .add(
+                            Code::Broadcast,
+                            &link.at,
+                            "comes of broadcast topics alone: every task would write the same",
+                        )
+                        .help("leave `broadcast` out where the topic is only passed on");
+                }
             }
             let Some(target) = &body.topic else {
                 continue;

@@ -142,6 +142,20 @@ impl<'f> Stages<'f> {
         }
     }
 
+    /// The topics that a link leads back to, as indices of [`Topics::list`].
+    pub(super) fn topics_of(&self, link: &Link) -> BTreeSet<usize> {
+        match &link.target {
+            Target::Unknown => BTreeSet::new(),
+            Target::Topic(index) => BTreeSet::from([*index]),
+            Target::Stage { stage, port } => {
+                let wanted = port.as_deref().unwrap_or("");
+                let mut ports = self.checked[*stage].ports.iter();
+                let found = ports.find(|(name, _)| &**name == wanted);
+                found.map_or_else(BTreeSet::new, |(_, stream)| stream.topics.clone())
+            }
+        }
+    }
+
     /// What several links give together. Tells where they disagree.
     pub(super) fn inputs(&self, links: &[Link], report: &mut Report) -> (Vec<Input>, Stream) {
         let mut inputs = Vec::with_capacity(links.len());

@@ -423,8 +423,54 @@ topic = "copy"
 [sinks.out]"#,
         )],
         told: &[
-            "28:1: E0129 sinks.copy: reads broadcast topics alone: every task would write the same",
+            "29:8: E0129 sinks.copy.from: comes of broadcast topics alone: every task would write the same",
         ],
+    },
+    Case {
+        about: "a broadcast topic passed on beside another",
+        changes: &[(
+            "[sinks.out]",
+            r#"[topics.side]
+event = "Trade"
+broadcast = true
+[topics.copy]
+[sinks.copy]
+from = ["trades", "side"]
+topic = "copy"
+[sinks.out]"#,
+        )],
+        told: &[
+            "29:19: E0129 sinks.copy.from[1]: comes of broadcast topics alone: every task would write the same",
+        ],
+    },
+    Case {
+        about: "two topics of one name on two brokers",
+        changes: &[
+            (
+                "[brokers.main]",
+                r#"[brokers.other]
+url = "mem://"
+[brokers.main]"#,
+            ),
+            (
+                "[topics.trades]",
+                r#"[topics.side]
+broker = "other"
+topic = "trades"
+event = "Trade"
+key = "pair"
+broadcast = true
+[topics.trades]
+broker = "main""#,
+            ),
+            (
+                "[topics.bars]",
+                r#"[topics.bars]
+broker = "main""#,
+            ),
+            (r#"from = "trades""#, r#"from = ["trades", "side"]"#),
+        ],
+        told: &["20:1: E0125 topics.trades: a topic `trades` is read from two brokers"],
     },
     Case {
         about: "a misspelt event",

@@ -2,11 +2,16 @@
 
 use std::fmt::Write as _;
 
-use rand::Rng;
+use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 
 use crate::config::Pipeline;
+use crate::config::plan::{Input, SinkPlan};
+use crate::pipeline::build::targets;
+use crate::pipeline::graph::Target;
+use crate::pipeline::topology::sub_topologies;
 
 /// A pipeline file as it grows.
 #[derive(Debug, Clone, Default)]
@@ -241,4 +246,44 @@ time = "at"
 fn names(of: &[String]) -> String {
     let quoted: Vec<String> = of.iter().map(|name| format!("\"{name}\"")).collect();
     format!("[{}]", quoted.join(", "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Nothing that a file says is to be written is read by nobody, or by two tasks.
+    #[test]
+    fn each_input_of_a_sink_is_written_by_one_sub_topology(seed: u64) {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let sources = rng.random_range(1..4);
+        let drawn = Drawn::draw(&mut rng, sources);
+        let plan = drawn.parse(100).unwrap().plan;
+        let topologies = sub_topologies(&plan);
+        let mut written = Vec::new();
+        for topology in &topologies {
+            let sources = topology.sources.iter().chain(&topology.broadcast);
+            let mut streams: Vec<Input> = sources.map(|&source| Input::Source(source)).collect();
+            for &stage in &topology.stages {
+                let ports = 0..plan.stages[stage].ports.len();
+                streams.extend(ports.map(|port| Input::Stage { stage, port }));
+            }
+            for stream in streams {
+                for target in targets(&plan, topology, stream) {
+                    if let Target::Sink { sink, edge } = target {
+                        written.push((topology.sinks[sink], edge));
+                    }
+                }
+            }
+        }
+        written.sort_unstable();
+        let sinks = plan.sinks.iter().enumerate();
+        let edges = |(sink, plan): (usize, &SinkPlan)| {
+            (0..plan.inputs.len()).map(move |edge| (sink, edge)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(written, sinks.flat_map(edges).collect::<Vec<_>>(), "{}", drawn.file(100));
+    }
 }
