@@ -1,6 +1,7 @@
 //! Control records: what a task took in which order, where more than one order was possible.
 //!
-//! They go to `PIPELINE.control` in the epoch's own transaction, so that a replay can follow them.
+//! They go to `PIPELINE.control` in the epoch's own transaction, so that a replay can follow them: one
+//! for each epoch, or several where one would be larger than brokers take.
 //! Value: a format byte, then [`Control`] in postcard. Key: the task's name. Format 1 knows no
 //! [`Step::Awake`], and is read as well.
 
@@ -11,6 +12,9 @@ use tidemill_state::Epoch;
 // Written to topics: never renumber.
 const FORMAT: u8 = 2;
 const OLDEST_READ: u8 = 1;
+
+/// Most steps in one record: each has at most 16 bytes, and Kafka takes records up to a million.
+const STEPS_MAX: usize = 16_384;
 
 /// One thing that happened to a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +44,8 @@ pub enum Step {
     },
 }
 
-/// The steps of one epoch, in order.
+/// The steps of one epoch, in order; where they are many, those of one of its records, which follow
+/// each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// The epoch.
@@ -94,7 +99,7 @@ impl Steps {
         self.decided
     }
 
-    /// The control record of the epoch, if more than one order was possible.
+    /// The control records of the epoch, if more than one order was possible.
     pub(crate) fn take(
         &mut self,
         epoch: Epoch,
@@ -107,13 +112,62 @@ impl Steps {
         if inputs < 2 && !decided {
             return None;
         }
-        // Writing plain data to memory cannot fail.
-        let value =
-            postcard::to_extend(&Control { epoch, steps }, vec![FORMAT]).unwrap_or_default();
         let mut set = RecordSet::new(at.clone());
-        set.push_with(Timestamp::MIN, Some(task.as_bytes()), &[], |slab| {
-            slab.extend_from_slice(&value);
-        });
-        Some(set)
+        let mut left = &steps[..];
+        loop {
+            let (now, later) = left.split_at(left.len().min(STEPS_MAX));
+            let control = Control {
+                epoch,
+                steps: now.to_vec(),
+            };
+            // Writing plain data to memory cannot fail.
+            let value = postcard::to_extend(&control, vec![FORMAT]).unwrap_or_default();
+            set.push_with(Timestamp::MIN, Some(task.as_bytes()), &[], |slab| {
+                slab.extend_from_slice(&value);
+            });
+            left = later;
+            if left.is_empty() {
+                return Some(set);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_broker::Topic;
+
+    use super::*;
+
+    /// An epoch of a million turns between two inputs made a record that no broker took, and a
+    /// restart made the same one.
+    #[test]
+    fn many_steps_go_into_records_of_a_bounded_size() {
+        let mut steps = Steps::default();
+        for turn in 0..100_000_u64 {
+            steps.taken((turn % 2) as usize, Offset(u64::MAX - 100_000 + turn));
+        }
+        let whole = steps.steps.clone();
+        let at = TopicPartition::new(Topic::new("p.control").unwrap(), 0);
+        let set = steps.take(Epoch(7), &at, "0-0", 2).unwrap();
+        let mut found = Vec::new();
+        for record in set.iter() {
+            let value = record.value.unwrap();
+            assert!(value.len() < 512 << 10, "{} bytes", value.len());
+            assert_eq!(record.key, Some(&b"0-0"[..]));
+            let control = Control::decode(value).unwrap();
+            assert_eq!(control.epoch, Epoch(7));
+            found.extend(control.steps);
+        }
+        assert_eq!(found, whole);
+    }
+
+    #[test]
+    fn an_epoch_of_several_inputs_that_took_nothing_says_so() {
+        let at = TopicPartition::new(Topic::new("p.control").unwrap(), 0);
+        let set = Steps::default().take(Epoch(7), &at, "0-0", 2).unwrap();
+        let values: Vec<_> = set.iter().filter_map(|record| record.value).collect();
+        assert_eq!(values.len(), 1);
+        assert_eq!(Control::decode(values[0]).unwrap().steps, []);
     }
 }

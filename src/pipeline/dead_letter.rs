@@ -120,6 +120,7 @@ impl DeadLetters {
     pub(crate) fn gap(&mut self, at: &TopicPartition, asked: u64, low: u64) {
         let id = Identity::of("gap")
             .text(at.topic.as_str())
+            .number(u64::from(at.partition))
             .number(asked)
             .number(low)
             .finish();
@@ -450,6 +451,19 @@ mod tests {
             assert_eq!(named("dl-error").unwrap().1.len(), ERROR_BYTES_MAX);
             assert!(value.starts_with(record.value.unwrap()));
         }
+    }
+
+    #[test]
+    fn the_gaps_of_two_partitions_are_two_dead_letters() {
+        let topic = Topic::new("t").unwrap();
+        let id = |partition| {
+            let at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
+            let mut dead = DeadLetters::new(at, "p".into(), 1 << 20);
+            dead.gap(&TopicPartition::new(topic.clone(), partition), 10, 20);
+            header(&dead.take(), "dl-id").unwrap()
+        };
+        assert_eq!(id(0), id(0));
+        assert_ne!(id(0), id(1));
     }
 
     fn batch(value: &[u8], headers: &Headers) -> Batch {

@@ -338,6 +338,15 @@ impl Followed {
     ) -> Result<Self> {
         let ends = retrying(|| broker.watermarks(&at)).await;
         let ends = ends.doing(|| format!("cannot look at the control records {at}"))?;
+        if let Some(place) = from.filter(|place| place.record < ends.low.0) {
+            return Err(Error::OtherLog {
+                what: format!(
+                    "its control records have been followed up to offset {}, and begin at {}",
+                    place.record, ends.low
+                ),
+                at,
+            });
+        }
         let place = from.unwrap_or(Place {
             record: ends.low.0,
             step: 0,
@@ -426,5 +435,45 @@ impl Followed {
                 Err(error).doing(|| format!("cannot read the control records {}", self.at))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use tidemill_broker::{RecordSet, Topic, TopicSpec};
+    use tidemill_broker_memory::MemoryBroker;
+
+    use super::*;
+
+    /// It went on with what was left, as if nothing had been between.
+    #[tokio::test(start_paused = true)]
+    async fn control_records_that_are_gone_before_they_were_followed_are_missed() {
+        let broker = MemoryBroker::default();
+        let at = TopicPartition::new(Topic::new("p.control").unwrap(), 0);
+        let spec = TopicSpec::new(at.topic.clone(), NonZeroU32::MIN);
+        broker.create_topic(&spec).await.unwrap();
+        let mut set = RecordSet::new(at.clone());
+        for _ in 0..10 {
+            set.push(None, Some(b"0-0"), Some(b"-"), &Default::default());
+        }
+        let acks = broker.produce(vec![set]).await.unwrap();
+        acks.into_iter().for_each(|acks| {
+            acks.into_result().unwrap();
+        });
+        broker.faults().drop_before(&at, Offset(5)).unwrap();
+        let task = TaskId {
+            sub_topology: 0,
+            partition: 0,
+        };
+        let open = |record| {
+            let place = Some(Place { record, step: 0 });
+            Followed::open(&broker, at.clone(), task, place)
+        };
+        open(5).await.unwrap();
+        let error = open(4).await.unwrap_err();
+        assert!(matches!(error, Error::OtherLog { .. }), "{error}");
+        assert!(error.to_string().contains("begin at 5"), "{error}");
     }
 }
