@@ -2,7 +2,7 @@
 
 use tidemill_state::StateOptions;
 
-/// How much may wait in a run, for each task. The defaults are for production.
+/// How much may wait in a run, for each task unless said otherwise. The defaults are for production.
 ///
 /// What an epoch may hold is the file's to say, and so is what a task keeps in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct Bounds {
     /// many, and epochs are closed between them. In which order the rows of several stages meet in
     /// another, or in a topic, may depend on it.
     pub due_at_once: usize,
+    /// Live, for the whole run: epochs of several tasks go into one transaction up to this many bytes,
+    /// and the rest into the next. The epoch of one task always goes in as a whole.
+    pub transaction_bytes: usize,
 }
 
 impl Default for Bounds {
@@ -27,6 +30,8 @@ impl Default for Bounds {
             inbox_batches: 16,
             state: None,
             due_at_once: 4_096,
+            // Far below what any broker takes at once, and far more than costs a commit of its own.
+            transaction_bytes: 64 << 20,
         }
     }
 }

@@ -11,7 +11,7 @@ use tidemill_broker::{
     Appended, Broker, Error as BrokerError, Headers, Offset, Outcome, RecordSet, Transaction,
     TransactionalId, Transactor,
 };
-use tidemill_state::{crash_point, planted};
+use tidemill_state::{Epoch, crash_point, planted};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -23,10 +23,12 @@ use super::{Attempt, Error, MARKER_KEY, Marker, Progress, Result, TaskId};
 /// How transactions are cut from epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Whatever is closed goes: least delay.
+    /// Whatever is closed goes, up to [`Bounds::transaction_bytes`](super::Bounds::transaction_bytes): least
+    /// delay.
     Live,
     /// Transaction *k* is epoch *k* of every task not at its end, so that output topics come out
-    /// equal byte for byte, for any number of threads.
+    /// equal byte for byte, for any number of threads. It is as large as all of them together: with
+    /// many tasks the bytes of an epoch have to be few enough for the broker to take it.
     Lockstep,
 }
 
@@ -41,20 +43,31 @@ pub(crate) enum ToCommitter {
     End(TaskId),
 }
 
+/// How a run commits.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) id: TransactionalId,
+    pub(crate) cut: Cut,
+    /// Live, as many bytes of epochs go into one transaction, or else one epoch.
+    pub(crate) transaction_bytes: usize,
+    /// The attempt of each marker; its transactions are counted from there.
+    pub(crate) attempt: Attempt,
+    /// Of every marker: what it says besides.
+    pub(crate) marker_headers: Headers,
+}
+
 /// Commits closed epochs until all its senders are gone.
 #[derive(Debug)]
 pub(crate) struct Committer {
     broker: Arc<dyn Broker>,
     progress: Arc<Progress>,
-    id: TransactionalId,
+    terms: Terms,
     transactor: Box<dyn Transactor>,
-    cut: Cut,
-    attempt: Attempt,
-    // Of every marker: what it says besides.
-    marker_headers: Headers,
     inbox: mpsc::Receiver<ToCommitter>,
     tasks: BTreeSet<TaskId>,
     waiting: BTreeMap<TaskId, Submission>,
+    // Of the epochs that did not fit into one transaction, the next begins with the task after this.
+    turn: Option<TaskId>,
     // How often the id was opened: each time takes it back from whoever had it in between.
     openings: u64,
     known: BTreeMap<TaskId, Known>,
@@ -67,6 +80,8 @@ struct Known {
     from: Offset,
     // With this opening of the id it was seen that nobody else had gone on from there.
     opening: u64,
+    // The last that this process has committed of it.
+    epoch: Epoch,
 }
 
 impl Known {
@@ -74,33 +89,28 @@ impl Known {
     const START: Self = Self {
         from: Offset::START,
         opening: 1,
+        epoch: Epoch::NONE,
     };
 }
 
 impl Committer {
-    /// Opens the transactional id, which shuts out its former owner, and takes its place. Each marker
-    /// gets `attempt`, its transactions counted from there, and `marker_headers`.
+    /// Opens the transactional id, which shuts out its former owner, and takes its place.
     pub(crate) async fn open(
         broker: Arc<dyn Broker>,
         progress: Arc<Progress>,
-        id: TransactionalId,
-        cut: Cut,
-        attempt: Attempt,
-        marker_headers: Headers,
+        terms: Terms,
         inbox: mpsc::Receiver<ToCommitter>,
     ) -> Result<Self> {
-        let transactor = open_transactor(&*broker, &id).await?;
+        let transactor = open_transactor(&*broker, &terms.id).await?;
         Ok(Self {
             broker,
             progress,
-            id,
+            terms,
             transactor,
-            cut,
-            attempt,
-            marker_headers,
             inbox,
             tasks: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            turn: None,
             openings: 1,
             known: BTreeMap::new(),
         })
@@ -123,7 +133,7 @@ impl Committer {
                 self.take(message);
             }
             while self.is_complete() {
-                let epochs = std::mem::take(&mut self.waiting).into_values().collect();
+                let epochs = self.next_epochs();
                 for epochs in by_generation(epochs) {
                     self.commit(epochs).await?;
                 }
@@ -140,7 +150,16 @@ impl Committer {
                 self.tasks.insert(task);
             }
             ToCommitter::Closed(submission) => {
-                self.waiting.insert(submission.epoch.task, *submission);
+                let epoch = &submission.epoch;
+                let known = self.known.get(&epoch.task).unwrap_or(&Known::START);
+                if epoch.marker.epoch <= known.epoch {
+                    // The task was opened again while the same epoch of its former self was still on
+                    // its way: one that goes by what the log said then.
+                    debug!(task = %epoch.task, "dropped an epoch that had been committed already");
+                    settle(*submission, Settled::Dropped);
+                } else {
+                    self.waiting.insert(epoch.task, *submission);
+                }
             }
             ToCommitter::End(task) => {
                 self.tasks.remove(&task);
@@ -149,7 +168,7 @@ impl Committer {
     }
 
     fn is_complete(&self) -> bool {
-        match self.cut {
+        match self.terms.cut {
             Cut::Live => !self.waiting.is_empty(),
             Cut::Lockstep => {
                 !self.waiting.is_empty()
@@ -161,17 +180,45 @@ impl Committer {
         }
     }
 
+    /// Takes what goes into the next transaction: as much as may. The tasks take turns, so that the
+    /// last ones have theirs however much the first ones write.
+    fn next_epochs(&mut self) -> Vec<Submission> {
+        if self.terms.cut == Cut::Lockstep {
+            return std::mem::take(&mut self.waiting).into_values().collect();
+        }
+        let tasks = || self.waiting.keys().copied();
+        let later = tasks().filter(|task| Some(*task) > self.turn);
+        let order: Vec<TaskId> = later
+            .chain(tasks().filter(|task| Some(*task) <= self.turn))
+            .collect();
+        let mut taken = BTreeMap::new();
+        let mut bytes = 0;
+        for task in order {
+            let Some(one) = self.waiting.remove(&task) else {
+                continue;
+            };
+            bytes += one.epoch.bytes();
+            if !taken.is_empty() && bytes > self.terms.transaction_bytes {
+                self.waiting.insert(task, one);
+                break;
+            }
+            taken.insert(task, one);
+            self.turn = Some(task);
+        }
+        taken.into_values().collect()
+    }
+
     async fn commit(&mut self, mut submissions: Vec<Submission>) -> Result<()> {
-        self.attempt.transaction += 1;
+        self.terms.attempt.transaction += 1;
         for submission in &mut submissions {
-            submission.epoch.marker.attempt = self.attempt.clone();
+            submission.epoch.marker.attempt = self.terms.attempt.clone();
         }
         let mut tries = 0;
         while !submissions.is_empty() {
             #[allow(unused_mut)]
             let (mut transaction, owners) = compose(
                 submissions.iter().map(|one| &one.epoch),
-                &self.marker_headers,
+                &self.terms.marker_headers,
             );
             self.still_ours(&submissions).await?;
             crash_point!("commit.composed");
@@ -197,7 +244,7 @@ impl Committer {
                     *set = marker;
                 }
                 if !matches!(self.transactor.commit(first).await, Outcome::Committed(_)) {
-                    self.transactor = open_transactor(&*self.broker, &self.id).await?;
+                    self.transactor = open_transactor(&*self.broker, &self.terms.id).await?;
                 }
             });
             let outcome = self.transactor.commit(transaction).await;
@@ -211,7 +258,7 @@ impl Committer {
                 Outcome::Unknown(error) => {
                     warn!(%error, "the outcome of a commit is unknown: reading the markers");
                     metrics::counter!("tidemill_commits_unknown_total").increment(1);
-                    self.transactor = open_transactor(&*self.broker, &self.id).await?;
+                    self.transactor = open_transactor(&*self.broker, &self.terms.id).await?;
                     self.openings += 1;
                     crash_point!("commit.reopened");
                     if self.settle_unknown(&mut submissions).await? {
@@ -249,8 +296,10 @@ impl Committer {
                             submissions = rest;
                         }
                         (error, _) if error.is_fenced() => {
-                            let what =
-                                format!("another process has taken over `{}` ({error})", self.id);
+                            let what = format!(
+                                "another process has taken over `{}` ({error})",
+                                self.terms.id
+                            );
                             return Err(Error::Fenced { what });
                         }
                         (error, _) if error.is_transient() => {
@@ -356,10 +405,9 @@ impl Committer {
     }
 
     fn settle_committed(&mut self, one: Submission, from: Offset) {
-        self.known
-            .entry(one.epoch.task)
-            .or_insert(Known::START)
-            .from = from;
+        let known = self.known.entry(one.epoch.task).or_insert(Known::START);
+        known.from = from;
+        known.epoch = one.epoch.marker.epoch;
         let changelog_next = from.0;
         settle(one, Settled::Committed { changelog_next });
     }

@@ -34,6 +34,14 @@ pub(crate) struct ClosedEpoch {
     pub(crate) opened: Instant,
 }
 
+impl ClosedEpoch {
+    /// Bytes of all its records, but for the marker.
+    pub(crate) fn bytes(&self) -> usize {
+        let sets = self.records.iter().chain(&self.control);
+        sets.map(RecordSet::bytes).sum::<usize>() + self.delta.bytes()
+    }
+}
+
 /// The group's part of an epoch.
 #[derive(Debug, Clone)]
 pub(crate) struct EpochOffsets {

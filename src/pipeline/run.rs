@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use super::bounds::Bounds;
-use super::committer::{Committer, Cut};
+use super::committer::{Committer, Cut, Terms};
 use super::error::Doing;
 use super::intake::Intake;
 use super::open::{Shared, Stores};
@@ -151,14 +151,17 @@ impl Pipeline {
         let committer = Committer::open(
             outputs.clone(),
             self.progress.clone(),
-            id,
-            options.cut,
-            Attempt {
-                instance: options.instance.clone(),
-                run: options.run,
-                transaction: 0,
+            Terms {
+                id,
+                cut: options.cut,
+                transaction_bytes: options.bounds.transaction_bytes,
+                attempt: Attempt {
+                    instance: options.instance.clone(),
+                    run: options.run,
+                    transaction: 0,
+                },
+                marker_headers: version::headers(plan),
             },
-            version::headers(plan),
             inbox,
         )
         .await?;

@@ -109,6 +109,7 @@ impl Draw {
                     chunk_bytes: [1, 300, 1 << 18][rng.random_range(0..3)],
                 }),
                 due_at_once: [1, 1, 2, 5][rng.random_range(0..4)],
+                transaction_bytes: [0, 1_000, 10_000, usize::MAX][rng.random_range(0..4)],
             },
             ..self
         }

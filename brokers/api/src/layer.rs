@@ -26,6 +26,11 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     async fn consume(&self, options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
         self.inner().consumer(options).await
     }
+
+    /// As [`Broker::transactor`].
+    async fn transact(&self, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
+        self.inner().transactor(id).await
+    }
 }
 
 // A method that is added to the contract must not be answered by its default here.
@@ -69,7 +74,7 @@ impl<L: Layer> Broker for L {
     }
 
     async fn transactor(&self, id: &TransactionalId) -> Result<Box<dyn Transactor>> {
-        self.inner().transactor(id).await
+        self.transact(id).await
     }
 
     async fn consumer(&self, options: ConsumerOptions) -> Result<Box<dyn Consumer>> {

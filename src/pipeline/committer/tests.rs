@@ -38,14 +38,17 @@ impl Process {
         let committer = Committer::open(
             Arc::new(broker.clone()),
             Arc::default(),
-            TransactionalId::new("p.0").unwrap(),
-            Cut::Live,
-            Attempt {
-                instance: "0".into(),
-                run,
-                transaction: 0,
+            Terms {
+                id: TransactionalId::new("p.0").unwrap(),
+                cut: Cut::Live,
+                transaction_bytes: usize::MAX,
+                attempt: Attempt {
+                    instance: "0".into(),
+                    run,
+                    transaction: 0,
+                },
+                marker_headers: Headers::new(),
             },
-            Headers::new(),
             orders,
         );
         let running = tokio::spawn(committer.await.unwrap().run());
@@ -172,4 +175,25 @@ async fn a_process_that_took_its_id_back_commits_nothing_over_a_later_run() {
     assert!(matches!(end, Err(Error::Fenced { .. })), "{end:?}");
     assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
     assert_eq!(markers(&broker, TASKS[1]).await, [(2, 30)]);
+}
+
+/// A task that ends without waiting for its epoch is opened again before that is committed, and
+/// takes the same records: both were committed, one after the other.
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_is_committed_already_is_not_committed_again() {
+    let broker = broker().await;
+    let process = Process::start(&broker, 1).await;
+    let settled = process.close(TASKS[0], 1, 10).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+
+    let settled = process.close(TASKS[0], 1, 10).await.await;
+    assert!(matches!(settled, Ok(Settled::Dropped)), "{settled:?}");
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
+
+    let settled = process.close(TASKS[0], 2, 20).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+    let settled = process.close(TASKS[1], 1, 5).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10), (1, 20)]);
+    assert_eq!(markers(&broker, TASKS[1]).await, [(1, 5)]);
 }
