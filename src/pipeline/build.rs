@@ -303,17 +303,19 @@ fn name_of(plan: &Plan, input: Input) -> Arc<str> {
     }
 }
 
-/// Loads all tables of a graph and tells its operators what is in them.
+/// Loads all tables of a graph and tells its operators what is in them. Before each page it is asked
+/// whether to go on.
 ///
 /// # Errors
 ///
 /// If state cannot be read: it is damaged, or of another version of the file that `is_new_version`
-/// takes the place of.
+/// takes the place of; what `go_on` says.
 pub(crate) async fn restore(
     graph: &mut Graph,
     state: &State,
     task: TaskId,
     is_new_version: bool,
+    go_on: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<()> {
     let failed = |source| Error::State { task, source };
     for node in &mut graph.nodes {
@@ -329,6 +331,7 @@ pub(crate) async fn restore(
         for (index, id) in ids.into_iter().enumerate() {
             let mut after = None;
             loop {
+                go_on()?;
                 let page = state.scan(id.prefix(), after, 4096).await.map_err(failed)?;
                 let Some((last, _)) = page.last() else { break };
                 after = Some(last.clone());

@@ -20,14 +20,15 @@ use tracing::{debug, error, info, warn};
 use super::committer::ToCommitter;
 use super::error::Doing;
 use super::open::{Shared, open_task, positions};
-use super::task::{Command, Input, TaskEnd};
+use super::orders::{End, Orders};
+use super::task::{Input, TaskEnd};
 use super::{Error, Result, TaskId};
 
 /// A task as the intake sees it.
 #[derive(Debug)]
 struct Handle {
     inbox: mpsc::Sender<Input>,
-    commands: mpsc::Sender<Command>,
+    orders: Orders,
     partitions: Vec<TopicPartition>,
     /// What came while the inbox was full.
     stalled: Vec<Input>,
@@ -144,6 +145,9 @@ impl Intake {
             tokio::select! {
                 biased;
                 changed = stop.changed() => if changed.is_err() { return Ok(()) },
+                // Shut out by another run, it may be: the tasks would learn it with the next epoch they
+                // close, and perhaps none ever comes.
+                () = self.committer.closed() => return Err(Error::Gone { part: "the committer" }),
                 Some(ended) = self.running.join_next() => self.note_ended(ended).await?,
                 Some(message) = self.from_tasks.recv() => self.note_ready(message).await?,
                 Some((id, run, permit)) = self.room.next() => self.refill(id, run, permit),
@@ -177,7 +181,7 @@ impl Intake {
             Ok(Delivery::Lost { partitions }) => {
                 warn!(?partitions, "lost partitions without being asked");
                 for id in self.tasks_of(&partitions) {
-                    self.end(id, Command::Abandon).await;
+                    self.end(id, End::Abandon);
                 }
                 self.forget(&partitions);
             }
@@ -191,10 +195,11 @@ impl Intake {
                 low,
                 high,
             }) => {
-                // The task looks at the log again when it is opened, and says what to do.
+                // The task looks at the log again when it is opened, and says what to do. What it has taken
+                // by then was there.
                 warn!(%at, %asked, %low, %high, "the position is out of the log's range");
                 for id in self.tasks_of(std::slice::from_ref(&at)) {
-                    self.end(id, Command::Abandon).await;
+                    self.end(id, End::Stop);
                 }
             }
             // Its partitions went before. Should it be made anew, it is another log.
@@ -218,11 +223,7 @@ impl Intake {
                 // Ours again before the task has gone: they wait until it is started anew.
                 self.consumer.pause(&handle.partitions);
             }
-            // A task that has just ended takes no commands, and needs none.
-            let _ = handle
-                .commands
-                .send(Command::Restamp(generation.clone()))
-                .await;
+            handle.orders.restamp(generation.clone());
         }
         self.start_missing().await;
     }
@@ -240,6 +241,10 @@ impl Intake {
             let partitions = self.partitions_of(id);
             let ours = partitions.iter().all(|at| self.assigned.contains(at));
             let leaving = self.leaving.iter().any(|(tasks, _)| tasks.contains(&id));
+            if self.done.contains(&id) {
+                // Nobody is there to take anything.
+                self.consumer.pause(&partitions);
+            }
             if ours && !leaving && !self.tasks.contains_key(&id) && !self.done.contains(&id) {
                 // All are announced before any runs: in lockstep the first epoch of one waits for
                 // that of every other. A committer that is gone is found out by the tasks.
@@ -267,12 +272,12 @@ impl Intake {
         self.runs += 1;
         let run = self.runs;
         let (inbox, inputs) = mpsc::channel(self.shared.bounds.inbox_batches.max(1));
-        let (commands, orders) = mpsc::channel(16);
+        let (orders, listener) = Orders::new(self.generation.clone());
         self.tasks.insert(
             id,
             Handle {
                 inbox,
-                commands,
+                orders,
                 partitions,
                 stalled: Vec::new(),
                 run,
@@ -284,25 +289,35 @@ impl Intake {
         info!(task = %id, "starting a task");
         self.running.spawn(crash_point::inherit(async move {
             let end = async {
-                let task = match open_task(&shared, id, generation, committer.clone()).await {
-                    Ok(task) => task,
-                    Err(error) => {
-                        let _ = committer.send(ToCommitter::End(id)).await;
-                        if !matches!(error, Error::Dropped) {
-                            return Err(error);
+                let task =
+                    match open_task(&shared, id, generation, committer.clone(), &listener).await {
+                        Ok(task) => task,
+                        Err(error) => {
+                            let _ = committer.send(ToCommitter::End(id)).await;
+                            if !matches!(error, Error::Dropped) {
+                                return Err(error);
+                            }
+                            // The news that say so are on their way.
+                            tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
+                            return Ok(TaskEnd::Dropped);
                         }
-                        // The news that say so are on their way.
-                        tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
-                        return Ok(TaskEnd::Dropped);
-                    }
-                };
+                    };
                 let positions = positions(&task, &shared.topologies[id.sub_topology]);
                 let ready = FromTask::Ready { id, run, positions };
                 to_intake
                     .send(ready)
                     .await
                     .map_err(|_| Error::Gone { part: "the intake" })?;
-                task.run(inputs, orders).await
+                let (commands, heard) = mpsc::channel(1);
+                let forward = async {
+                    listener.forward(commands).await;
+                    std::future::pending().await
+                };
+                tokio::select! {
+                    biased;
+                    end = task.run(inputs, heard) => end,
+                    never = forward => never,
+                }
             };
             (id, run, end.await)
         }));
@@ -310,7 +325,11 @@ impl Intake {
 
     async fn note_ready(&mut self, message: FromTask) -> Result<()> {
         let FromTask::Ready { id, run, positions } = message;
-        let Some(handle) = self.tasks.get_mut(&id).filter(|handle| handle.run == run) else {
+        let Some(handle) = self
+            .tasks
+            .get_mut(&id)
+            .filter(|handle| handle.run == run && !handle.is_leaving)
+        else {
             return Ok(());
         };
         // What was fetched before the seek is not what the task wants.
@@ -408,7 +427,7 @@ impl Intake {
         });
         let tasks = self.tasks_of(partitions);
         for &id in &tasks {
-            self.end(id, Command::Stop).await;
+            self.end(id, End::Stop);
         }
         self.forget(partitions);
         if !tasks.is_empty() {
@@ -418,11 +437,11 @@ impl Intake {
     }
 
     /// Tells a task to end.
-    async fn end(&mut self, id: TaskId, command: Command) {
+    fn end(&mut self, id: TaskId, end: End) {
         if let Some(handle) = self.tasks.get_mut(&id) {
             handle.is_leaving = true;
             handle.stalled.clear();
-            let _ = handle.commands.send(command).await;
+            handle.orders.end(end);
         }
     }
 
@@ -431,7 +450,9 @@ impl Intake {
         ended: std::result::Result<(TaskId, u64, Result<TaskEnd>), tokio::task::JoinError>,
     ) -> Result<()> {
         let (id, run, end) = ended.map_err(|_| Error::Gone { part: "a task" })?;
-        if self.tasks.get(&id).is_some_and(|handle| handle.run == run) {
+        let mut was_told = false;
+        if let Some(handle) = self.tasks.get(&id).filter(|handle| handle.run == run) {
+            was_told = handle.is_leaving;
             self.tasks.remove(&id);
         }
         for (tasks, _) in &mut self.leaving {
@@ -441,7 +462,9 @@ impl Intake {
         match end {
             Ok(TaskEnd::Committed) => {
                 debug!(task = %id, "a task has ended");
-                if *self.shared.drain.borrow()
+                // One that was told to end has come to the end of nothing.
+                if !was_told
+                    && *self.shared.drain.borrow()
                     && self
                         .assigned
                         .iter()
@@ -475,9 +498,15 @@ impl Intake {
 
     async fn stop_all(&mut self) {
         for handle in self.tasks.values() {
-            let _ = handle.commands.send(Command::Stop).await;
+            handle.orders.end(End::Stop);
         }
-        while let Some(ended) = self.running.join_next().await {
+        loop {
+            let ended = tokio::select! {
+                ended = self.running.join_next() => ended,
+                // Its answer is not needed any more, but it waits for room to give it.
+                Some(_) = self.from_tasks.recv() => continue,
+            };
+            let Some(ended) = ended else { break };
             if let Ok((id, _, Err(error))) = ended {
                 if self.first_error.is_some() {
                     error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");

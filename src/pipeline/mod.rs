@@ -21,6 +21,7 @@ mod keys;
 mod marker;
 mod open;
 mod ordered;
+mod orders;
 mod positions;
 mod progress;
 mod recovery;

@@ -18,6 +18,7 @@ use super::error::Doing;
 use super::graph::least;
 use super::input::InputPartition;
 use super::ordered::{Followed, Ordered, Place};
+use super::orders::Listener;
 use super::recovery::{redo, resume, retrying};
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
@@ -101,12 +102,33 @@ impl Shared {
     }
 }
 
-/// Opens a task and brings it to where its last marker says.
+/// Opens a task and brings it to where its last marker says; gives up with [`Error::Dropped`] once it
+/// is to end.
 pub(crate) async fn open_task(
     shared: &Shared,
     id: TaskId,
     generation: Option<Generation>,
     committer: mpsc::Sender<ToCommitter>,
+    listener: &Listener,
+) -> Result<Task> {
+    let (pipeline, name) = (shared.plan.name.as_str(), id.to_string());
+    let store = shared.stores.open(pipeline, &name).await;
+    let store = store.map_err(|source| Error::State { task: id, source })?;
+    let task = open_over(store.clone(), shared, id, generation, committer, listener).await;
+    if task.is_err() {
+        // The task may be opened again at once, and its store is to be free by then.
+        let _ = store.close().await;
+    }
+    task
+}
+
+async fn open_over(
+    store: Arc<dyn StateStore>,
+    shared: &Shared,
+    id: TaskId,
+    generation: Option<Generation>,
+    committer: mpsc::Sender<ToCommitter>,
+    listener: &Listener,
 ) -> Result<Task> {
     let plan = &*shared.plan;
     let topology = &shared.topologies[id.sub_topology];
@@ -115,11 +137,6 @@ pub(crate) async fn open_task(
     let changelog = TopicPartition::new(shared.topics.changelog.clone(), shared.topics.ordinal(id));
     let control = TopicPartition::new(shared.topics.control.clone(), shared.topics.ordinal(id));
 
-    let store = shared
-        .stores
-        .open(plan.name.as_str(), &name)
-        .await
-        .map_err(failed)?;
     forget_if_overtaken(&*shared.outputs, &changelog, id, &*store).await?;
     let options = match &shared.bounds.state {
         Some(options) => options.clone(),
@@ -129,7 +146,8 @@ pub(crate) async fn open_task(
     // Before the changelog: once they are stable no commit of an earlier owner is left open, so the
     // changelog then holds the marker that goes with them.
     let group_offsets = group_offsets(shared, topology, id).await?;
-    let marker = redo(&*shared.outputs, &changelog, id, &state, &recovered).await?;
+    let go_on = || listener.go_on();
+    let marker = redo(&*shared.outputs, &changelog, id, &state, &recovered, &go_on).await?;
     let is_new_version = match &marker {
         Some(marker) => check_version(shared, id, marker)?,
         None => false,
@@ -166,7 +184,7 @@ pub(crate) async fn open_task(
         table_bytes,
         shared.bounds.due_at_once,
     );
-    build::restore(&mut graph, &state, id, is_new_version).await?;
+    build::restore(&mut graph, &state, id, is_new_version, &go_on).await?;
 
     let mut dead = DeadLetters::new(
         TopicPartition::new(

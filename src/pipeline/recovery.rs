@@ -160,17 +160,19 @@ where
     }
 }
 
-/// Brings a state up to the last marker of its changelog partition.
+/// Brings a state up to the last marker of its changelog partition. Before each batch it is asked
+/// whether to go on.
 ///
 /// # Errors
 ///
-/// If store and log contradict each other.
+/// If store and log contradict each other; what `go_on` says.
 pub(crate) async fn redo(
     broker: &dyn Broker,
     at: &TopicPartition,
     task: TaskId,
     state: &State,
     recovered: &Recovered,
+    go_on: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Option<Marker>> {
     let ends = retrying(|| broker.watermarks(at))
         .await
@@ -198,6 +200,7 @@ pub(crate) async fn redo(
     let mut redone = 0_u64;
     let mut changelog = Changelog::open(broker, at, Start::Offset(from.max(ends.low))).await?;
     while let Some(batch) = changelog.next().await? {
+        go_on()?;
         let slab = batch.slab();
         for record in batch.iter() {
             let Some(key) = record.key else { continue };

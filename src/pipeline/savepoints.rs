@@ -89,7 +89,7 @@ async fn catch_up(
     forget_if_overtaken(outputs, &log.at, task, &*store).await?;
     let options = state_options(plan);
     let (state, recovered) = State::open(store, options).await.map_err(failed)?;
-    match redo(outputs, &log.at, task, &state, &recovered).await? {
+    match redo(outputs, &log.at, task, &state, &recovered, &|| Ok(())).await? {
         Some(marker) => Ok(Some((state, marker))),
         None => {
             state.close().await.map_err(failed)?;
