@@ -27,6 +27,10 @@ pub(super) struct OffsetsArgs {
 #[derive(Debug, clap::Subcommand)]
 enum OffsetsVerb {
     /// Show what a group has committed, and how many records lie beyond
+    #[command(after_help = "\
+Examples:
+  tidemill offsets show pipelines/bars.toml
+  tidemill offsets show --group bars --broker file://data --json")]
     Show {
         #[command(flatten)]
         target: TargetArgs,
@@ -87,7 +91,7 @@ pub(super) async fn run(
 /// How far a pipeline has read: what its group has committed on the brokers of its inputs, and what
 /// its markers say where no group keeps it, as with inputs on another broker than the outputs.
 async fn of_pipeline(plan: &Plan) -> Result<Vec<Row>, Failure> {
-    let keeps = |index: usize| matches!(plan.brokers[index].url, BrokerUrl::File { .. });
+    let keeps = |index: usize| plan.outlives_process(index);
     let is_read = |index: usize| plan.sources.iter().any(|one| one.topic.broker == index);
     if !plan.sources.iter().any(|source| keeps(source.topic.broker)) {
         return Err(Failure::usage(

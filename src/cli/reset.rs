@@ -23,17 +23,19 @@ use crate::pipeline::{Instance, OpenBroker, Reset, ResetOptions, ResetTo, Resett
 /// event ids.
 ///
 /// It is also the way on when an input was deleted and created again, has another number of
-/// partitions, lost records that were not yet read, or when the file has changed.
+/// partitions, lost records that were not yet read, when the file has changed, or when the topic of a
+/// sink is gone and all of it is to be written again. Standard input is read by each run from its first
+/// line, over the state of the runs before: of such a source only the state can be reset.
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what_becomes_of_state").required(true),
     after_help = "\
 Examples:
-  tidemill offsets reset bars.toml --to earliest --drop-state         what would it do?
-  tidemill offsets reset bars.toml --to earliest --drop-state --yes   start anew
-  tidemill offsets reset bars.toml --to latest --keep-state --yes     skip what is not yet read
-  tidemill offsets reset bars.toml --to 2013-10-07T13:30:00Z --drop-state
-  tidemill offsets reset bars.toml --to 1200 --source ticks --partition 0 --keep-state
+  tidemill offsets reset pipelines/bars.toml --to earliest --drop-state          only tells
+  tidemill offsets reset pipelines/bars.toml --to earliest --drop-state --yes    starts anew
+  tidemill offsets reset pipelines/bars.toml --to latest --keep-state --yes      skips the unread
+  tidemill offsets reset pipelines/bars.toml --to 2024-03-11T13:30:00Z --drop-state
+  tidemill offsets reset pipelines/bars.toml --to 1200 --partition 0 --keep-state
 
 With --keep-state event time is kept too: records read again are late for windows that have closed,
 and records that were counted and are read again count twice in what is still open."
@@ -164,8 +166,16 @@ fn unfit<'a>(stores: &'a [Store], reset: &Reset) -> Vec<&'a Store> {
         .collect()
 }
 
-/// Opens the brokers of a plan, to read them or to change them.
+/// Opens the brokers of a plan whose state outlives a run, to read them or to change them. One that does
+/// not outlive it, as standard input, is as a run begins with it: empty.
 pub(super) async fn open_all(plan: &Plan, change: bool) -> Result<Vec<OpenBroker>, Failure> {
+    if !plan.outlives_process(plan.home()) {
+        return Err(Failure::usage(format!(
+            "broker `{}` keeps the state of this pipeline and does not outlive a run: each begins anew, without state",
+            plan.brokers[plan.home()].name
+        ))
+        .help("to keep state, write results or dead letters to `file://DIRECTORY`"));
+    }
     let mut open = Vec::with_capacity(plan.brokers.len());
     for broker in &plan.brokers {
         match &broker.url {
@@ -174,13 +184,7 @@ pub(super) async fn open_all(plan: &Plan, change: bool) -> Result<Vec<OpenBroker
                 return Err(Failure::new(Exit::Io, message)
                     .help("the pipeline has never run here: there is nothing to work on"));
             }
-            BrokerUrl::File { .. } => {}
-            BrokerUrl::Memory | BrokerUrl::Stdio => {
-                return Err(Failure::usage(format!(
-                    "broker `{}` does not outlive a run: each begins anew, without state",
-                    broker.name
-                )));
-            }
+            BrokerUrl::File { .. } | BrokerUrl::Memory | BrokerUrl::Stdio => {}
         }
         let clock = Arc::new(SystemClock);
         open.push(match change {
@@ -233,11 +237,18 @@ fn report(
             .iter()
             .map(|store| store.dir.display().to_string())
             .collect();
+        let lost: Vec<_> = reset
+            .lost
+            .iter()
+            .map(|lost| json!({ "sink": lost.sink, "topic": lost.topic.as_str() }))
+            .collect();
         console.json(&json!({
             "pipeline": pipeline,
             "done": args.yes,
             "state": if args.drop_state { "dropped" } else { "kept" },
             "tasks": tasks,
+            "beginAnew": reset.begin_anew,
+            "lostOutputs": lost,
             "changelogPartitions": reset.rebuilt.map(|(was, now)| json!({ "was": was, "now": now })),
             "setAside": aside,
         }))?;
@@ -268,7 +279,14 @@ fn report(
         "reads next",
         "log holds",
     ];
-    console.table(&titles, &rows)?;
+    if !rows.is_empty() {
+        console.table(&titles, &rows)?;
+    }
+    for source in &reset.begin_anew {
+        console.line(format_args!(
+            "source `{source}` does not outlive a run: each reads its own from the beginning"
+        ))?;
+    }
     let elements: u64 = reset.tasks.iter().map(|task| task.elements).sum();
     let bytes: u64 = reset.tasks.iter().map(|task| task.bytes).sum();
     let held = format!(
@@ -284,6 +302,13 @@ fn report(
         let what = done("kept", "would be kept");
         console.line(format_args!(
             "state {what}: {held}; records that were counted and are read again count twice, or are late; records skipped never count"
+        ))?;
+    }
+    for lost in &reset.lost {
+        let what = done("made anew", "would be made anew");
+        console.line(format_args!(
+            "topic `{}` of sink `{}` is gone and {what}: it holds what is written from here on",
+            lost.topic, lost.sink
         ))?;
     }
     if let Some((was, now)) = reset.rebuilt {

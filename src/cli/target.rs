@@ -91,7 +91,7 @@ fn in_plan(plan: &Plan, name: &str) -> Option<(usize, Topic)> {
 
 fn of_plan(plan: &Plan, broker: Option<usize>) -> Result<BrokerUrl, Failure> {
     let keeps: Vec<usize> = (0..plan.brokers.len())
-        .filter(|index| matches!(plan.brokers[*index].url, BrokerUrl::File { .. }))
+        .filter(|index| plan.outlives_process(*index))
         .collect();
     match (broker, keeps.as_slice()) {
         (Some(broker), _) => Ok(plan.brokers[broker].url.clone()),

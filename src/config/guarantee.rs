@@ -66,12 +66,20 @@ fn source(plan: &Plan, broker: usize, broadcast: bool, home: usize) -> (Guarante
     let name = &plan.brokers[broker].name;
     let foreign = broker != home;
     let (allows, mut because) = match &plan.brokers[broker].url {
-        BrokerUrl::Stdio => (
-            Guarantee::AtMostOnce,
-            "standard input cannot be read again: what a crash interrupts is lost".to_owned(),
-        ),
+        BrokerUrl::Stdio => {
+            let kept = match plan.outlives_process(home) {
+                true => "; each run goes on with the state of those before",
+                false => "",
+            };
+            (
+                Guarantee::AtMostOnce,
+                format!(
+                    "standard input cannot be read again: what a crash interrupts is lost{kept}"
+                ),
+            )
+        }
         // What is in memory goes with the process, while outputs and offsets on disk stay.
-        BrokerUrl::Memory if foreign && is_file(plan, home) => (
+        BrokerUrl::Memory if foreign && plan.outlives_process(home) => (
             Guarantee::AtMostOnce,
             format!(
                 "`{name}` keeps its records in this process only: what a crash finds unread is \
@@ -173,8 +181,4 @@ fn output(plan: &Plan, broker: usize, home: usize) -> (Guarantee, String) {
             format!("written in the transaction on `{name}`"),
         ),
     }
-}
-
-fn is_file(plan: &Plan, broker: usize) -> bool {
-    matches!(plan.brokers[broker].url, BrokerUrl::File { .. })
 }

@@ -80,6 +80,12 @@ impl Plan {
             .find(|broker| self.brokers[*broker].url != BrokerUrl::Stdio)
             .unwrap_or(self.dead_letter.broker)
     }
+
+    /// Whether what lies on a broker outlives the process that put it there. An index into
+    /// [`Plan::brokers`].
+    pub fn outlives_process(&self, broker: usize) -> bool {
+        matches!(self.brokers[broker].url, BrokerUrl::File { .. })
+    }
 }
 
 /// When an epoch closes: whichever comes first.
@@ -144,7 +150,8 @@ pub struct TopicPlan {
     /// Its name there.
     pub topic: Topic,
     /// Partitions to create it with if it is missing; `None` leaves a missing topic an error, except
-    /// for topics that the pipeline writes, which get as many as its first source has.
+    /// for topics that the pipeline writes, which get as many as its first source has. Standard input
+    /// and output have one.
     pub partitions: Option<NonZeroU32>,
     /// How it is cleaned up when created.
     pub cleanup: Cleanup,

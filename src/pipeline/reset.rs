@@ -22,7 +22,7 @@ use super::recovery::{own_topic, retrying};
 use super::run::transactional_id;
 use super::topics::Topics;
 use super::topology::{SubTopology, sub_topologies};
-use super::{Attempt, InputPosition, MARKER_KEY, Marker, Result, TaskId, version};
+use super::{Attempt, InputPosition, LostOutput, MARKER_KEY, Marker, Result, TaskId, version};
 use crate::config::Plan;
 
 /// Where inputs are to be read from.
@@ -51,6 +51,13 @@ pub struct ResetOptions {
     pub drop_state: bool,
 }
 
+impl ResetOptions {
+    /// Whether all inputs are reset.
+    fn is_whole(&self) -> bool {
+        self.source.is_none() && self.partition.is_none()
+    }
+}
+
 /// What a reset does, or has done.
 #[derive(Debug, Clone)]
 pub struct Reset {
@@ -58,6 +65,11 @@ pub struct Reset {
     pub tasks: Vec<TaskReset>,
     /// If changelog and control topic are made anew: the partitions they have, and will have.
     pub rebuilt: Option<(u32, u32)>,
+    /// Sources that do not outlive a run, as standard input: each run reads its own from the beginning,
+    /// whatever is reset.
+    pub begin_anew: Vec<String>,
+    /// Outputs that are gone: their topics are made anew, and are empty.
+    pub lost: Vec<LostOutput>,
 }
 
 /// What becomes of one task.
@@ -75,7 +87,7 @@ pub struct TaskReset {
     pub bytes: u64,
     /// The digest after the reset.
     pub digest: Digest,
-    /// Its inputs.
+    /// Its inputs that outlive a run.
     pub inputs: Vec<InputReset>,
     sequences: Vec<(String, u32, u64)>,
     keys: Vec<bytes::Bytes>,
@@ -122,8 +134,8 @@ impl Resetting {
     ///
     /// # Errors
     ///
-    /// If a source's topic is missing, an offset lies outside its partition, or what is asked for
-    /// would leave a pipeline that cannot run.
+    /// If a source's topic is missing, an offset lies outside its partition, what is asked for would
+    /// leave a pipeline that cannot run, or an output is gone and not all of it is to be written anew.
     pub async fn look(
         plan: Plan,
         brokers: Vec<Arc<dyn Broker>>,

@@ -10,7 +10,7 @@ use tidemill_state::{Epoch, Identity, Savepoint, State, check_savepoint, restore
 use super::error::Doing;
 use super::open::{Stores, forget_if_overtaken, state_options};
 use super::recovery::{last_marker, own_topic, redo, retrying};
-use super::topics::{describe, tasks_of};
+use super::topics::{describe, source_topic, tasks_of};
 use super::topology::sub_topologies;
 use super::{Error, Marker, Result, SledStores, TaskId};
 use crate::config::Plan;
@@ -24,7 +24,8 @@ pub struct TaskLog {
     pub at: TopicPartition,
 }
 
-/// The tasks of a pipeline, in order, as its inputs are now.
+/// The tasks of a pipeline, in order, as its inputs are now. An input that does not outlive a process, as
+/// standard input, need not be there.
 ///
 /// # Errors
 ///
@@ -32,13 +33,8 @@ pub struct TaskLog {
 pub async fn task_logs(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> Result<Vec<TaskLog>> {
     let mut partitions = Vec::with_capacity(plan.sources.len());
     for source in &plan.sources {
-        let topic = &source.topic.topic;
-        let found = describe(&*brokers[source.topic.broker], topic).await?;
-        let missing = || Error::MissingTopic {
-            topic: topic.clone(),
-            source_name: source.name.to_string(),
-        };
-        partitions.push(found.ok_or_else(missing)?.partitions);
+        let broker = &*brokers[source.topic.broker];
+        partitions.push(source_topic(plan, source, broker).await?.0);
     }
     let counts = tasks_of(plan, &sub_topologies(plan), &partitions)?;
     let topic = own_topic(&plan.name, "changelog")?;

@@ -4,17 +4,17 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tidemill_broker::{
-    Broker, Cleanup, Error as BrokerError, Offset, Topic, TopicDescription, TopicIdentity,
-    TopicPartition, TopicSpec,
+    Broker, Cleanup, Error as BrokerError, Topic, TopicDescription, TopicIdentity, TopicSpec,
 };
 use tracing::info;
 
 use super::error::Doing;
-use super::recovery::{last_marker, own_topic, retrying};
+use super::lost::lost_outputs;
+use super::recovery::{own_topic, retrying};
 use super::topology::SubTopology;
 use super::{Error, Result};
 use crate::config::Plan;
-use crate::config::plan::{BrokerUrl, TopicPlan};
+use crate::config::plan::{SourcePlan, TopicPlan};
 
 /// How long the changelog's tombstones stay: longer than any store is used without having
 /// followed them.
@@ -50,7 +50,9 @@ impl Topics {
         brokers: &[std::sync::Arc<dyn Broker>],
         outputs: &dyn Broker,
     ) -> Result<Self> {
-        refuse_lost_outputs(plan, brokers, outputs).await?;
+        if let Some(lost) = lost_outputs(plan, brokers).await?.into_iter().next() {
+            return Err(lost.into());
+        }
         Self::make(plan, topologies, brokers, outputs).await
     }
 
@@ -171,47 +173,25 @@ pub(crate) fn tasks_of(
     Ok(tasks)
 }
 
-/// Refuses a run whose outputs are gone: it would go on as if what was written were still there.
-async fn refuse_lost_outputs(
+/// What is there of a source: its partitions, and the topic itself where it outlives a process. What
+/// does not is made by each run for itself, as the file says.
+pub(crate) async fn source_topic(
     plan: &Plan,
-    brokers: &[std::sync::Arc<dyn Broker>],
-    outputs: &dyn Broker,
-) -> Result<()> {
-    let mut missing = Vec::new();
-    for sink in &plan.sinks {
-        // What does not outlive a process is missing in each that is started.
-        let outlives = sink.topic.broker == plan.home()
-            || matches!(plan.brokers[sink.topic.broker].url, BrokerUrl::File { .. });
-        let broker = &*brokers[sink.topic.broker];
-        if outlives && describe(broker, &sink.topic.topic).await?.is_none() {
-            missing.push(sink);
+    source: &SourcePlan,
+    broker: &dyn Broker,
+) -> Result<(u32, Option<TopicDescription>)> {
+    if let Some(found) = describe(broker, &source.topic.topic).await? {
+        return Ok((found.partitions, Some(found)));
+    }
+    match source.topic.partitions {
+        Some(partitions) if !plan.outlives_process(source.topic.broker) => {
+            Ok((partitions.get(), None))
         }
+        _ => Err(Error::MissingTopic {
+            topic: source.topic.topic.clone(),
+            source_name: source.name.to_string(),
+        }),
     }
-    let changelog = own_topic(&plan.name, "changelog")?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let Some(found) = describe(outputs, &changelog).await? else {
-        return Ok(());
-    };
-    for partition in 0..found.partitions {
-        let at = TopicPartition::new(changelog.clone(), partition);
-        let last = last_marker(outputs, &at, Offset::START).await?;
-        // Of a file that has changed, the sink may have had another topic.
-        let Some((marker, _)) = last.filter(|(one, _)| one.config_hash == plan.config_hash) else {
-            continue;
-        };
-        for (name, _, count) in marker.sequences {
-            let sink = missing.iter().find(|sink| *sink.name == *name);
-            if let Some(sink) = sink.filter(|_| count > 0) {
-                return Err(Error::LostOutput {
-                    topic: sink.topic.topic.clone(),
-                    sink: name,
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What a topic is made of; none if it is not there.

@@ -59,7 +59,11 @@ pub(crate) async fn unfit(
 }
 
 /// The parts of the plan that wrote the last marker of a partition, if its hash is `hash`.
-async fn parts(broker: &dyn Broker, at: &TopicPartition, hash: u64) -> Result<Option<Parts>> {
+pub(crate) async fn parts(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    hash: u64,
+) -> Result<Option<Parts>> {
     let mut found = None;
     let mut changelog = Changelog::open(broker, at, Start::Earliest).await?;
     while let Some(batch) = changelog.next().await? {

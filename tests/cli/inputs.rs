@@ -365,56 +365,6 @@ fn an_import_that_meets_a_bad_line_writes_nothing_and_names_it() {
 }
 
 #[test]
-fn an_output_that_was_deleted_is_not_made_anew_in_silence() {
-    let home = Home::empty();
-    home.add_ticks(0..TICKS / 2);
-    home.run_well();
-    let delete = [
-        "topics",
-        "delete",
-        "bars",
-        "--broker",
-        "file://data",
-        "--yes",
-    ];
-    home.tidemill(&delete).expect(0, &[]);
-    home.add_ticks(TICKS / 2..TICKS);
-    for _ in 0..2 {
-        home.run().expect(
-            6,
-            &[
-                "topic `bars` of sink `bars` is gone",
-                "`tidemill topics create bars` to go on with what comes next",
-            ],
-        );
-    }
-    // Under another name it is another file: what changed is told instead.
-    home.change_pipeline(&[("[topics.bars]", "[topics.bars]\ntopic = \"other\"")]);
-    home.run()
-        .expect(6, &["sink `bars`: topic bars on main -> other on main"]);
-    home.write("p.toml", PIPELINE);
-    let create = ["topics", "create", "bars", "--broker", "file://data"];
-    home.tidemill(&create).expect(0, &[]);
-    home.run_well();
-    let some = home.bars().len();
-    assert!(some > 0);
-    // The other way on writes all of it, also the topic.
-    home.tidemill(&delete).expect(0, &[]);
-    let reset = [
-        "offsets",
-        "reset",
-        "p.toml",
-        "--to",
-        "earliest",
-        "--drop-state",
-        "--yes",
-    ];
-    home.tidemill(&reset).expect(0, &[]);
-    home.run_well();
-    home.expect_all_bars();
-}
-
-#[test]
 fn how_far_it_is_is_told_where_the_inputs_lie_on_another_broker() {
     let home = Home::new();
     let show = ["offsets", "show", "p.toml", "--json"];

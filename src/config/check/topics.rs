@@ -40,9 +40,6 @@ pub(super) struct ResolvedTopic {
 impl ResolvedTopic {
     /// How many partitions are known to be there.
     pub(super) fn partitions(&self) -> Option<NonZeroU32> {
-        if self.is_stdio {
-            return Some(NonZeroU32::MIN);
-        }
         self.plan.as_ref().and_then(|plan| plan.partitions)
     }
 }
@@ -187,16 +184,22 @@ fn resolve(
         (None, _) if section.key_broken => None,
         (None, _) => Some(Vec::new()),
     };
+    let partitions = section.partitions.as_ref();
+    if let Some(asked) = partitions.filter(|asked| is_stdio && asked.value.get() > 1) {
+        let message = "standard input and output have one partition";
+        report.add(Code::Stdio, &asked.at, message);
+    }
+    let partitions = match is_stdio {
+        true => Some(NonZeroU32::MIN),
+        false => partitions.map(|partitions| partitions.value),
+    };
     ResolvedTopic {
         name: name.to_owned(),
         at: section.at.clone(),
         plan: broker.zip(topic).map(|(broker, topic)| TopicPlan {
             broker,
             topic,
-            partitions: section
-                .partitions
-                .as_ref()
-                .map(|partitions| partitions.value),
+            partitions,
             cleanup: section.cleanup,
         }),
         schema,

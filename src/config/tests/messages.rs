@@ -391,11 +391,19 @@ url = "mem://"
     },
     Case {
         about: "standard input and output as anything else",
-        changes: &[(r#""mem://""#, r#""stdio:""#)],
+        changes: &[
+            (r#""mem://""#, r#""stdio:""#),
+            (
+                r#"key = "pair""#,
+                r#"key = "pair"
+partitions = 2"#,
+            ),
+        ],
         told: &[
             "1:1: E0127 pipeline.dead_letter: dead letters need a broker that keeps topics",
             "12:1: E0128 topics.trades: standard input is the topic `stdin`",
-            "26:9: E0128 sinks.out.topic: standard output is the topic `stdout`",
+            "15:14: E0128 topics.trades.partitions: standard input and output have one partition",
+            "27:9: E0128 sinks.out.topic: standard output is the topic `stdout`",
         ],
     },
     Case {

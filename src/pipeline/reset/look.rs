@@ -6,8 +6,9 @@ use tidemill_broker::{Broker, Offset, Timestamp, TopicIdentity, TopicPartition, 
 use tidemill_state::{Digest, Epoch};
 
 use super::super::error::Doing;
+use super::super::lost::lost_outputs;
 use super::super::recovery::{content, own_topic, retrying};
-use super::super::topics::{describe, tasks_of};
+use super::super::topics::{describe, source_topic, tasks_of};
 use super::super::topology::SubTopology;
 use super::super::{Error, InputPosition, Marker, Result, TaskId};
 use super::{InputReset, Reset, ResetOptions, ResetTo, TaskReset};
@@ -17,6 +18,11 @@ use crate::config::plan::StartAt;
 /// What is there of a source.
 struct Found {
     partitions: u32,
+    log: Option<FoundLog>,
+}
+
+/// The log of a source that outlives a process.
+struct FoundLog {
     identity: Option<TopicIdentity>,
     // By partition.
     ends: Vec<Watermarks>,
@@ -31,6 +37,12 @@ pub(super) async fn look(
 ) -> Result<Reset> {
     let sources = sources(plan, brokers).await?;
     choose(plan, &sources, options)?;
+    let lost = lost_outputs(plan, brokers).await?;
+    // Written anew from the beginning is the one way to have again what is gone.
+    let anew = options.drop_state && options.to == ResetTo::Earliest && options.is_whole();
+    if let Some(lost) = lost.iter().find(|_| !anew) {
+        return Err(lost.clone().into());
+    }
     let outputs = &*brokers[plan.home()];
     let changelog = own_topic(&plan.name, "changelog")?;
     let partitions: Vec<u32> = sources.iter().map(|source| source.partitions).collect();
@@ -66,7 +78,7 @@ pub(super) async fn look(
             what: "the inputs have another number of partitions than when the state was written, so keys have moved: it cannot be kept; give `--drop-state`".into(),
         });
     }
-    if parted && (options.source.is_some() || options.partition.is_some()) {
+    if parted && !options.is_whole() {
         return Err(Error::Plan {
             what: "the inputs have another number of partitions than when the state was written: reset all of them, without `--source` and `--partition`".into(),
         });
@@ -105,18 +117,14 @@ pub(super) async fn look(
         let marker = found.and_then(|found| found.marker.as_ref());
         let mut inputs = Vec::new();
         for (source, partition) in read {
+            // What no next run finds again has no place to go on from.
+            let Some(log) = &sources[source].log else {
+                continue;
+            };
             let broker = &*brokers[plan.sources[source].topic.broker];
             let in_group =
                 shared && !plan.sources[source].broadcast && broker.capabilities().groups;
-            let mut input = input(
-                plan,
-                broker,
-                options,
-                (source, partition),
-                &sources[source],
-                marker,
-            )
-            .await?;
+            let mut input = input(plan, broker, options, (source, partition), log, marker).await?;
             input.in_group = in_group;
             inputs.push(input);
         }
@@ -150,9 +158,17 @@ pub(super) async fn look(
     } else {
         None
     };
+    let begins_anew = (0..sources.len()).filter(|&source| {
+        let mut partitions = 0..sources[source].partitions;
+        sources[source].log.is_none() && partitions.any(|at| is_chosen(plan, options, source, at))
+    });
     Ok(Reset {
         tasks: reset,
         rebuilt,
+        begin_anew: begins_anew
+            .map(|source| plan.sources[source].name.to_string())
+            .collect(),
+        lost,
     })
 }
 
@@ -160,22 +176,26 @@ async fn sources(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> Result<Vec<Found>>
     let mut sources = Vec::with_capacity(plan.sources.len());
     for source in &plan.sources {
         let broker = &*brokers[source.topic.broker];
-        let topic = &source.topic.topic;
-        let missing = || Error::MissingTopic {
-            topic: topic.clone(),
-            source_name: source.name.to_string(),
+        let (partitions, found) = source_topic(plan, source, broker).await?;
+        let Some(found) = found else {
+            sources.push(Found {
+                partitions,
+                log: None,
+            });
+            continue;
         };
-        let found = describe(broker, topic).await?.ok_or_else(missing)?;
         let mut ends = Vec::new();
-        for partition in 0..found.partitions {
-            let at = TopicPartition::new(topic.clone(), partition);
+        for partition in 0..partitions {
+            let at = TopicPartition::new(source.topic.topic.clone(), partition);
             let marks = retrying(|| broker.watermarks(&at)).await;
             ends.push(marks.doing(|| format!("cannot look at {at}"))?);
         }
         sources.push(Found {
-            partitions: found.partitions,
-            identity: found.identity,
-            ends,
+            partitions,
+            log: Some(FoundLog {
+                identity: found.identity,
+                ends,
+            }),
         });
     }
     Ok(sources)
@@ -193,13 +213,23 @@ fn choose(plan: &Plan, sources: &[Found], options: &ResetOptions) -> Result<()> 
             known.join(", ")
         ));
     }
-    let chosen: u32 = (0..sources.len())
+    let chosen: Vec<usize> = (0..sources.len())
         .flat_map(|source| (0..sources[source].partitions).map(move |at| (source, at)))
         .filter(|&(source, at)| is_chosen(plan, options, source, at))
-        .map(|_| 1)
-        .sum();
-    if chosen == 0 {
+        .map(|(source, _)| source)
+        .collect();
+    let Some(&first) = chosen.first() else {
         return wrong("no input has the partition asked for".into());
+    };
+    let kept = chosen
+        .iter()
+        .filter(|source| sources[**source].log.is_some());
+    let chosen = kept.count();
+    if chosen == 0 && options.to != ResetTo::Earliest {
+        return wrong(format!(
+            "source `{}` does not outlive a run: each reads its own from the beginning, so all that can be asked for is `--to earliest`",
+            plan.sources[first].name
+        ));
     }
     if matches!(options.to, ResetTo::Offset(_)) && chosen > 1 {
         return wrong(format!(
@@ -223,7 +253,7 @@ async fn input(
     broker: &dyn Broker,
     options: &ResetOptions,
     (source, partition): (usize, u32),
-    found: &Found,
+    found: &FoundLog,
     marker: Option<&Marker>,
 ) -> Result<InputReset> {
     let source_plan = &plan.sources[source];

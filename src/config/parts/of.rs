@@ -1,0 +1,176 @@
+//! From a plan to its parts: what decides about results, in the words of the file.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{AGGREGATE, GIVES, Kind, Part, Parts, TOPIC};
+use crate::config::plan::{
+    Input, Late, OpPlan, Otherwise, Plan, SinkPlan, SourcePlan, StagePlan, TopicPlan,
+};
+use crate::config::words::{event, function, input_name, input_schema, names, route_value};
+use crate::config::{show_duration, show_size};
+use crate::events::Schema;
+
+impl Parts {
+    /// What `plan` is made of, as far as it decides about results.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        // Its name is that of its changelog: what is compared has the same.
+        let whole = Part::new(Kind::Pipeline, "").with("version", plan.version.to_string());
+        let mut parts = vec![whole];
+        parts.extend(plan.sources.iter().map(|source| of_source(plan, source)));
+        parts.extend(plan.stages.iter().map(|stage| of_stage(plan, stage)));
+        parts.extend(plan.sinks.iter().map(|sink| of_sink(plan, sink)));
+        let dead = topic(plan, &plan.dead_letter);
+        parts.push(Part::new(Kind::DeadLetters, "").with(TOPIC, dead));
+        Self(parts)
+    }
+}
+
+fn topic(plan: &Plan, topic: &TopicPlan) -> String {
+    format!("{} on {}", topic.topic, plan.brokers[topic.broker].name)
+}
+
+/// A setting for each field, and one for the field of event time.
+fn with_event(mut part: Part, schema: &Schema) -> Part {
+    part = part.with("event", &*schema.name);
+    for field in schema.fields.iter() {
+        let optional = if field.required { "" } else { "?" };
+        part = part.with(
+            &format!("field {}", field.name),
+            format!("{}{optional}", field.ty),
+        );
+    }
+    match schema.time {
+        Some(slot) => part.with("time", &*schema.fields[slot].name),
+        None => part,
+    }
+}
+
+fn of_source(plan: &Plan, source: &SourcePlan) -> Part {
+    let mut part = Part::new(Kind::Source, &source.name).with(TOPIC, topic(plan, &source.topic));
+    part = with_event(part, &source.schema)
+        .with("key", names(&source.schema, &source.key))
+        .with("out_of_order", show_duration(source.out_of_order.behind))
+        .with("broadcast", source.broadcast.to_string())
+        .with("record_max", show_size(source.record_max as u64));
+    if let Some(ahead_max) = source.out_of_order.ahead_max {
+        part = part.with("ahead_max", show_duration(ahead_max));
+    }
+    match source.idle {
+        Some(idle) => part.with("idle", show_duration(idle)),
+        None => part,
+    }
+}
+
+pub(super) fn of_sink(plan: &Plan, sink: &SinkPlan) -> Part {
+    Part::new(Kind::Sink, &sink.name)
+        .with("from", from(plan, &sink.inputs))
+        .with(TOPIC, topic(plan, &sink.topic))
+        .with("key", names(&sink.schema, &sink.key))
+        .with(GIVES, fingerprint(&sink.schema))
+}
+
+fn from(plan: &Plan, inputs: &[Input]) -> String {
+    let names: Vec<String> = inputs.iter().map(|input| input_name(plan, input)).collect();
+    names.join(" and ")
+}
+
+/// Stands for a schema that follows from others.
+fn fingerprint(schema: &Schema) -> String {
+    let text = format!("{} {:?}", event(schema), schema.time);
+    format!("{:08x}", xxh3_64(text.as_bytes()) >> 32)
+}
+
+fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
+    let mut part = Part::new(Kind::Stage, &stage.name).with("from", from(plan, &stage.inputs));
+    let Some(input) = stage.inputs.first() else {
+        return part;
+    };
+    let schema = input_schema(plan, input);
+    let with_state = |mut part: Part, index: usize| {
+        let state = &plan.states[index];
+        part.state = Some(state.name.to_string());
+        part = part.with("state", &*state.name);
+        match state.ttl {
+            Some(ttl) => part.with("ttl", show_duration(ttl)),
+            None => part,
+        }
+    };
+    let port_of = |port: usize| format!("port {}", stage.ports[port].0);
+    part = match &stage.op {
+        OpPlan::KeyBy { key } => part.with("op", "key_by").with("key", names(schema, key)),
+        OpPlan::Dedupe {
+            id,
+            window,
+            count_max,
+            state,
+        } => {
+            part = part
+                .with("op", "dedupe")
+                .with("id", names(schema, id))
+                .with("window", show_duration(*window))
+                .with("count_max", count_max.to_string());
+            with_state(part, *state)
+        }
+        OpPlan::TumblingWindow {
+            key,
+            size,
+            lateness,
+            late,
+            aggregates,
+            state,
+        } => {
+            part = part
+                .with("op", "tumbling_window")
+                .with("key", names(schema, key))
+                .with("size", show_duration(*size))
+                .with("lateness", show_duration(*lateness))
+                .with(
+                    "late",
+                    match late {
+                        Late::DeadLetter => "dead_letter".to_owned(),
+                        Late::Port(port) => port_of(*port),
+                        Late::Drop { .. } => "drop".to_owned(),
+                    },
+                );
+            let output = &stage.ports[0].1;
+            for aggregate in aggregates {
+                let name = format!("{AGGREGATE}{}", output.fields[aggregate.output].name);
+                part = part.with(&name, function(schema, aggregate.function));
+            }
+            with_state(part, *state)
+        }
+        OpPlan::Route {
+            field,
+            cases,
+            otherwise,
+        } => {
+            part = part
+                .with("op", "route")
+                .with("field", &*schema.fields[*field].name)
+                .with(
+                    "otherwise",
+                    match otherwise {
+                        Otherwise::DeadLetter => "dead_letter".to_owned(),
+                        Otherwise::Port(port) => port_of(*port),
+                        Otherwise::Drop { .. } => "drop".to_owned(),
+                    },
+                );
+            let ty = schema.fields[*field].ty;
+            for (value, port) in cases {
+                let name = format!("case {}", route_value(value, ty));
+                part = part.with(&name, &*stage.ports[*port].0);
+            }
+            part
+        }
+        OpPlan::Merge => {
+            part.state = Some(format!("{}.held", stage.name));
+            part.with("op", "merge")
+        }
+    };
+    let gives: Vec<String> = stage
+        .ports
+        .iter()
+        .map(|(port, schema)| format!("{port}:{}", fingerprint(schema)))
+        .collect();
+    part.with(GIVES, gives.join(","))
+}
