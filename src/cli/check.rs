@@ -15,8 +15,8 @@ use crate::config::Pipeline;
 Examples:
   tidemill check pipelines/bars.toml
   tidemill check brokers.toml bars.toml         several files make one pipeline
-  tidemill check --deny bars.toml               warnings fail too, for continuous integration
-  tidemill check --json bars.toml               one object per problem, for editors")]
+  tidemill check --deny pipelines/bars.toml     warnings fail too, for continuous integration
+  tidemill check --json pipelines/bars.toml     one object per problem, for editors")]
 pub(super) struct CheckArgs {
     /// The files of one pipeline
     #[arg(required = true, value_name = "FILE")]

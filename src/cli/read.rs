@@ -25,7 +25,7 @@ Examples:
   tidemill read bars-1m                                      from file://data, to its present end
   tidemill read bars-1m pipelines/bars.toml --limit 10
   tidemill read bars-1m --broker file://data --follow        wait for more, until interrupted
-  tidemill read bars-1m --from 2013-10-07T13:30:00Z --json
+  tidemill read bars-1m --from 2024-03-11T13:30:00Z --json
   tidemill read bars-1m --partition 0 --from 1000            from an offset on
 
 JSON lines have topic, partition, offset, timestamp, headers, and of key and value one each: `key`

@@ -29,13 +29,19 @@ pub(super) const STATE_ROOT: &str = ".tidemill";
 /// Run a pipeline
 ///
 /// Goes on where the last run committed. The first Ctrl-C commits what is open and leaves; a second
-/// one leaves at once, and nothing is lost either way.
+/// one leaves at once. No record of a topic is lost either way: the next run reads it.
+///
+/// Standard input cannot be read again. Of what it has given, the first Ctrl-C loses the lines that were
+/// not taken yet, a second one or a crash all that is not committed. A run also ends, with code 0, when
+/// whoever reads its standard output leaves, as `head` does; what could not be handed over is written by
+/// the next run, unless it came from standard input.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidemill run pipelines/bars.toml                  until Ctrl-C
   tidemill run pipelines/bars.toml --until-end      until everything there is has been read
-  tidemill run pipelines/bars.toml --threads 2      on two threads")]
+  tidemill run pipelines/bars.toml --threads 2      on two threads
+  tidemill run lines.toml < ticks.jsonl > bars.jsonl  a file that reads and writes `stdio:`")]
 pub(super) struct RunArgs {
     /// The files of one pipeline
     #[arg(required = true, value_name = "FILE")]
@@ -58,7 +64,7 @@ pub(super) struct RunArgs {
     /// Keep state here, instead of where the file says
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Print one JSON document at the end
+    /// Print one JSON document at the end; on standard error if results go to standard output
     #[arg(long)]
     json: bool,
 }
@@ -81,6 +87,11 @@ pub(super) async fn run(
     if let Some(dir) = &args.state_dir {
         plan.state_dir = Some(dir.clone());
     }
+    // Between results, a report would be taken for one.
+    let prints_results = plan
+        .sinks
+        .iter()
+        .any(|sink| plan.brokers[sink.topic.broker].url == BrokerUrl::Stdio);
     let begun = Instant::now();
     let (stop, stopped) = watch::channel(false);
     let mut running = start(plan, args, stopped)?;
@@ -114,7 +125,12 @@ pub(super) async fn run(
             ));
         }
     }
-    report(args, console, counts, begun.elapsed())?;
+    let took = begun.elapsed();
+    match (args.json, prints_results) {
+        (true, true) => writeln!(console.errors, "{}", json_report(counts, took))?,
+        (true, false) => console.json(&json_report(counts, took))?,
+        (false, _) => writeln!(console.errors, "{}", text_report(counts, took))?,
+    }
     Ok(Exit::Ok)
 }
 
@@ -208,18 +224,17 @@ async fn work(
     told: watch::Sender<Option<(Arc<Progress>, u64)>>,
 ) -> Result<(), Failure> {
     refuse_missing_log(&plan)?;
-    let in_memory = !matches!(plan.brokers[plan.home()].url, BrokerUrl::File { .. });
-    let instance = if in_memory {
-        None
-    } else {
+    // Where the log does not outlive the process, neither may the state.
+    let instance = if plan.outlives_process(plan.home()) {
         let dir = plan.state_dir.as_deref();
         Some(Instance::take(
             Path::new(STATE_ROOT),
             plan.name.as_str(),
             dir,
         )?)
+    } else {
+        None
     };
-    // Where the log does not outlive the process, neither may the state.
     let stores: Arc<dyn Stores> = match &instance {
         Some(instance) => Arc::new(SledStores::new(instance.dir().to_owned(), options.run)),
         None => Arc::new(MemoryStores::default()),
@@ -379,26 +394,20 @@ fn progress_bar(console: &Console<'_>) -> ProgressBar {
     bar
 }
 
-fn report(
-    args: &RunArgs,
-    console: &mut Console<'_>,
-    counts: Counts,
-    took: Duration,
-) -> Result<(), Failure> {
-    if args.json {
-        console.json(&json!({
-            "taken": counts.taken,
-            "committed": counts.committed,
-            "written": counts.written,
-            "deadLetters": counts.dead,
-            "transactions": counts.transactions,
-            "seconds": took.as_secs_f64(),
-        }))?;
-        return Ok(());
-    }
+fn json_report(counts: Counts, took: Duration) -> serde_json::Value {
+    json!({
+        "taken": counts.taken,
+        "committed": counts.committed,
+        "written": counts.written,
+        "deadLetters": counts.dead,
+        "transactions": counts.transactions,
+        "seconds": took.as_secs_f64(),
+    })
+}
+
+fn text_report(counts: Counts, took: Duration) -> String {
     let rate = counts.committed as f64 / took.as_secs_f64().max(1e-9);
-    writeln!(
-        console.errors,
+    format!(
         "{} read and committed, {} written, {} set aside, {}, {:.1} s ({:.0} records/s)",
         counted(counts.committed, "record"),
         counts.written,
@@ -406,6 +415,5 @@ fn report(
         counted(counts.transactions, "transaction"),
         took.as_secs_f64(),
         rate
-    )?;
-    Ok(())
+    )
 }

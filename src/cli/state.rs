@@ -13,7 +13,8 @@ use super::{Console, Exit, Failure, World, counted};
 /// Look at what a pipeline remembers, check it, save it and go back to it
 ///
 /// State is a cache of the log: a store that is lost or set aside is rebuilt from the changelog topic
-/// by the next run. These verbs need the pipeline to stand still; while it runs they name its owner.
+/// by the next run. These verbs need the pipeline to stand still; while it runs they name its owner. Only
+/// `savepoint --list` does not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

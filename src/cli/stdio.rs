@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{Exit, Failure};
 use crate::config::Plan;
 use crate::config::plan::BrokerUrl;
+use crate::market::import::BYTE_ORDER_MARK;
 use crate::pipeline::{Progress, WHOLE_BYTES};
 
 /// The longest line taken from standard input, in bytes.
@@ -193,6 +194,7 @@ async fn read_lines(
 ) -> Result<(), Failure> {
     let mut input = BufReader::new(tokio::io::stdin());
     let mut line = Vec::new();
+    let mut is_first = true;
     loop {
         line.clear();
         let read = tokio::select! {
@@ -201,11 +203,15 @@ async fn read_lines(
         };
         let read = read
             .map_err(|error| Failure::new(Exit::Io, "cannot read standard input").because(error))?;
-        let Some(bytes) = read else {
+        let Some(mut bytes) = read else {
             // A run that has ended already needs no telling.
             let _ = drain.send(true);
             return Ok(());
         };
+        if std::mem::take(&mut is_first) && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+            bytes -= BYTE_ORDER_MARK.len();
+        }
         if !line.is_empty() {
             let mut record = NewRecord::new(topic.clone(), line.clone()).partition(0);
             if bytes > line.len() {

@@ -20,7 +20,7 @@ Examples:
   tidemill topics list pipelines/bars.toml                   what is on the broker of a pipeline
   tidemill topics describe bars-1m --broker file://data
   tidemill topics create trades --partitions 4 --broker file://data
-  tidemill topics delete trades --broker file://data")]
+  tidemill topics delete trades --broker file://data --yes")]
 pub(super) struct TopicsArgs {
     #[command(subcommand)]
     verb: TopicsVerb,
@@ -29,6 +29,11 @@ pub(super) struct TopicsArgs {
 #[derive(Debug, clap::Subcommand)]
 enum TopicsVerb {
     /// List all topics
+    #[command(after_help = "\
+Examples:
+  tidemill topics list                          what is on file://data
+  tidemill topics list pipelines/bars.toml      what is on the broker of a pipeline
+  tidemill topics list --broker file://data --json")]
     List {
         #[command(flatten)]
         target: TargetArgs,
@@ -37,6 +42,10 @@ enum TopicsVerb {
         json: bool,
     },
     /// Describe a topic: its partitions, what they hold, how old records leave
+    #[command(after_help = "\
+Examples:
+  tidemill topics describe bars-1m --broker file://data
+  tidemill topics describe bars-1m pipelines/bars.toml --json")]
     Describe {
         /// The topic, as on the broker or as in FILE
         topic: String,
@@ -47,8 +56,16 @@ enum TopicsVerb {
         json: bool,
     },
     /// Create a topic
+    #[command(after_help = "\
+Examples:
+  tidemill topics create trades --partitions 4 --broker file://data
+  tidemill topics create ticks --retention-age 7d --broker file://data
+  tidemill topics create positions --compact --broker file://data")]
     Create(Box<CreateArgs>),
     /// Delete a topic, its records, and what groups have committed for it
+    #[command(after_help = "\
+Examples:
+  tidemill topics delete bars-5m --broker file://data --yes    without `--yes` it asks first")]
     Delete {
         /// The topic, as on the broker or as in FILE
         topic: String,

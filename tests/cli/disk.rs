@@ -298,18 +298,27 @@ fn state_on_a_disk_that_cannot_be_written_is_looked_at_in_a_copy() {
         let fsck = state(&["state", "fsck", "p.toml", "--json"])
             .expect(0, &[])
             .out;
-        (ls, get, fsck)
+        let listed = state(&["state", "savepoint", "p.toml", "--list"])
+            .expect(0, &[])
+            .out;
+        (ls, get, fsck, listed)
     };
     let written = look();
     assert_eq!(written.1.lines().count(), 100);
+    assert!(written.3.contains("savepoints/savepoint-"), "{}", written.3);
     small.remount("ro");
     assert_eq!(look(), written);
     let task = "small/state/tasks/0-0";
     home.tidemill(&["state", "fsck", task]).expect(0, &[]);
-    state(&["state", "fsck", "p.toml", "--set-aside"]).expect(
-        3,
-        &["Read-only file system", "help: make the directory writable"],
-    );
+    for changing in [
+        &["state", "fsck", "p.toml", "--set-aside"][..],
+        &["state", "savepoint", "p.toml"],
+    ] {
+        state(changing).expect(
+            3,
+            &["Read-only file system", "help: make the directory writable"],
+        );
+    }
     small.remount("rw");
     state(&["run", "p.toml", "--until-end"]).expect(0, &[]);
     home.expect_all_bars();

@@ -32,6 +32,11 @@ fn a_state_directory_in_use_is_refused_with_its_owner() {
     let args = ["run", "p.toml", "--until-end", "--state-dir", "state"];
     let owner = format!("state is in use by process {}", std::process::id());
     home.tidemill(&args).expect(7, &[&owner, "--state-dir"]);
+    // A name is no business of the owner's.
+    let save = ["state", "savepoint", "p.toml", "--state-dir", "state"];
+    home.tidemill(&save).expect(7, &[&owner, "--state-dir"]);
+    let listed = home.tidemill(&[&save[..], &["--list"]].concat());
+    assert_eq!(listed.expect(0, &[]).out, "there are no savepoints\n");
     drop(taken);
     home.tidemill(&args).expect(0, &[]);
     home.expect_all_bars();

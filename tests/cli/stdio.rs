@@ -111,6 +111,79 @@ fn another_run_reads_its_own_input_from_the_first_line() {
     assert!(home.records("dead").is_empty());
 }
 
+/// That ids are remembered from run to run was denied: the state could be neither dropped nor saved.
+#[test]
+fn the_state_of_runs_over_standard_input_can_be_saved_and_dropped() {
+    let home = Home::empty();
+    let once = "[stages.once]\nfrom = \"stdin\"\nop = \"dedupe\"\nid = [\"sequence\"]\nwindow = \"1h\"\n[stages.bar]";
+    home.write("p.toml", PIPELINE);
+    home.change_pipeline(&[("[stages.bar]", once)]);
+    home.change_pipeline(&[(
+        "[stages.bar]\nfrom = \"stdin\"",
+        "[stages.bar]\nfrom = \"once\"",
+    )]);
+    let explained = home.tidemill(&["explain", "p.toml"]).expect(0, &[]);
+    let said = "each run goes on with the state of those before";
+    assert!(explained.out.contains(said), "{}", explained.out);
+    piped(&home, ticks(0..1_000)).expect(0, &["1000 records read and committed, 200 written"]);
+    piped(&home, ticks(0..1_000)).expect(0, &["1000 records read and committed, 0 written"]);
+
+    let saved = home
+        .tidemill(&["state", "savepoint", "p.toml"])
+        .expect(0, &[]);
+    let path = saved.out.split_whitespace().last().unwrap();
+    home.tidemill(&["state", "restore", "p.toml", "--from", path, "--yes"])
+        .expect(0, &[]);
+    piped(&home, ticks(0..1_000)).expect(0, &["1000 records read and committed, 0 written"]);
+
+    let reset = |more: &[&str]| {
+        let all = [&["offsets", "reset", "p.toml", "--drop-state"], more].concat();
+        home.tidemill(&all)
+    };
+    for to in ["latest", "7"] {
+        let said = "source `stdin` does not outlive a run";
+        reset(&["--to", to, "--yes"]).expect(2, &[said, "`--to earliest`"]);
+    }
+    let told = reset(&["--to", "earliest", "--yes"]).expect(0, &[]);
+    for said in [
+        "source `stdin` does not outlive a run: each reads its own from the beginning",
+        "state dropped: 1001 elements",
+    ] {
+        assert!(told.out.contains(said), "{said}\n{}", told.out);
+    }
+    piped(&home, ticks(0..1_000)).expect(0, &["1000 records read and committed, 200 written"]);
+}
+
+#[test]
+fn state_that_does_not_outlive_a_run_is_denied_by_every_verb_in_the_same_words() {
+    let home = Home::empty();
+    home.write("p.toml", PIPELINE.replace("file://data", "mem://"));
+    for _ in 0..2 {
+        piped(&home, ticks(0..1_000)).expect(0, &["1000 records read and committed, 200 written"]);
+    }
+    let said = "broker `log` keeps the state of this pipeline and does not outlive a run";
+    for args in [
+        &[
+            "offsets",
+            "reset",
+            "p.toml",
+            "--to",
+            "earliest",
+            "--drop-state",
+        ][..],
+        &["state", "savepoint", "p.toml"],
+        &["state", "restore", "p.toml", "--from", "x"],
+    ] {
+        home.tidemill(args).expect(2, &[said, "`file://DIRECTORY`"]);
+    }
+    let listed = home.tidemill(&["state", "ls", "p.toml"]).expect(0, &[]);
+    assert_eq!(listed.out, "there is no state\n");
+    let explained = home.tidemill(&["explain", "p.toml"]).expect(0, &[]);
+    let said = "committed to the changelog on `log`, for the life of this process";
+    assert!(explained.out.contains(said), "{}", explained.out);
+    assert!(!explained.out.contains("those before"), "{}", explained.out);
+}
+
 #[test]
 fn what_one_run_sets_aside_of_its_input_is_not_what_another_does() {
     let home = Home::empty();
@@ -157,4 +230,106 @@ fn a_reader_of_records_that_leaves_is_no_error() {
     drop(output);
     let ended: Ended = child.wait_with_output().unwrap().into();
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+}
+
+/// The report stood among the results.
+#[test]
+fn on_standard_output_results_are_alone_also_with_a_report_for_machines() {
+    let home = Home::empty();
+    home.write("p.toml", PIPELINE);
+    let ended = piped_to(&home, &["run", "p.toml", "--json"], ticks(0..1_000)).expect(0, &[]);
+    assert_eq!(ended.out.lines().count(), 200);
+    assert!(ended.out.lines().all(|line| line.contains("\"Bar\"")));
+    let report: serde_json::Value = serde_json::from_str(&ended.err).unwrap();
+    assert_eq!(report["committed"], 1_000);
+    // Where results go elsewhere, it is the result.
+    let home = Home::new();
+    let ended = home.tidemill(&["run", "p.toml", "--until-end", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ended.expect(0, &[]).out).unwrap();
+    assert_eq!(report["committed"], TICKS);
+}
+
+/// The first line became a dead letter.
+#[test]
+fn a_byte_order_mark_before_the_first_line_is_no_part_of_it() {
+    let home = Home::empty();
+    home.write("p.toml", PIPELINE);
+    let marked = |line: Vec<u8>| ["\u{feff}".as_bytes(), &line].concat();
+    let first = marked(tick(0).into_bytes());
+    // Between lines it is poison like anything else.
+    let other = marked(tick(6).into_bytes());
+    let lines = [first].into_iter().chain(ticks(1..6)).chain([other]);
+    piped(&home, lines).expect(0, &["7 records read and committed, 2 written, 1 set aside"]);
+    let dead = home.records("dead");
+    assert!(dead[0].value.starts_with("\u{feff}".as_bytes()));
+}
+
+/// Ticks of the log become bars on standard output, in epochs that no pipe holds.
+fn printing() -> Home {
+    const NUMBER: u64 = 10_000;
+    let home = Home::empty();
+    home.change_pipeline(&[
+        ("commit = \"10ms\"", "commit = { interval = \"1h\" }"),
+        (
+            "guarantee = \"exactly_once\"\n",
+            "dead_letter = { broker = \"main\", topic = \"dead\" }\n",
+        ),
+        (
+            "[brokers.main]",
+            "[brokers.console]\nurl = \"stdio:\"\n[brokers.main]",
+        ),
+        ("[topics.bars]\nbroker = \"main\"\n", ""),
+        ("topic = \"bars\"", "topic = { broker = \"console\" }"),
+    ]);
+    home.add_ticks(0..NUMBER);
+    home
+}
+
+fn printed_whole(home: &Home) {
+    let ended = home
+        .run()
+        .expect(0, &["10000 records read and committed, 2000 written"]);
+    assert_eq!(ended.out.lines().count(), 2_000);
+    assert!(ended.out.len() > 128 << 10, "more than a pipe holds");
+}
+
+#[test]
+fn what_could_not_be_handed_over_is_not_committed_and_printed_by_the_next_run() {
+    let home = printing();
+    for _ in 0..2 {
+        let mut child = home
+            .command(&["run", "p.toml", "--until-end"])
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut first).unwrap();
+        assert!(first.starts_with("{\"eventType\":\"Bar\""), "{first}");
+        drop(output);
+        let ended: Ended = child.wait_with_output().unwrap().into();
+        let ended = ended.expect(0, &[]);
+        assert!(!ended.err.contains("error") && !ended.err.contains("ERROR"));
+    }
+    printed_whole(&home);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn standard_output_that_takes_nothing_is_told_and_nothing_is_committed() {
+    let home = printing();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let child = home
+        .command(&["run", "p.toml", "--until-end"])
+        .stdout(Stdio::from(full))
+        .spawn()
+        .unwrap();
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    ended.expect(
+        3,
+        &["cannot write standard output", "No space left on device"],
+    );
+    printed_whole(&home);
 }

@@ -16,7 +16,7 @@ const LOCKS: [&str; 2] = ["LOCK", "lock"];
 /// Copies the stores in and below `dir` to a directory for temporary files, if that of one of them
 /// cannot be written; else nothing.
 pub(super) fn copy_unless_writable(dir: &Path) -> Result<Option<(TempDir, Vec<Store>)>, Failure> {
-    let found = below(dir).map_err(|error| failed("list", dir, error))?;
+    let found = stores_below(dir)?;
     let is_refused = |store: &PathBuf| match tempfile::tempfile_in(store) {
         Err(error) => matches!(
             error.kind(),
@@ -51,7 +51,11 @@ fn failed(doing: &'static str, path: &Path, source: io::Error) -> Failure {
     .into()
 }
 
-/// The stores of a task, an instance or a pipeline.
+/// The stores of a task, an instance or a pipeline; none where there is nothing.
+pub(super) fn stores_below(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    below(dir).map_err(|error| failed("list", dir, error))
+}
+
 fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     if is_store(dir) {
         return Ok(vec![dir.to_owned()]);

@@ -25,10 +25,10 @@ const PAGE: usize = 1_024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  tidemill state get pipelines/bars.toml second                  the table `second`, its first elements
+  tidemill state get pipelines/bars.toml second                  the first elements of a table
   tidemill state get pipelines/bars.toml second BTCUSD           every window of a key
   tidemill state get pipelines/bars.toml tidemill.time --json    how far event time has come
-  tidemill state get .tidemill/bars/0 second 0x8000              by the start of a key, in hexadecimal
+  tidemill state get .tidemill/bars/0 second 0x8000              by the start of a key
 
 `tidemill state ls` names the tables.")]
 pub(super) struct GetArgs {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::super::load::load;
 use super::super::run::STATE_ROOT;
 use super::super::{Exit, Failure, World};
-use super::copied::copy_unless_writable;
+use super::copied::{copy_unless_writable, stores_below};
 use crate::config::Plan;
 use crate::pipeline::Instance;
 
@@ -43,6 +43,8 @@ pub(super) struct Store {
 /// What is going to be done with state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
+    /// Only named: their owner may be at work, and nothing need be writable.
+    List,
     /// Looked at: on a disk that cannot be written, in a copy.
     Look,
     /// Changed.
@@ -68,7 +70,7 @@ pub(super) fn resolve(
         _ => None,
     };
     if let Some(dir) = dir {
-        return match copied(dir, access, None)? {
+        return match unlocked(dir, access, None)? {
             Some(place) => place.not_empty(dir),
             None => of_dir(dir),
         };
@@ -77,7 +79,7 @@ pub(super) fn resolve(
     let dir = state_dir.or(plan.state_dir.as_deref());
     let root = Path::new(STATE_ROOT);
     let of_plan = root.join(plan.name.as_str());
-    if let Some(place) = copied(dir.unwrap_or(&of_plan), access, Some(&plan))? {
+    if let Some(place) = unlocked(dir.unwrap_or(&of_plan), access, Some(&plan))? {
         return Ok(place);
     }
     let instances = Instance::take_all(root, plan.name.as_str(), dir)?;
@@ -90,17 +92,22 @@ pub(super) fn resolve(
     })
 }
 
-/// Copies of what is only looked at and cannot be written where it is.
-fn copied(dir: &Path, access: Access, plan: Option<&Plan>) -> Result<Option<Place>, Failure> {
-    if access == Access::Change {
-        return Ok(None);
-    }
-    let copied = copy_unless_writable(dir)?;
-    Ok(copied.map(|(copies, stores)| Place {
+/// What needs no lock: what is only named, and copies of what is only looked at and cannot be written
+/// where it is.
+fn unlocked(dir: &Path, access: Access, plan: Option<&Plan>) -> Result<Option<Place>, Failure> {
+    let (copies, stores) = match access {
+        Access::Change => return Ok(None),
+        Access::List => (None, stores_below(dir)?.into_iter().map(in_place).collect()),
+        Access::Look => match copy_unless_writable(dir)? {
+            Some((copies, stores)) => (Some(copies), stores),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Place {
         plan: plan.cloned(),
         instances: Vec::new(),
         stores,
-        _copies: Some(copies),
+        _copies: copies,
     }))
 }
 

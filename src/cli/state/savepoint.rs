@@ -44,12 +44,11 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let place = resolve(
-        &args.files,
-        args.state_dir.as_deref(),
-        Access::Change,
-        world,
-    )?;
+    let access = match args.list {
+        true => Access::List,
+        false => Access::Change,
+    };
+    let place = resolve(&args.files, args.state_dir.as_deref(), access, world)?;
     if args.list {
         return list(args, &place, console);
     }

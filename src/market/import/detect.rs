@@ -246,7 +246,6 @@ fn from_content(path: &Path) -> Result<Option<Layout>> {
 }
 
 fn by_lines(first: &str, second: &str) -> Option<Layout> {
-    let first = first.trim_start_matches('\u{feff}');
     if first.trim_start().starts_with('{') {
         return Some(Layout::Json);
     }
@@ -304,15 +303,14 @@ fn spacing(path: &Path) -> Result<Option<Duration>> {
             Err(source) => return Err(unreadable(path, source)),
         }
         // What is wrong with a line is told when it is read.
-        let Ok(mut text) = std::str::from_utf8(&line) else {
+        let Ok(text) = std::str::from_utf8(&line) else {
             continue;
         };
-        if lines.number() == 1 {
-            text = text.trim_start_matches('\u{feff}');
-            if let Some(named) = ohlcv::names(text) {
-                columns = named;
-                continue;
-            }
+        if lines.number() == 1
+            && let Some(named) = ohlcv::names(text)
+        {
+            columns = named;
+            continue;
         }
         let Some(time) = ohlcv::time_of(text, &columns) else {
             continue;

@@ -10,6 +10,9 @@ use xxhash_rust::xxh3::Xxh3;
 /// line ends cannot fill the memory.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
 
+/// What some editors and spreadsheets put before the first line of a file in UTF-8: no part of it.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Bytes read from the file at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -66,7 +69,8 @@ impl Lines {
         self.hash.digest128()
     }
 
-    /// Reads the next line into `line`, without `\n` or `\r\n`.
+    /// Reads the next line into `line`, without `\n` or `\r\n`, and without what may come before the
+    /// first.
     pub(super) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Line> {
         line.clear();
         let mut any = false;
@@ -101,6 +105,9 @@ impl Lines {
         if line.last() == Some(&b'\r') {
             line.pop();
         }
+        if self.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
         Ok(if too_long { Line::TooLong } else { Line::Whole })
     }
 }
@@ -124,6 +131,13 @@ mod tests {
         assert_eq!(lines(b"a\r\n\nb"), ["a", "", "b"]);
         assert_eq!(lines(b"a\n"), ["a"]);
         assert!(lines(b"").is_empty());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line_and_of_no_other() {
+        let marked = "\u{feff}a\n\u{feff}b".as_bytes();
+        assert_eq!(lines(marked), ["a", "\u{feff}b"]);
+        assert_eq!(lines("\u{feff}".as_bytes()), [""]);
     }
 
     #[test]

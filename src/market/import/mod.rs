@@ -42,5 +42,6 @@ mod tests;
 pub use error::{Error, Result};
 pub use json::Mapping;
 pub use layout::{Kind, Layout, Resolution, Security};
+pub(crate) use lines::BYTE_ORDER_MARK;
 pub use options::{OnBadLine, OnImported, Options};
 pub use run::{Checked, Counts, Phase, Progress, Report, check, run, write};

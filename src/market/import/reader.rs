@@ -110,11 +110,6 @@ impl<'a> Reader<'a> {
             let at = error.valid_up_to();
             BadLine::new(at + 1, "UTF-8", &self.line[at..])
         })?;
-        let line = if number == 1 {
-            line.trim_start_matches('\u{feff}')
-        } else {
-            line
-        };
         if line.trim().is_empty() || (number == 1 && self.parser.take_names(line)) {
             return Ok(());
         }

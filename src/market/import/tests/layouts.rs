@@ -208,6 +208,53 @@ async fn ohlcv_takes_its_columns_by_name_and_the_length_of_a_bar_from_two_lines(
     );
 }
 
+/// Of bars without names of columns, the length could not be told.
+#[tokio::test]
+async fn a_byte_order_mark_before_the_first_line_changes_nothing_in_any_layout() {
+    for (name, text) in [
+        (
+            "ours.jsonl",
+            r#"{"eventType":"MarketDataUpdate","timestamp":"2024-01-31T09:30:00Z","pair":"A","currentPrice":4.5}"#,
+        ),
+        (
+            "foreign.jsonl",
+            r#"{"timestamp":"2024-01-31T09:30:00Z","currentPrice":4.5}"#,
+        ),
+        (
+            "BTCUSDT-trades-2025-01-02.csv",
+            "1,42000.5,0.25,10500.125,1735776000000000,True,True\n",
+        ),
+        (
+            "BTCUSDT-aggTrades-2025-01-02.csv",
+            "1,42000.5,0.25,1,2,1735776000000000,True,True\n",
+        ),
+        (
+            "BTCUSDT-1m-2025-01-02.csv",
+            "1735776000000000,1,4,0.5,2,10,1735776059999999,20,3,5,10,0\n",
+        ),
+        (
+            "bars.csv",
+            "2024-01-31 09:30:00,1,4,0.5,2,10\n2024-01-31 09:31:00,2,2,2,2,20\n",
+        ),
+        (
+            "named.csv",
+            "Date,Open,High,Low,Close,Volume\n2024-01-31 09:30:00,1,4,0.5,2,10\n2024-01-31 09:31:00,2,2,2,2,20\n",
+        ),
+    ] {
+        let mut found = Vec::new();
+        for mark in ["", "\u{feff}"] {
+            let fixture = Fixture::new();
+            let file = fixture.file(name, format!("{mark}{text}"));
+            let mut options = fixture.options(&[&file]);
+            options.pair = Some("A".into());
+            fixture.run(&options).await.unwrap();
+            found.push(fixture.updates().await);
+        }
+        assert!(!found[0].is_empty(), "{name}");
+        assert_eq!(found[0], found[1], "{name}");
+    }
+}
+
 #[tokio::test]
 async fn json_lines_of_ours_are_kept_byte_for_byte_and_foreign_ones_are_mapped() {
     let fixture = Fixture::new();
