@@ -98,7 +98,8 @@ impl Job {
         terminals: Terminals,
     ) -> Result<(), Box<dyn Error>> {
         let log = format!("file://{}", beneath(&self.root, "data").display());
-        let state = beneath(&self.root, ".tidemill").display().to_string();
+        // Where it lies without being told, if that is here.
+        let state = self.root.join(".tidemill/bars/0").display().to_string();
         let pipeline = self.pipeline.display().to_string();
         let mut shell = Shell {
             log: &log,
@@ -115,14 +116,10 @@ impl Job {
         import.extend(market.iter().map(String::as_str));
         shell.tidemill(&import, output).await?;
 
-        let run = [
-            "run",
-            &pipeline,
-            "--until-end",
-            "--state-dir",
-            &state,
-            "--json",
-        ];
+        let mut run = vec!["run", &pipeline, "--until-end", "--json"];
+        if self.root != Path::new(".") {
+            run.extend(["--state-dir", &state]);
+        }
         let mut report = Vec::new();
         writeln!(output)?;
         shell.announce(&run, output)?;

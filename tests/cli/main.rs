@@ -4,7 +4,9 @@
 
 mod damage;
 mod disk;
+mod examples;
 mod inputs;
+mod outputs;
 mod owners;
 mod poison;
 mod signals;
