@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use tidemill::broker::{BatchBuilder, Offset, Timestamp, Topic, TopicPartition};
-use tidemill::config::plan::{Aggregate, AggregateFunction, Late};
+use tidemill::config::plan::{Aggregate, AggregateFunction, Unplaced};
 use tidemill::events::{Field, JsonDecoder, JsonEncoder, Limits, Schema, Type};
 use tidemill::operators::{
     BatchExt as _, Decode, Element, OperatorExt as _, TUMBLING_WINDOW_CODEC, TumblingWindow,
@@ -96,7 +96,7 @@ async fn highs() -> Result<Vec<String>, Box<dyn Error>> {
         key: Vec::new(),
         size: Duration::from_secs(1),
         lateness: Duration::ZERO,
-        late: Late::DeadLetter,
+        late: Unplaced::DeadLetter,
         aggregates: vec![Aggregate {
             output: 2,
             function: AggregateFunction::Max(0),

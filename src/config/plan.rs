@@ -278,7 +278,7 @@ pub enum OpPlan {
         /// How long after its end a window still takes late events; each fires it again.
         lateness: Duration,
         /// What becomes of later ones.
-        late: Late,
+        late: Unplaced,
         /// The aggregates, in the order of the output's fields after key, start and end.
         aggregates: Vec<Aggregate>,
         /// Index into [`Plan::states`].
@@ -291,33 +291,20 @@ pub enum OpPlan {
         /// Values and the port each goes to.
         cases: Vec<(RouteValue, usize)>,
         /// Where the rest goes.
-        otherwise: Otherwise,
+        otherwise: Unplaced,
     },
     /// Merges its inputs in order of event time.
     Merge,
 }
 
-/// What becomes of events that come too late.
+/// What becomes of events that an operator cannot place: of one that comes too late for its window, of
+/// one that no case of a route names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Late {
+pub enum Unplaced {
     /// To the dead letters.
     DeadLetter,
     /// Out through this port of the stage, unchanged.
     Port(usize),
-    /// Nowhere, counted; the file gives the reason.
-    Drop {
-        /// The reason given.
-        reason: Arc<str>,
-    },
-}
-
-/// Where events go that no case of a route names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Otherwise {
-    /// To a port.
-    Port(usize),
-    /// To the dead letters.
-    DeadLetter,
     /// Nowhere, counted; the file gives the reason.
     Drop {
         /// The reason given.

@@ -60,6 +60,12 @@ const STATE: Key = key(
     "The section `[state.NAME]` it keeps what it remembers in.",
 );
 
+const TOPIC_IN_PLACE: Key = key(
+    "topic",
+    "a name; required but on `stdio:`",
+    "Its name on the broker.",
+);
+
 const BROKER: Key = key(
     "broker",
     "a name; may be left out if the file has one broker",
@@ -185,11 +191,7 @@ pub const SECTIONS: &[Section] = &[
         written: "dead_letter = { ... }, in [pipeline]",
         about: "The topic for records that are set aside, in place.",
         keys: &[
-            key(
-                "topic",
-                "a name; required but on `stdio:`",
-                "Its name on the broker.",
-            ),
+            TOPIC_IN_PLACE,
             BROKER,
             PARTITIONS,
             CLEANUP,
@@ -467,11 +469,7 @@ pub const SECTIONS: &[Section] = &[
         written: "topic = { ... }, in [sinks.NAME]",
         about: "The topic of a sink, in place.",
         keys: &[
-            key(
-                "topic",
-                "a name; required but on `stdio:`",
-                "Its name on the broker.",
-            ),
+            TOPIC_IN_PLACE,
             BROKER,
             PARTITIONS,
             CLEANUP,

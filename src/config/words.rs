@@ -1,7 +1,7 @@
 //! The parts of a plan in words, as they are written in a file.
 
 use super::plan::{AggregateFunction, Input, Plan, RouteValue};
-use crate::events::{Schema, Type, write_time};
+use crate::events::{Field, Schema, Type, write_time};
 
 /// The fields in these slots.
 pub(crate) fn names(schema: &Schema, slots: &[usize]) -> String {
@@ -9,15 +9,18 @@ pub(crate) fn names(schema: &Schema, slots: &[usize]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
+/// The type of a field.
+pub(crate) fn field_type(field: &Field) -> String {
+    let optional = if field.required { "" } else { "?" };
+    format!("{}{optional}", field.ty)
+}
+
 /// A type of events with its fields.
 pub(crate) fn event(schema: &Schema) -> String {
     let fields: Vec<String> = schema
         .fields
         .iter()
-        .map(|field| {
-            let optional = if field.required { "" } else { "?" };
-            format!("{} {}{optional}", field.name, field.ty)
-        })
+        .map(|field| format!("{} {}", field.name, field_type(field)))
         .collect();
     format!("{} {{ {} }}", schema.name, fields.join(", "))
 }
@@ -42,6 +45,12 @@ pub(crate) fn input_name(plan: &Plan, input: &Input) -> String {
             }
         }
     }
+}
+
+/// Inputs of a stage or sink, together.
+pub(crate) fn inputs(plan: &Plan, inputs: &[Input]) -> String {
+    let names: Vec<String> = inputs.iter().map(|input| input_name(plan, input)).collect();
+    names.join(" and ")
 }
 
 /// A value of a route, for a field of this type.

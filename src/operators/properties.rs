@@ -12,7 +12,7 @@ use tidemill_state::{
 };
 
 use super::*;
-use crate::config::plan::{Aggregate, AggregateFunction, Late, Otherwise, RouteValue};
+use crate::config::plan::{Aggregate, AggregateFunction, RouteValue, Unplaced};
 use crate::events::{Field, RowHead, Rows, Schema, Type};
 
 const PAIR: usize = 0;
@@ -224,7 +224,7 @@ fn window(lateness: i64) -> TumblingWindow {
         key: vec![PAIR],
         size: Duration::from_micros(SIZE as u64),
         lateness: Duration::from_micros(lateness as u64),
-        late: Late::DeadLetter,
+        late: Unplaced::DeadLetter,
         aggregates: aggregates
             .map(|(index, (_, _, function))| Aggregate {
                 output: 3 + index,
@@ -411,7 +411,7 @@ proptest! {
     #[test]
     fn a_route_gives_each_port_its_events_in_order((events, cuts) in events()) {
         let cases = vec![(RouteValue::Number(0), 1), (RouteValue::Number(2), 0)];
-        let mut route = Route::new(PAIR, cases, Otherwise::DeadLetter);
+        let mut route = Route::new(PAIR, cases, Unplaced::DeadLetter);
         let (out, dead) = run(&mut route, &batches(&input(), &events, &cuts), usize::MAX);
         let of = |pair: i64| -> Vec<u32> {
             let events = events.iter().enumerate();

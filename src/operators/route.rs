@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Context, Operator};
-use crate::config::plan::{Otherwise, RouteValue};
+use crate::config::plan::{RouteValue, Unplaced};
 use crate::events::Rows;
 
 /// Sends each row to the port of the first case that equals a field of it, or where the file says
@@ -12,14 +12,14 @@ use crate::events::Rows;
 pub struct Route {
     field: usize,
     cases: Vec<(RouteValue, usize)>,
-    otherwise: Otherwise,
+    otherwise: Unplaced,
     // Port of each row of the batch at hand; kept for its allocation.
     ports: Vec<Option<usize>>,
 }
 
 impl Route {
     /// Routes by `field`.
-    pub fn new(field: usize, cases: Vec<(RouteValue, usize)>, otherwise: Otherwise) -> Self {
+    pub fn new(field: usize, cases: Vec<(RouteValue, usize)>, otherwise: Unplaced) -> Self {
         Self {
             field,
             cases,
@@ -34,8 +34,8 @@ impl Route {
             RouteValue::Number(number) => rows.number(row, self.field) == Some(*number),
         });
         match (found, &self.otherwise) {
-            (Some((_, port)), _) | (None, Otherwise::Port(port)) => Some(*port),
-            (None, Otherwise::DeadLetter | Otherwise::Drop { .. }) => None,
+            (Some((_, port)), _) | (None, Unplaced::Port(port)) => Some(*port),
+            (None, Unplaced::DeadLetter | Unplaced::Drop { .. }) => None,
         }
     }
 }
@@ -47,7 +47,7 @@ impl Operator for Route {
             let port = self.port(&rows, row);
             self.ports.push(port);
             if port.is_none() {
-                if self.otherwise == Otherwise::DeadLetter {
+                if self.otherwise == Unplaced::DeadLetter {
                     let name = &rows.schema().fields[self.field].name;
                     cx.set_aside(&rows, row, "route.none", format!("no case equals `{name}`"));
                 } else {

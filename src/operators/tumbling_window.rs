@@ -11,7 +11,7 @@ use super::aggregate::{self, Accumulator, Overflow};
 use super::key_list::KeyList;
 use super::window_due::{Due, WindowDue};
 use super::{Ahead, Context, Operator, key};
-use crate::config::plan::{Aggregate, Late};
+use crate::config::plan::{Aggregate, Unplaced};
 use crate::events::{Identity, RowHead, Rows, Schema};
 
 /// Number of the encoding of [`Window`] in the store.
@@ -54,7 +54,7 @@ pub struct TumblingWindowOptions {
     /// How long after its end a window still takes late events.
     pub lateness: Duration,
     /// What becomes of later ones.
-    pub late: Late,
+    pub late: Unplaced,
     /// The aggregates.
     pub aggregates: Vec<Aggregate>,
     /// Events as they come in.
@@ -177,7 +177,7 @@ impl TumblingWindow {
         let end = self.end_of(time);
         if self.due.closes_at(end) <= self.watermark {
             match &self.options.late {
-                Late::DeadLetter => cx.set_aside(
+                Unplaced::DeadLetter => cx.set_aside(
                     rows,
                     row,
                     "window.late",
@@ -186,8 +186,8 @@ impl TumblingWindow {
                         self.watermark - end
                     ),
                 ),
-                Late::Port(_) => late.push(row),
-                Late::Drop { .. } => cx.count_dropped(),
+                Unplaced::Port(_) => late.push(row),
+                Unplaced::Drop { .. } => cx.count_dropped(),
             }
             return;
         }
@@ -409,7 +409,7 @@ impl Operator for TumblingWindow {
             self.take(&rows, row, &mut made, &mut late, cx);
         }
         cx.emit(0, made);
-        if let (Late::Port(port), false) = (&self.options.late, late.is_empty()) {
+        if let (Unplaced::Port(port), false) = (&self.options.late, late.is_empty()) {
             let mut late = late.into_iter().peekable();
             cx.emit(*port, rows.select(|row| late.next_if_eq(&row).is_some()));
         }

@@ -2,10 +2,8 @@
 
 use super::super::{Console, Failure, counted};
 use crate::config::guarantee::{self, Cause};
-use crate::config::plan::{
-    BrokerUrl, FsyncPolicy, Input, Late, OpPlan, Otherwise, Plan, StagePlan, TopicPlan,
-};
-use crate::config::words::{event, function, input_name, input_schema, names, route_value};
+use crate::config::plan::{BrokerUrl, FsyncPolicy, OpPlan, Plan, StagePlan, TopicPlan, Unplaced};
+use crate::config::words::{event, function, input_schema, inputs, names, route_value};
 use crate::config::{show_duration, show_size};
 use crate::events::Schema;
 
@@ -152,11 +150,6 @@ fn keyed(schema: &Schema, key: &[usize]) -> String {
     }
 }
 
-fn inputs(plan: &Plan, inputs: &[Input]) -> String {
-    let names: Vec<String> = inputs.iter().map(|input| input_name(plan, input)).collect();
-    names.join(" and ")
-}
-
 pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
     let Some(input) = stage.inputs.first() else {
         return "nothing".to_owned();
@@ -198,11 +191,7 @@ pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
                     format!("{name} = {}", function(schema, aggregate.function))
                 })
                 .collect();
-            let late = match late {
-                Late::DeadLetter => "to the dead letters".to_owned(),
-                Late::Port(port) => format!("to the port {}", stage.ports[*port].0),
-                Late::Drop { reason } => format!("dropped: {reason}"),
-            };
+            let late = unplaced(stage, late);
             format!(
                 "tumbling_window of {} by {}, lateness {}, later events {late}, state {}\n    {}",
                 show_duration(*size),
@@ -224,11 +213,7 @@ pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
                     format!("{} to {}", route_value(value, ty), stage.ports[*port].0)
                 })
                 .collect();
-            let otherwise = match otherwise {
-                Otherwise::DeadLetter => "to the dead letters".to_owned(),
-                Otherwise::Port(port) => format!("to {}", stage.ports[*port].0),
-                Otherwise::Drop { reason } => format!("dropped: {reason}"),
-            };
+            let otherwise = unplaced(stage, otherwise);
             format!(
                 "route by {}: {}, the rest {otherwise}",
                 schema.fields[*field].name,
@@ -236,5 +221,14 @@ pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
             )
         }
         OpPlan::Merge => "merge in order of event time".to_owned(),
+    }
+}
+
+/// What becomes of events that a stage cannot place.
+fn unplaced(stage: &StagePlan, unplaced: &Unplaced) -> String {
+    match unplaced {
+        Unplaced::DeadLetter => "to the dead letters".to_owned(),
+        Unplaced::Port(port) => format!("to the port {}", stage.ports[*port].0),
+        Unplaced::Drop { reason } => format!("dropped: {reason}"),
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::plan::{Input, Late, OpPlan, Otherwise, Plan, TopicPlan};
+use crate::config::plan::{Input, OpPlan, Plan, TopicPlan, Unplaced};
 use crate::events::{Limits, Schema};
 
 /// The hash of a plan.
@@ -144,11 +144,7 @@ fn op(plan: &Plan, op: &OpPlan) -> String {
             aggregates,
             state,
         } => {
-            let late = match late {
-                Late::DeadLetter => "dead_letter".to_owned(),
-                Late::Port(port) => format!("port {port}"),
-                Late::Drop { .. } => "drop".to_owned(),
-            };
+            let late = unplaced(late);
             // Function names and slots: part of the format of this hash, changed only with it.
             let aggregates: Vec<String> = aggregates
                 .iter()
@@ -167,13 +163,17 @@ fn op(plan: &Plan, op: &OpPlan) -> String {
             cases,
             otherwise,
         } => {
-            let otherwise = match otherwise {
-                Otherwise::DeadLetter => "dead_letter".to_owned(),
-                Otherwise::Port(port) => format!("port {port}"),
-                Otherwise::Drop { .. } => "drop".to_owned(),
-            };
+            let otherwise = unplaced(otherwise);
             format!("route {field} {cases:?} {otherwise}")
         }
         OpPlan::Merge => "merge".to_owned(),
+    }
+}
+
+fn unplaced(unplaced: &Unplaced) -> String {
+    match unplaced {
+        Unplaced::DeadLetter => "dead_letter".to_owned(),
+        Unplaced::Port(port) => format!("port {port}"),
+        Unplaced::Drop { .. } => "drop".to_owned(),
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn check(
     let plan = slot.filter(|_| whole).map(|(field, _)| OpPlan::Route {
         field,
         cases: values,
-        otherwise: otherwise.into(),
+        otherwise,
     });
     (plan, ports)
 }

@@ -12,7 +12,7 @@ use super::{route, window};
 use crate::config::error::Report;
 use crate::config::file::{File, Section};
 use crate::config::ops::{Leftover, Op, StageSection};
-use crate::config::plan::{Input, Late, OpPlan, Otherwise, StagePlan, StatePlan};
+use crate::config::plan::{Input, OpPlan, StagePlan, StatePlan, Unplaced};
 use crate::config::source::{At, Located};
 use crate::config::suggest::{nearest, one_of};
 use crate::config::{Code, value};
@@ -417,44 +417,18 @@ pub(super) fn leftover(
     leftover: &Leftover,
     stream: &Stream,
     ports: &mut Vec<(Arc<str>, Stream)>,
-) -> Rest {
+) -> Unplaced {
     match leftover {
-        Leftover::DeadLetter => Rest::DeadLetter,
-        Leftover::Drop(reason) => Rest::Drop(reason.as_str().into()),
+        Leftover::DeadLetter => Unplaced::DeadLetter,
+        Leftover::Drop(reason) => Unplaced::Drop {
+            reason: reason.as_str().into(),
+        },
         Leftover::Port(name) => {
             let found = ports.iter().position(|(port, _)| **port == *name.value);
-            Rest::Port(found.unwrap_or_else(|| {
+            Unplaced::Port(found.unwrap_or_else(|| {
                 ports.push((name.value.as_str().into(), stream.clone()));
                 ports.len() - 1
             }))
-        }
-    }
-}
-
-/// A resolved [`Leftover`].
-#[derive(Debug)]
-pub(super) enum Rest {
-    DeadLetter,
-    Port(usize),
-    Drop(Arc<str>),
-}
-
-impl From<Rest> for Late {
-    fn from(rest: Rest) -> Self {
-        match rest {
-            Rest::DeadLetter => Self::DeadLetter,
-            Rest::Port(port) => Self::Port(port),
-            Rest::Drop(reason) => Self::Drop { reason },
-        }
-    }
-}
-
-impl From<Rest> for Otherwise {
-    fn from(rest: Rest) -> Self {
-        match rest {
-            Rest::DeadLetter => Self::DeadLetter,
-            Rest::Port(port) => Self::Port(port),
-            Rest::Drop(reason) => Self::Drop { reason },
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn check(
             key: slots?,
             size: (*size)?,
             lateness: *lateness,
-            late: late.into(),
+            late,
             aggregates: functions.filter(|_| timed)?,
             state: state?,
         })

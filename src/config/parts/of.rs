@@ -3,10 +3,8 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{AGGREGATE, GIVES, Kind, Part, Parts, TOPIC};
-use crate::config::plan::{
-    Input, Late, OpPlan, Otherwise, Plan, SinkPlan, SourcePlan, StagePlan, TopicPlan,
-};
-use crate::config::words::{event, function, input_name, input_schema, names, route_value};
+use crate::config::plan::{OpPlan, Plan, SinkPlan, SourcePlan, StagePlan, TopicPlan, Unplaced};
+use crate::config::words::{event, field_type, function, input_schema, inputs, names, route_value};
 use crate::config::{show_duration, show_size};
 use crate::events::Schema;
 
@@ -33,11 +31,7 @@ fn topic(plan: &Plan, topic: &TopicPlan) -> String {
 fn with_event(mut part: Part, schema: &Schema) -> Part {
     part = part.with("event", &*schema.name);
     for field in schema.fields.iter() {
-        let optional = if field.required { "" } else { "?" };
-        part = part.with(
-            &format!("field {}", field.name),
-            format!("{}{optional}", field.ty),
-        );
+        part = part.with(&format!("field {}", field.name), field_type(field));
     }
     match schema.time {
         Some(slot) => part.with("time", &*schema.fields[slot].name),
@@ -63,15 +57,10 @@ fn of_source(plan: &Plan, source: &SourcePlan) -> Part {
 
 pub(super) fn of_sink(plan: &Plan, sink: &SinkPlan) -> Part {
     Part::new(Kind::Sink, &sink.name)
-        .with("from", from(plan, &sink.inputs))
+        .with("from", inputs(plan, &sink.inputs))
         .with(TOPIC, topic(plan, &sink.topic))
         .with("key", names(&sink.schema, &sink.key))
         .with(GIVES, fingerprint(&sink.schema))
-}
-
-fn from(plan: &Plan, inputs: &[Input]) -> String {
-    let names: Vec<String> = inputs.iter().map(|input| input_name(plan, input)).collect();
-    names.join(" and ")
 }
 
 /// Stands for a schema that follows from others.
@@ -81,7 +70,7 @@ fn fingerprint(schema: &Schema) -> String {
 }
 
 fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
-    let mut part = Part::new(Kind::Stage, &stage.name).with("from", from(plan, &stage.inputs));
+    let mut part = Part::new(Kind::Stage, &stage.name).with("from", inputs(plan, &stage.inputs));
     let Some(input) = stage.inputs.first() else {
         return part;
     };
@@ -95,7 +84,11 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
             None => part,
         }
     };
-    let port_of = |port: usize| format!("port {}", stage.ports[port].0);
+    let unplaced = |unplaced: &Unplaced| match unplaced {
+        Unplaced::DeadLetter => "dead_letter".to_owned(),
+        Unplaced::Port(port) => format!("port {}", stage.ports[*port].0),
+        Unplaced::Drop { .. } => "drop".to_owned(),
+    };
     part = match &stage.op {
         OpPlan::KeyBy { key } => part.with("op", "key_by").with("key", names(schema, key)),
         OpPlan::Dedupe {
@@ -124,14 +117,7 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
                 .with("key", names(schema, key))
                 .with("size", show_duration(*size))
                 .with("lateness", show_duration(*lateness))
-                .with(
-                    "late",
-                    match late {
-                        Late::DeadLetter => "dead_letter".to_owned(),
-                        Late::Port(port) => port_of(*port),
-                        Late::Drop { .. } => "drop".to_owned(),
-                    },
-                );
+                .with("late", unplaced(late));
             let output = &stage.ports[0].1;
             for aggregate in aggregates {
                 let name = format!("{AGGREGATE}{}", output.fields[aggregate.output].name);
@@ -147,14 +133,7 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
             part = part
                 .with("op", "route")
                 .with("field", &*schema.fields[*field].name)
-                .with(
-                    "otherwise",
-                    match otherwise {
-                        Otherwise::DeadLetter => "dead_letter".to_owned(),
-                        Otherwise::Port(port) => port_of(*port),
-                        Otherwise::Drop { .. } => "drop".to_owned(),
-                    },
-                );
+                .with("otherwise", unplaced(otherwise));
             let ty = schema.fields[*field].ty;
             for (value, port) in cases {
                 let name = format!("case {}", route_value(value, ty));

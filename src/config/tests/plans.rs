@@ -247,7 +247,7 @@ fn all_options_reach_the_plan() {
     };
     assert_eq!(*lateness, Duration::from_secs(2));
     let reason = "too old".into();
-    assert_eq!(*late, Late::Drop { reason });
+    assert_eq!(*late, Unplaced::Drop { reason });
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn route_values_are_in_the_fields_scale() {
         *cases,
         [(number(50), 0), (number(-100), 0), (number(100_000), 1)]
     );
-    assert_eq!(*otherwise, Otherwise::Port(0));
+    assert_eq!(*otherwise, Unplaced::Port(0));
 }
 
 #[test]
