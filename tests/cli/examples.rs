@@ -72,7 +72,8 @@ fn is_for_its_reader(home: &Home, line: &str) -> bool {
     let mut words = line.split_whitespace();
     waits
         || words.any(|word| {
-            let is_file = word.contains('.') && !word.contains("://") && !word.contains('~');
+            let is_file = word.contains(['.', '/']) && !word.contains("://");
+            let is_file = is_file && !word.starts_with('~');
             word == "FILE" || is_file && !home.path(word).exists()
         })
 }
