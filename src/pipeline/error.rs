@@ -185,7 +185,7 @@ impl Error {
     pub(crate) fn is_store_damage(&self) -> bool {
         use tidemill_state::Error as E;
         matches!(self, Self::State { source, .. }
-            if matches!(source, E::DigestMismatch { .. } | E::Decode { .. }))
+            if matches!(source, E::Damaged { .. } | E::DigestMismatch { .. } | E::Decode { .. }))
     }
 
     /// What kind of end it is.

@@ -42,6 +42,16 @@ pub enum Error {
         /// The cause, where another layer found it.
         source: Option<Source>,
     },
+    /// The store is newer than the log that it follows: the log lost something.
+    #[error("{}: the store has seen epoch {seen}, but the log ends at epoch {ends}: the log lost something; restore it, or take this store away to go on from the log", path.display())]
+    Ahead {
+        /// The store.
+        path: PathBuf,
+        /// The newest epoch it has seen.
+        seen: Epoch,
+        /// The log's last.
+        ends: Epoch,
+    },
     /// The file was written by a newer version. It was left as it is.
     #[error("{} has format {found}; this version reads up to {known}; run the version that wrote it", path.display())]
     NewerFormat {
@@ -125,6 +135,7 @@ impl Error {
     pub fn is_integrity(&self) -> bool {
         match self {
             Self::Damaged { .. }
+            | Self::Ahead { .. }
             | Self::NewerFormat { .. }
             | Self::Foreign { .. }
             | Self::TableChanged { .. }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::store::{Identity, Page};
-use crate::{Change, Error, Note, OpenedStore, Result, StateStore, Stored};
+use crate::{Change, Digest, Error, Note, OpenedStore, Result, Share, StateStore, Stored};
 
 /// A call that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -171,6 +171,15 @@ impl MemoryDisk {
     /// How many changes are written and not synced.
     pub fn unsynced(&self) -> usize {
         self.lock().unsynced.len()
+    }
+
+    /// The digest of the elements on it, as readers see them.
+    pub fn digest(&self) -> Digest {
+        let mut digest = Digest::EMPTY;
+        for (key, value) in &self.lock().seen.elements {
+            digest.add(Share::of(key, value));
+        }
+        digest
     }
 
     /// Changes an element behind everybody's back, as a bad disk does.
@@ -375,6 +384,7 @@ impl StateStore for MemoryStore {
 
     async fn clear(&self) -> Result<()> {
         let mut disk = self.enter(Call::Write).await?;
+        disk.note.has_stored = false;
         disk.seen = Content::default();
         disk.durable = Content::default();
         disk.unsynced.clear();

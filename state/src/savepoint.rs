@@ -229,6 +229,7 @@ pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint
         .set_note(Note {
             newest: Some(head.epoch),
             open: true,
+            has_stored: false,
         })
         .await?;
     let mut reader = Reader::open(savepoint)?;
@@ -253,6 +254,7 @@ pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint
         .set_note(Note {
             newest: Some(head.epoch),
             open: false,
+            has_stored: true,
         })
         .await?;
     store.close().await?;

@@ -117,6 +117,7 @@ impl State {
         }
         let note = Note {
             open: true,
+            has_stored: found.has_stored && stored.is_some(),
             ..found
         };
         store.set_note(note).await?;
@@ -176,13 +177,11 @@ impl State {
             return Err(Error::invalid("the changelog was redone twice"));
         }
         if let Some(newest) = newest.filter(|newest| *newest > epoch) {
-            return Err(Error::damaged(
-                self.path(),
-                format!(
-                    "the store has seen epoch {newest}, but the log ends at epoch {epoch}: \
-                     the log lost something; restore it, or take this store away to go on from the log"
-                ),
-            ));
+            return Err(Error::Ahead {
+                path: self.path(),
+                seen: newest,
+                ends: epoch,
+            });
         }
         let tables = self.collect(TableId::REGISTRY.prefix()).await?;
         let mut overlay = self.shared.overlay();
@@ -233,7 +232,11 @@ impl State {
     ///
     /// If epochs do not rise.
     pub fn close_epoch(&self, epoch: Epoch, tables: &mut [&mut dyn Stateful]) -> Result<Delta> {
-        self.shared.overlay().close(epoch, tables)
+        let delta = self.shared.overlay().close(epoch, tables)?;
+        let bounded = tables.iter().filter(|table| table.bytes_max() < usize::MAX);
+        let bytes: usize = bounded.map(|table| table.bytes()).sum();
+        metrics::gauge!("tidemill_state_table_bytes").set(bytes as f64);
+        Ok(delta)
     }
 
     /// Says that the oldest closed epoch is committed, and where the changelog goes on after it.
@@ -315,6 +318,7 @@ impl State {
         let note = {
             let mut overlay = self.shared.overlay();
             overlay.note.open = false;
+            overlay.note.has_stored |= overlay.stored.is_some();
             overlay.note
         };
         store.set_note(note).await?;

@@ -26,6 +26,9 @@ pub struct Note {
     pub newest: Option<Epoch>,
     /// Whether somebody works on the store, or left without closing it.
     pub open: bool,
+    /// Whether the store has said an epoch, durably. One that then says none is damaged, however well it
+    /// opens.
+    pub has_stored: bool,
 }
 
 /// Whose state a store holds. A store of somebody else is refused, not overwritten.
@@ -115,7 +118,7 @@ pub trait StateStore: fmt::Debug + Send + Sync + 'static {
     /// Sets the note. Durable when it returns.
     async fn set_note(&self, note: Note) -> Result<()>;
 
-    /// Removes everything but the note, durably.
+    /// Removes everything but the note, durably. The note then says that nothing was stored.
     async fn clear(&self) -> Result<()>;
 
     /// Bytes taken on the medium.

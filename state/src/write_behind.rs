@@ -71,14 +71,15 @@ impl WriteBehind {
         E: Into<Source>,
     {
         let (store, options) = (&self.shared.store, &self.shared.options);
-        let (target, note) = {
+        let (target, note, has_stored) = {
             let mut overlay = self.shared.overlay();
             if overlay.redoing {
                 return Err(Error::invalid(
                     "a pass began before the changelog was redone",
                 ));
             }
-            (overlay.begin_pass(), overlay.note)
+            let has_stored = overlay.stored.is_some();
+            (overlay.begin_pass(), overlay.note, has_stored)
         };
         let mut pass = Pass {
             epoch: target.epoch,
@@ -114,6 +115,8 @@ impl WriteBehind {
             self.chunk_written();
         }
         store.sync().await?;
+        // What the store said before is durable from here on, and the next note says so.
+        self.shared.overlay().note.has_stored |= has_stored;
         crash_point!("write_behind.flushed");
         store.set_stored(target).await?;
         crash_point!("write_behind.stored");

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr};
 use crate::support::{Ended, Home, TICKS, signal};
 
 /// Waits for a line on standard error that holds `text`.
-fn wait_for(child: &mut Child, text: &str) -> BufReader<ChildStderr> {
+pub(crate) fn wait_for(child: &mut Child, text: &str) -> BufReader<ChildStderr> {
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains(text) {

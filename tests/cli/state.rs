@@ -2,9 +2,14 @@
 
 use std::fs;
 
-use tidemill_broker::{self as broker, Broker as _, BrokerExt as _, NewRecord, Topic, TopicSpec};
+use tidemill_broker::{
+    self as broker, Broker as _, BrokerExt as _, Headers, NewRecord, RecordSet, Topic,
+    TopicPartition, TopicSpec,
+};
+use tidemill_state::{Change, SledOptions, SledStore, State, StateStore as _};
 
-use crate::support::{Home, TICKS, all_bars, block_on, copy, flip, pair, tick};
+use crate::signals::wait_for;
+use crate::support::{Home, TICKS, all_bars, block_on, copy, flip, pair, signal, tick};
 
 /// A run over the first half of the ticks; then the second half comes, with the first once more, which
 /// only the state can tell.
@@ -16,32 +21,170 @@ fn half_way() -> Home {
     home
 }
 
+/// Changes a byte in each stretch of so many of a file of the engine.
+fn flip_each(home: &Home, name: &str, stretch: usize) {
+    let path = home.store().join("sled").join(name);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes
+        .iter_mut()
+        .step_by(stretch)
+        .for_each(|byte| *byte ^= 0x55);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Some of what is done here the engine takes for the end of what was written, and opens as if it had
+/// never held anything.
 #[test]
 fn an_unreadable_store_is_set_aside_told_and_rebuilt() {
-    for harm in [
-        |home: &Home| fs::write(home.store().join("identity.json"), "{").unwrap(),
-        |home: &Home| fs::write(home.store().join("note"), [0xaa; 5_000]).unwrap(),
-        |home: &Home| {
-            let db = home.store().join("sled/db");
+    type Harm = fn(&Home);
+    let harms: [(&str, Harm); 7] = [
+        ("identity", |home| {
+            fs::write(home.store().join("identity.json"), "{").unwrap();
+        }),
+        ("note", |home| {
+            fs::write(home.store().join("note"), [0xaa; 5_000]).unwrap();
+        }),
+        ("begin of db", |home| {
             for at in [0, 7, 300, 4_096, 100_000] {
-                flip(&db, at);
+                flip(&home.store().join("sled/db"), at);
             }
-        },
-        |home: &Home| fs::write(home.store().join("sled/conf"), "nonsense").unwrap(),
-    ] {
-        let home = half_way();
-        harm(&home);
-        let ended = home.run().expect(0, &[]);
-        if home.store().join("aside-1").exists() {
-            assert!(
-                ended.err.contains("set a state store aside"),
-                "{}",
-                ended.err
-            );
-            assert!(ended.err.contains("aside-1"), "{}", ended.err);
+        }),
+        ("all of db", |home| flip_each(home, "db", 512)),
+        ("no db", |home| {
+            fs::write(home.store().join("sled/db"), "").unwrap();
+        }),
+        ("conf", |home| {
+            fs::write(home.store().join("sled/conf"), "nonsense").unwrap();
+        }),
+        ("no engine", |home| {
+            fs::remove_dir_all(home.store().join("sled")).unwrap();
+        }),
+    ];
+    for (what, harm) in harms {
+        for is_killed in [false, true] {
+            let home = half_way();
+            if is_killed {
+                kill_amid_run(&home);
+            }
+            harm(&home);
+            let checked = home.tidemill(&["state", "fsck", "p.toml"]);
+            assert_eq!(checked.code, Some(6), "{what}: {checked:?}");
+            assert!(checked.out.contains("--set-aside"), "{what}: {checked:?}");
+            let ended = home.run();
+            assert_eq!(ended.code, Some(0), "{what}: {ended:?}");
+            for said in ["set a state store aside", "aside-1"] {
+                assert!(ended.err.contains(said), "{what}: {ended:?}");
+            }
+            assert!(!home.store().join("aside-2").exists(), "{what}");
+            home.expect_all_bars();
+            home.tidemill(&["state", "fsck", "p.toml"]).expect(0, &[]);
         }
-        home.expect_all_bars();
     }
+}
+
+/// Starts a run and kills it once it has recovered: its store was not closed.
+fn kill_amid_run(home: &Home) {
+    let mut command = home.command(&["run", "p.toml"]);
+    let mut child = command.env("TIDEMILL_LOG", "info").spawn().unwrap();
+    let errors = wait_for(&mut child, "recovered");
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    drop(errors);
+}
+
+/// Writes a wrong value into the store, as a fault of the disk or of the program would: the time at
+/// which an id was seen. Returns its key.
+fn plant_wrong_value(home: &Home) -> (Vec<u8>, Vec<u8>) {
+    block_on(async {
+        let dir = home.store();
+        let identity = tidemill_state::read_identity(&dir).unwrap().unwrap();
+        let store = SledStore::open_strict(SledOptions {
+            path: dir,
+            identity,
+            owner: "the test".to_owned(),
+            new_id: 1,
+            cache_bytes: SledOptions::CACHE_BYTES,
+        })
+        .await
+        .unwrap();
+        let (table, _) = State::stored_tables(&store)
+            .await
+            .unwrap()
+            .into_iter()
+            .find(|(_, spec)| spec.name.contains("once"))
+            .unwrap();
+        let page = store.scan(table.prefix(), None, 1).await.unwrap();
+        let (key, value) = page[0].clone();
+        // A microsecond later or earlier: no output depends on it.
+        let mut wrong = value.to_vec();
+        wrong[0] ^= 1;
+        let change = Change {
+            key: key.clone(),
+            value: Some(wrong.clone().into()),
+        };
+        store.write(vec![change]).await.unwrap();
+        store.sync().await.unwrap();
+        store.close().await.unwrap();
+        (key.to_vec(), wrong)
+    })
+}
+
+/// What is said where a store is found to be wrong while its task runs.
+const REBUILDING: &str = "the store is damaged: rebuilding it from the log";
+
+/// A restart adopts the digest of the last marker, and compares the store with it only beside its work.
+#[test]
+fn a_wrong_value_is_found_after_a_kill_and_the_store_is_rebuilt() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    // With nothing to take, so that nothing of the store is redone from the log.
+    kill_amid_run(&home);
+    plant_wrong_value(&home);
+    home.tidemill(&["state", "fsck", "p.toml"]).expect(6, &[]);
+    home.add_ticks(0..TICKS);
+    let mut child = home.command(&["run", "p.toml"]).spawn().unwrap();
+    let errors = wait_for(&mut child, REBUILDING);
+    // All of them: the store is sound again before the run is told to end.
+    home.wait_for_records("bars", TICKS / 5 - 2);
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(errors);
+    assert!(home.store().join("aside-1").exists());
+    assert!(!home.store().join("aside-2").exists());
+    home.run_well();
+    home.expect_all_bars();
+    home.tidemill(&["state", "fsck", "p.toml"]).expect(0, &[]);
+}
+
+/// Where the log itself leads to another state than its marker says, rebuilding helps once or never.
+#[test]
+fn a_state_that_is_wrong_again_once_it_was_rebuilt_halts() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    kill_amid_run(&home);
+    let (key, wrong) = plant_wrong_value(&home);
+    block_on(async {
+        let log = home.log().await;
+        let at = TopicPartition::new(Topic::new("p.changelog").unwrap(), 0);
+        let mut set = RecordSet::new(at);
+        let (key, value) = (Some(&key[..]), Some(&wrong[..]));
+        set.push(None, key, value, &Headers::new());
+        for acks in log.produce(vec![set]).await.unwrap() {
+            acks.into_result().unwrap();
+        }
+        log.close().await.unwrap();
+    });
+    let ended = home
+        .tidemill(&["run", "p.toml"])
+        .expect(6, &[REBUILDING, "digest"]);
+    assert_eq!(ended.err.matches(REBUILDING).count(), 1, "{}", ended.err);
+    assert!(home.store().join("aside-1").exists());
+    assert!(
+        !home.store().join("aside-2").exists(),
+        "the second is left as it is"
+    );
 }
 
 #[test]

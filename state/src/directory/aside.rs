@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::directory::{ENGINE, RESTORING, create_dir, sync_dir};
-use crate::{Error, Result, SetAside};
+use crate::{Error, Note, Result, SetAside};
 
 /// Moves what a store's directory holds into `aside-N` within it, with a file `why`. Nothing is deleted. The
 /// lock and the savepoints stay, and so does the note if it can be read: it tells whether the log lost something.
@@ -25,19 +25,33 @@ pub fn set_aside(dir: &Path, why: &str) -> Result<SetAside> {
     create_dir(&aside)?;
     let reason = aside.join("why");
     std::fs::write(&reason, format!("{why}\n")).map_err(Error::io("write", &reason))?;
-    // The engine's files first: what is left is then an empty store, whenever this is interrupted.
-    let note_is_damaged = super::NoteFile::open(dir).is_err();
-    let names = [ENGINE, "identity.json", RESTORING]
-        .into_iter()
-        .chain(note_is_damaged.then_some("note"));
-    for name in names {
+    let move_aside = |name: &str| {
         let from = dir.join(name);
         match std::fs::rename(&from, aside.join(name)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("move aside", &from)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("move aside", &from)(error))
+            }
+            _ => Ok(()),
         }
+    };
+    // The engine's files first: what is left is then an empty store, whenever this is interrupted. The note
+    // says so before the rest goes.
+    let note = super::NoteFile::open(dir);
+    move_aside(ENGINE)?;
+    sync_dir(&aside)?;
+    sync_dir(dir)?;
+    match note {
+        Ok(mut note) if note.get().has_stored => {
+            note.set(Note {
+                has_stored: false,
+                ..note.get()
+            })?;
+        }
+        Ok(_) => {}
+        Err(_) => move_aside("note")?,
     }
+    move_aside("identity.json")?;
+    move_aside(RESTORING)?;
     sync_dir(&aside)?;
     sync_dir(dir)?;
     tracing::warn!(store = %dir.display(), aside = %aside.display(), why, "set a state store aside; it is rebuilt from the changelog");

@@ -1,7 +1,8 @@
 //! The file `note`: what may be in the store, durable before it is.
 //!
 //! Two slots of 24 bytes, at 0 and at 4,096, written in turn, so that a torn write spares the other: sequence (8
-//! bytes), newest epoch (8 bytes), flags (4 bytes: 1 = there is an epoch, 2 = open), CRC32C of those (4 bytes); all
+//! bytes), newest epoch (8 bytes), flags (4 bytes: 1 = there is an epoch, 2 = open, 4 = the
+//! store has said an epoch), CRC32C of those (4 bytes); all
 //! little endian. The slot with the higher sequence counts.
 
 use std::fs::{File, OpenOptions};
@@ -17,6 +18,7 @@ const SLOT: usize = 24;
 const SLOT_AT: [u64; 2] = [0, 4_096];
 const HAS_EPOCH: u32 = 1;
 const OPEN: u32 = 2;
+const HAS_STORED: u32 = 4;
 
 /// The note of a store's directory, without opening the store; `None` if it has none.
 ///
@@ -118,8 +120,13 @@ impl NoteFile {
 }
 
 fn encode(sequence: u64, note: Note) -> [u8; SLOT] {
-    let flags =
-        if note.newest.is_some() { HAS_EPOCH } else { 0 } | if note.open { OPEN } else { 0 };
+    let flags = [
+        (note.newest.is_some(), HAS_EPOCH),
+        (note.open, OPEN),
+        (note.has_stored, HAS_STORED),
+    ];
+    let flags = flags.iter().filter(|(is_set, _)| *is_set);
+    let flags: u32 = flags.map(|(_, flag)| flag).sum();
     let mut slot = [0; SLOT];
     slot[..8].copy_from_slice(&sequence.to_le_bytes());
     slot[8..16].copy_from_slice(&note.newest.unwrap_or_default().0.to_le_bytes());
@@ -136,7 +143,10 @@ fn decode(slot: &[u8; SLOT]) -> Option<(u64, Note)> {
     let flags = u32::from_le_bytes(*rest.first_chunk::<4>()?);
     let sequence = u64::from_le_bytes(*sequence);
     // A hole reads as zeros; sequences begin at 1.
-    if crc32c(body) != u32::from_le_bytes(*crc) || sequence == 0 || flags > (HAS_EPOCH | OPEN) {
+    if crc32c(body) != u32::from_le_bytes(*crc)
+        || sequence == 0
+        || flags > (HAS_EPOCH | OPEN | HAS_STORED)
+    {
         return None;
     }
     let newest = (flags & HAS_EPOCH != 0).then(|| Epoch(u64::from_le_bytes(*epoch)));
@@ -145,6 +155,7 @@ fn decode(slot: &[u8; SLOT]) -> Option<(u64, Note)> {
         Note {
             newest,
             open: flags & OPEN != 0,
+            has_stored: flags & HAS_STORED != 0,
         },
     ))
 }
@@ -162,6 +173,7 @@ mod tests {
         Note {
             newest: Some(Epoch(epoch)),
             open: true,
+            has_stored: epoch.is_multiple_of(2),
         }
     }
 

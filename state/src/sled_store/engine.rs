@@ -33,7 +33,6 @@ pub(super) struct Engine {
 
 /// Opens sled in its folder, created if need be.
 pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<sled::Db> {
-    let is_new = !dir.exists();
     create_dir(dir)?;
     delete_interrupted_snapshots(dir)?;
     let config = sled::Config::new()
@@ -42,16 +41,15 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<sled::Db> {
         // We decide when, and hear of it when it fails.
         .flush_every_ms(None);
     let db = open_patiently(&config, dir)?;
-    if is_new {
-        for name in ["conf", "db"] {
-            let path = dir.join(name);
-            let file = File::open(&path).map_err(Error::io("open", &path))?;
-            file.sync_all().map_err(Error::io("sync", &path))?;
-        }
-        sync_dir(dir)?;
-        if let Some(parent) = dir.parent() {
-            sync_dir(parent)?;
-        }
+    // Each time: whoever created it may have been killed before this, and what is durable costs little.
+    for name in ["conf", "db"] {
+        let path = dir.join(name);
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        file.sync_all().map_err(Error::io("sync", &path))?;
+    }
+    sync_dir(dir)?;
+    if let Some(parent) = dir.parent() {
+        sync_dir(parent)?;
     }
     Ok(db)
 }
@@ -90,6 +88,15 @@ fn delete_interrupted_snapshots(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How far the store in a folder has followed the log.
+pub(super) fn stored(db: &sled::Db, path: &Path) -> Result<Option<Stored>> {
+    let found = db
+        .get(layout::STORED)
+        .map_err(|error| translate("read", path, error))?;
+    let decoded = found.map(|found| layout::decode_stored(&found)).transpose();
+    decoded.map_err(|error| Error::damaged(path, error.to_string()))
 }
 
 impl Engine {
@@ -246,12 +253,7 @@ impl Engine {
     }
 
     pub(super) fn stored(&self) -> Result<Option<Stored>> {
-        let found = self
-            .db
-            .get(layout::STORED)
-            .map_err(|error| self.failed("read", error))?;
-        let decoded = found.map(|found| layout::decode_stored(&found)).transpose();
-        decoded.map_err(|error| Error::damaged(&self.path, error.to_string()))
+        stored(&self.db, &self.path)
     }
 
     pub(super) fn set_stored(&self, stored: Stored) -> Result<()> {
@@ -269,7 +271,12 @@ impl Engine {
         self.note.set(note)
     }
 
-    pub(super) fn clear(&self) -> Result<()> {
+    pub(super) fn clear(&mut self) -> Result<()> {
+        let note = Note {
+            has_stored: false,
+            ..self.note.get()
+        };
+        self.note.set(note)?;
         self.db
             .clear()
             .map_err(|error| self.failed("clear", error))?;

@@ -4,7 +4,7 @@
 //!
 //! * Its flush is no fsync on Linux: a real one follows, on our own handle of its file `db`.
 //! * A kill amid a snapshot leaves a file that the next open takes for a snapshot: deleted before.
-//! * Its `conf` and directories are never synced: done once after creation.
+//! * Its `conf` and directories are never synced: done whenever it is opened.
 //! * Values of some size go to files of their own that are never synced: larger ones are cut into chunks.
 //! * Its own flusher logs a failed fsync and goes on: off.
 //! * Its memory is freed by a collector that big batches starve: single inserts, and a drain after each chunk.
@@ -144,7 +144,13 @@ fn try_open(options: &SledOptions, mode: Mode) -> Result<(u128, NoteFile, sled::
         ));
     }
     let note = NoteFile::open(dir)?;
-    let db = engine::open(&dir.join(ENGINE), options.cache_bytes)?;
+    let folder = dir.join(ENGINE);
+    let db = engine::open(&folder, options.cache_bytes)?;
+    // Some damage it takes for the end of what was written, and opens as if it had never held anything.
+    if engine::stored(&db, &folder)?.is_none() && note.get().has_stored {
+        let what = "the note beside it says that it held state, and it holds none";
+        return Err(Error::damaged(folder, what));
+    }
     Ok((id, note, db))
 }
 

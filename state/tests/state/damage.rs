@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tidemill_state::{
@@ -49,6 +50,7 @@ async fn filled(dir: &Path) -> Page {
         .set_note(Note {
             newest: Some(Epoch(3)),
             open: false,
+            has_stored: true,
         })
         .await
         .unwrap();
@@ -118,37 +120,70 @@ async fn open_damaged(dir: &Path, what: &str, whole: &Page) -> bool {
     false
 }
 
+/// One way to damage a file of the engine.
+#[derive(Debug, Clone)]
+struct Damage {
+    name: std::ffi::OsString,
+    at: u64,
+    is_cut: bool,
+}
+
+impl Damage {
+    /// Damages a copy and opens it; whether it was set aside.
+    async fn is_set_aside(&self, good: &Path, whole: &Page) -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        copy(good, dir.path());
+        let bad = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(dir.path().join("sled").join(&self.name))
+            .unwrap();
+        if self.is_cut {
+            bad.set_len(self.at).unwrap();
+        } else {
+            let mut byte = [0];
+            bad.read_exact_at(&mut byte, self.at).unwrap();
+            bad.write_all_at(&[byte[0] ^ 0x10], self.at).unwrap();
+        }
+        open_damaged(dir.path(), &format!("{self:?}"), whole).await
+    }
+}
+
+/// Stores that are damaged at the same time: opening one is mostly waiting.
+const THREADS: usize = 4;
+
 #[tokio::test]
 async fn a_flipped_bit_or_a_cut_file_is_set_aside_or_reported_and_never_trusted() {
     let good = tempfile::tempdir().unwrap();
     let whole = filled(good.path()).await;
-    let mut aside = 0;
+    let mut damages = Vec::new();
     for file in files(&good.path().join("sled")) {
-        let name = file.file_name().unwrap();
         let size = file.metadata().unwrap().len();
-        for at in (0..size).step_by(16 << 10).chain([size - 1, size / 3]) {
-            for cut in [false, true] {
-                let dir = tempfile::tempdir().unwrap();
-                copy(good.path(), dir.path());
-                let path = dir.path().join("sled").join(name);
-                let bad = std::fs::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(path)
-                    .unwrap();
-                if cut {
-                    bad.set_len(at).unwrap();
-                } else {
-                    let mut byte = [0];
-                    bad.read_exact_at(&mut byte, at).unwrap();
-                    bad.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-                }
-                let what = format!("{name:?} {} at {at}", if cut { "cut" } else { "flipped" });
-                aside += usize::from(open_damaged(dir.path(), &what, &whole).await);
-            }
+        for at in (0..size).step_by(4 << 10).chain([size - 1, size / 3]) {
+            let name = file.file_name().unwrap().to_owned();
+            damages.extend([false, true].map(|is_cut| Damage {
+                name: name.clone(),
+                at,
+                is_cut,
+            }));
         }
     }
-    assert!(aside > 0);
+    let (next, aside) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap();
+                while let Some(damage) = damages.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let is_aside = runtime.block_on(damage.is_set_aside(good.path(), &whole));
+                    aside.fetch_add(usize::from(is_aside), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let aside = aside.into_inner();
+    assert!(aside > 0, "none of {} was set aside", damages.len());
 }
 
 #[tokio::test]
