@@ -1,4 +1,5 @@
-//! What waits in a process, counted from outside of it: no queue is longer than it may be (X10).
+//! What waits in a process, counted from outside of it: no queue is longer than it may be, no tables take
+//! more memory, and no store holds more than the state (X10; for the store see `store.rs`).
 //!
 //! Between the consumer and the commit lie records that were taken; between the commit and the store lies
 //! state that was not written behind. Both are counted where they pass: what was delivered, what was

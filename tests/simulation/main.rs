@@ -27,4 +27,5 @@ mod run;
 mod scenario;
 mod shape;
 mod store;
+mod tables;
 mod world;

@@ -23,6 +23,7 @@ use crate::draw::Draw;
 use crate::event::{EPOCH, Move};
 use crate::load::Pressed;
 use crate::store::Disks;
+use crate::tables::Tables;
 use crate::world::{Log, POINTS, World};
 use crate::{check, reader};
 
@@ -57,13 +58,21 @@ pub(crate) fn run(draw: &Draw) -> Outcome {
         let _entered = runtime.enter();
         World::new(draw)
     };
+    let tables = Tables::default();
     let hash = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async {
-            let watched = world.clone();
-            let _watch = crash_point::watch(move |name| watched.pass(name));
-            simulate(&world).await
+        metrics::with_local_recorder(&tables, || {
+            runtime.block_on(async {
+                let watched = world.clone();
+                let _watch = crash_point::watch(move |name| watched.pass(name));
+                simulate(&world).await
+            })
         })
     }));
+    let bytes = tables.bytes_max();
+    if bytes > draw.memory as u64 {
+        let memory = draw.memory;
+        world.wrong(format!("tables of a task took {bytes} bytes of {memory}"));
+    }
     drop(runtime);
     crash_point::reset();
     if let Err(panic) = &hash {

@@ -87,6 +87,14 @@ impl StateStore for Watched {
     }
 
     async fn set_stored(&self, stored: Stored) -> Result<()> {
+        // Each pass leaves the state of its epoch and nothing beside it: no store outgrows the state.
+        let found = self.world.disk(self.machine, &self.task).digest();
+        if found != stored.digest {
+            self.world.wrong(format!(
+                "the store of task {} holds {found}, and is to say {stored:?}",
+                self.task
+            ));
+        }
         self.store.set_stored(stored).await
     }
 
