@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 type Watcher = Box<dyn FnMut(&'static str)>;
@@ -14,6 +15,7 @@ thread_local! {
 
 static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 static CRASH_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
+static WAIT_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
 
 static LOG: OnceLock<Option<File>> = OnceLock::new();
 
@@ -34,18 +36,17 @@ pub fn hit(name: &'static str) {
         // noted is missed by the test that counts it.
         let _ = log.write_all(format!("{name}\n").as_bytes());
     }
-    let at = CRASH_AT.get_or_init(|| {
-        let text = std::env::var("TIDEMILL_CRASH_AT").ok()?;
-        let (name, nth) = text.rsplit_once(':')?;
-        Some((name.to_owned(), nth.parse().ok()?))
-    });
-    if at
-        .as_ref()
-        .is_some_and(|(at, nth)| at == name && *nth == count)
-    {
+    let is_at = |place: &Option<(String, u64)>| {
+        let place = place.as_ref();
+        place.is_some_and(|(at, nth)| at == name && *nth == count)
+    };
+    if is_at(CRASH_AT.get_or_init(|| place("TIDEMILL_CRASH_AT"))) {
         // Fails for no process that runs.
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+    if is_at(WAIT_AT.get_or_init(|| place("TIDEMILL_WAIT_AT"))) {
+        wait();
     }
     // Taken out while it runs, so that a watcher may itself pass a crash point.
     if let Some(mut watcher) = WATCHER.with(|cell| cell.borrow_mut().take()) {
@@ -55,6 +56,22 @@ pub fn hit(name: &'static str) {
         });
     }
     crate::scope::leave_if_stopped();
+}
+
+/// The hit `NAME:NTH` that a variable of the environment names.
+fn place(variable: &str) -> Option<(String, u64)> {
+    let text = std::env::var(variable).ok()?;
+    let (name, nth) = text.rsplit_once(':')?;
+    Some((name.to_owned(), nth.parse().ok()?))
+}
+
+/// Tells whoever listens that the point was reached, and waits to be let go on.
+fn wait() {
+    let socket = std::env::var_os("TIDEMILL_WAIT_FOR").map(UnixStream::connect);
+    if let Some(Ok(mut socket)) = socket {
+        // Its end, however it comes, is the answer.
+        let _ = socket.read(&mut [0]);
+    }
 }
 
 /// How often each crash point was passed in this process.

@@ -4,7 +4,9 @@
 //! the feature `crash-points` it counts its hits, calls the watcher of its thread, and with
 //! `TIDEMILL_CRASH_AT=NAME:NTH` in the environment the NTH hit of NAME ends the process by SIGKILL, exactly as
 //! `kill -9` would at that instant. With `TIDEMILL_CRASH_LOG=FILE` each hit appends its name to that file, a line
-//! each, so that hits outlive the process and lie in order with whatever else it writes.
+//! each, so that hits outlive the process and lie in order with whatever else it writes. With
+//! `TIDEMILL_WAIT_AT=NAME:NTH` the thread that comes there connects to the socket `TIDEMILL_WAIT_FOR` and goes on
+//! once that is closed: what is done to the process meanwhile is done at that instant.
 //!
 //! Names are literals in the source, `PART.INSTANT`: whoever wants the list of all reads it from there, so that a
 //! new one cannot be forgotten. This crate knows none of them, and nobody: log and state both pass them, and

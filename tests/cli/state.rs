@@ -132,31 +132,6 @@ fn plant_wrong_value(home: &Home) -> (Vec<u8>, Vec<u8>) {
 /// What is said where a store is found to be wrong while its task runs.
 const REBUILDING: &str = "the store is damaged: rebuilding it from the log";
 
-/// A restart adopts the digest of the last marker, and compares the store with it only beside its work.
-#[test]
-fn a_wrong_value_is_found_after_a_kill_and_the_store_is_rebuilt() {
-    let home = Home::empty();
-    home.add_ticks(0..TICKS / 2);
-    home.run_well();
-    // With nothing to take, so that nothing of the store is redone from the log.
-    kill_amid_run(&home);
-    plant_wrong_value(&home);
-    home.tidemill(&["state", "fsck", "p.toml"]).expect(6, &[]);
-    home.add_ticks(0..TICKS);
-    let mut child = home.command(&["run", "p.toml"]).spawn().unwrap();
-    let errors = wait_for(&mut child, REBUILDING);
-    // All of them: the store is sound again before the run is told to end.
-    home.wait_for_records("bars", TICKS / 5 - 2);
-    signal(&child, "TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    drop(errors);
-    assert!(home.store().join("aside-1").exists());
-    assert!(!home.store().join("aside-2").exists());
-    home.run_well();
-    home.expect_all_bars();
-    home.tidemill(&["state", "fsck", "p.toml"]).expect(0, &[]);
-}
-
 /// Where the log itself leads to another state than its marker says, rebuilding helps once or never.
 #[test]
 fn a_state_that_is_wrong_again_once_it_was_rebuilt_halts() {

@@ -1,8 +1,9 @@
 //! The job that the tests of crashes run with the real binary: ticks in; repeats dropped, bars of two
-//! sizes, sales, and what is wrong with the ticks as dead letters out.
+//! sizes, the ticks in order, and what is wrong with them as dead letters out.
 
 mod outcome;
 mod process;
+pub(crate) mod stores;
 mod ticks;
 
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ pub(crate) use outcome::Outcome;
 pub(crate) use process::{Process, Signal};
 pub(crate) use ticks::Ticks;
 
-/// Partitions of its input, and so its tasks.
-pub(crate) const PARTITIONS: u32 = 2;
+/// Partitions of its input, and so its tasks, unless said otherwise.
+const PARTITIONS: u32 = 2;
 
 const PIPELINE: &str = r#"
 [pipeline]
@@ -27,7 +28,7 @@ threads = 2
 url = "${JOB_BROKER}"
 
 [events.Tick]
-fields = { pair = "text", currentPrice = "decimal(2)", quantity = "decimal(4)", side = "text", sequence = "int", timestamp = "time" }
+fields = { pair = "text", currentPrice = "decimal(2)", quantity = "decimal(4)", side = "text", note = "text", sequence = "int", timestamp = "time" }
 time = "timestamp"
 
 [topics.ticks]
@@ -43,7 +44,7 @@ broker = "main"
 [topics.bars-10s]
 broker = "main"
 
-[topics.sales]
+[topics.trades]
 broker = "main"
 
 [stages.unique]
@@ -71,6 +72,10 @@ size = "10s"
 lateness = "1s"
 aggregate = { vwap = "vwap(currentPrice, quantity)", n = "count()", last = "last(currentPrice)" }
 
+[stages.again]
+from = ["sides.buys", "sides.sells"]
+op = "merge"
+
 [sinks.bars-1s]
 from = "second"
 topic = "bars-1s"
@@ -79,9 +84,9 @@ topic = "bars-1s"
 from = "ten"
 topic = "bars-10s"
 
-[sinks.sales]
-from = "sides.sells"
-topic = "sales"
+[sinks.trades]
+from = "again"
+topic = "trades"
 "#;
 
 /// A job in a directory: `data` holds what the program writes, log and state; the rest is the test's.
@@ -92,6 +97,8 @@ pub(crate) struct Job {
     query: String,
     // Further options of the run.
     options: Vec<String>,
+    /// Partitions of its input, and so its tasks.
+    pub(crate) partitions: u32,
 }
 
 impl Job {
@@ -104,6 +111,7 @@ impl Job {
             dir: dir.to_owned(),
             query: query.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            partitions: PARTITIONS,
         }
     }
 
@@ -135,7 +143,7 @@ impl Job {
     pub(crate) fn import_into(&self, topic: &str, ticks: &Path) -> Command {
         let mut command = self.command();
         command.arg("import").arg(ticks).args(["--topic", topic]);
-        command.args(["--partitions", &PARTITIONS.to_string()]);
+        command.args(["--partitions", &self.partitions.to_string()]);
         command.args(["--format", "json", "--broker", &self.url()]);
         command
     }
@@ -153,6 +161,19 @@ impl Job {
         command
             .args(until_end.then_some("--until-end"))
             .args(&self.options);
+        command
+    }
+
+    /// Where the tasks keep their stores.
+    pub(crate) fn stores(&self) -> PathBuf {
+        self.data().join("state/tasks")
+    }
+
+    /// Asks about the state, or does something with it.
+    pub(crate) fn state(&self, verb: &str) -> Command {
+        let mut command = self.command();
+        command.args(["state", verb]).arg(self.file());
+        command.arg("--state-dir").arg(self.data().join("state"));
         command
     }
 

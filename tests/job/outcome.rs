@@ -1,9 +1,10 @@
 //! What a job has written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
+use bytes::Bytes;
 use tidemill::broker::{Broker as _, BrokerExt as _, Start, Topic, TopicPartition};
 use tidemill::pipeline::{MARKER_KEY, Marker};
 use tidemill_broker_file::{FileBroker, FileOptions};
@@ -18,7 +19,7 @@ pub(crate) struct Written {
     headers: Vec<u8>,
     time: i64,
     /// What tells it from every other output: the same whenever the same input led to it.
-    pub(crate) id: Vec<u8>,
+    id: Vec<u8>,
 }
 
 impl fmt::Debug for Written {
@@ -33,11 +34,16 @@ impl fmt::Debug for Written {
     }
 }
 
+/// What a task remembers, by the keys of its changelog.
+pub(crate) type Elements = BTreeMap<Bytes, Bytes>;
+
 /// Everything that a job has written, by topic and partition, and its last marker of each task.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) outputs: BTreeMap<(String, u32), Vec<Written>>,
     pub(crate) markers: BTreeMap<u32, Marker>,
+    /// The changelog of each task, replayed from its begin.
+    pub(crate) states: BTreeMap<u32, Elements>,
     /// Records in the input.
     pub(crate) input: u64,
 }
@@ -51,6 +57,15 @@ impl Outcome {
             .unwrap()
             .block_on(read(&job.data().join("log")))
             .map_err(|error| format!("cannot read what was written: {error}"))
+    }
+
+    /// What was written, without what was written before under the same id.
+    pub(crate) fn without_repeats(mut self) -> Self {
+        for written in self.outputs.values_mut() {
+            let mut seen = BTreeSet::new();
+            written.retain(|one| seen.insert(one.id.clone()));
+        }
+        self
     }
 
     /// How many records differ in the outputs, where, and what the first difference is.
@@ -115,14 +130,24 @@ async fn read_partition(
     match topic.as_str() {
         "ticks" => outcome.input += broker.watermarks(at).await?.last_stable.0,
         "job.changelog" => {
+            let state = outcome.states.entry(at.partition).or_default();
             for batch in broker.read_to_end(at, Start::Earliest).await? {
-                for record in batch.iter().filter(|one| one.key == Some(MARKER_KEY)) {
-                    let marker = Marker::decode(record.value.unwrap_or_default()).unwrap();
-                    outcome.markers.insert(at.partition, marker);
+                for record in batch.iter() {
+                    let key = record.key.unwrap();
+                    if key == MARKER_KEY {
+                        let marker = Marker::decode(record.value.unwrap_or_default()).unwrap();
+                        outcome.markers.insert(at.partition, marker);
+                        continue;
+                    }
+                    let key = Bytes::copy_from_slice(key);
+                    match record.value {
+                        Some(value) => state.insert(key, Bytes::copy_from_slice(value)),
+                        None => state.remove(&key),
+                    };
                 }
             }
         }
-        "bars-1s" | "bars-10s" | "sales" | "job.dead-letter" => {
+        "bars-1s" | "bars-10s" | "trades" | "job.dead-letter" => {
             let mut all = Vec::new();
             for batch in broker.read_to_end(at, Start::Earliest).await? {
                 all.extend(batch.iter().map(|record| {

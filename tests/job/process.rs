@@ -45,12 +45,17 @@ impl Process {
         Self { child, said }
     }
 
+    /// Sends it a signal.
+    pub(crate) fn send(&self, signal: Signal) {
+        // It has not been waited for, so its number is still its own.
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Waits until it ends; sends it `signal` after `patience`.
     pub(crate) fn end(mut self, patience: Duration, signal: Signal) -> Ended {
         let said = self.said.recv_timeout(patience).or_else(|error| {
             assert_eq!(error, RecvTimeoutError::Timeout);
-            // It has not been waited for, so its number is still its own.
-            kill_process(Pid::from_child(&self.child), signal).unwrap();
+            self.send(signal);
             self.said.recv_timeout(HANGS)
         });
         let Ok(said) = said else {

@@ -16,6 +16,8 @@ pub(crate) struct Ticks {
     time: i64,
     sequence: u64,
     files: u32,
+    /// Whether some have a note that is longer than the store keeps in one piece.
+    pub(crate) are_long: bool,
 }
 
 impl Ticks {
@@ -26,6 +28,7 @@ impl Ticks {
             time: 1_700_000_000_000_000,
             sequence: 0,
             files: 0,
+            are_long: false,
         }
     }
 
@@ -58,9 +61,14 @@ impl Ticks {
         let quantity = chance.random_range(1..50_000);
         // A third decimal is more than the pipeline's file takes.
         let too_fine = if chance.random_bool(0.01) { "5" } else { "" };
+        let note = match self.are_long && chance.random_range(0..30) == 0 {
+            true => chance.random_range(3_000..9_000),
+            false => chance.random_range(0..8),
+        };
+        let note = "n".repeat(note);
         writeln!(
             out,
-            r#"{{"eventType":"MarketDataUpdate","timestamp":{}.{:03},"pair":"{pair}","currentPrice":{}.{:02}{too_fine},"quantity":{}.{:04},"side":"{side}","sequence":{}}}"#,
+            r#"{{"eventType":"MarketDataUpdate","timestamp":{}.{:03},"pair":"{pair}","currentPrice":{}.{:02}{too_fine},"quantity":{}.{:04},"side":"{side}","note":"{note}","sequence":{}}}"#,
             time / 1000,
             time % 1000,
             price / 100,

@@ -1,23 +1,25 @@
-//! What the errands have left, once a job is done: a sound log without litter, and no record of theirs
-//! lost or doubled.
+//! What the errands have left, once a job is done: a sound log without litter, no record of theirs lost
+//! or doubled, and stores that hold what the log says.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tidemill::broker::{Broker as _, BrokerExt as _, Start, TopicPartition};
 use tidemill_broker_file::{FileBroker, FileOptions, RealDisk, verify};
 use tidemill_state::savepoints;
 
-use crate::errand::{SHORT, files};
-use crate::job::Job;
+use crate::errand::{Errands, SHORT, files, is_reason_of_ours};
+use crate::job::{Job, Outcome, stores};
+use crate::many::OUTPUT;
 
 /// What is not as it should be, first.
-pub(crate) fn wrong(job: &Job, expiring: u64) -> Option<String> {
+pub(crate) fn wrong(job: &Job, left: &Outcome, errands: &Errands<'_>) -> Option<String> {
     let log = job.data().join("log");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let expired = runtime.block_on(expired(&log, expiring));
+    let topics = runtime.block_on(topics_are_right(&log, errands));
     let report = verify(&log, &RealDisk).unwrap();
     if let Some(finding) = report.findings.iter().find(|finding| !finding.harmless) {
         return Some(format!("the log is damaged: {finding:?}"));
@@ -40,7 +42,7 @@ pub(crate) fn wrong(job: &Job, expiring: u64) -> Option<String> {
             report.segments
         ));
     }
-    for task in files(&job.data().join("state/tasks")) {
+    for task in files(&job.stores()) {
         let damaged = savepoints(&task.join("savepoints")).unwrap().into_iter();
         if let Some(error) = damaged.filter_map(Result::err).next() {
             return Some(format!(
@@ -49,11 +51,13 @@ pub(crate) fn wrong(job: &Job, expiring: u64) -> Option<String> {
             ));
         }
     }
-    expired
+    topics.or_else(|| stores::wrong(job, left, |_, why| is_reason_of_ours(why)))
 }
 
-/// The topic that keeps little holds the end of what was brought into it.
-async fn expired(log: &Path, expiring: u64) -> Option<String> {
+/// The topic that keeps little holds the end of what was brought into it, every window has fired once, and
+/// what was deleted is gone.
+async fn topics_are_right(log: &Path, errands: &Errands<'_>) -> Option<String> {
+    let expiring = errands.expiring;
     let broker = FileBroker::open(log, FileOptions::default()).await.unwrap();
     let at = TopicPartition::new(SHORT.parse().unwrap(), 0);
     let (mut found, mut ends) = (0, (0, 0));
@@ -64,6 +68,17 @@ async fn expired(log: &Path, expiring: u64) -> Option<String> {
             found += batch.len() as u64;
         }
     }
+    let mut fired = Vec::new();
+    if errands.many.fired() > 0 {
+        let at = TopicPartition::new(OUTPUT.parse().unwrap(), 0);
+        for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
+            fired.extend(
+                batch
+                    .iter()
+                    .map(|record| [record.key, record.value].map(|part| part.map(<[u8]>::to_vec))),
+            );
+        }
+    }
     let topics = broker.list_topics().await.unwrap();
     broker.close().await.unwrap();
     if let Some(topic) = topics
@@ -71,6 +86,15 @@ async fn expired(log: &Path, expiring: u64) -> Option<String> {
         .find(|topic| topic.as_str().starts_with("scratch"))
     {
         return Some(format!("{topic} was deleted and is there"));
+    }
+    let all = fired.len();
+    let distinct: BTreeSet<_> = fired.into_iter().collect();
+    if distinct.len() != all || all as u64 != errands.many.fired() {
+        return Some(format!(
+            "{all} windows fired, {} of them different, instead of {}",
+            distinct.len(),
+            errands.many.fired()
+        ));
     }
     let kept = ends.1 - ends.0;
     (ends.1 != expiring || found != kept).then(|| {

@@ -8,6 +8,8 @@ use rand::Rng as _;
 use rand::rngs::SmallRng;
 
 use crate::job::{Job, Process, Signal, Ticks};
+use crate::many::Many;
+use crate::tally::KILLS_MIN;
 
 /// Something to be done with a job's log and state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +36,23 @@ pub(crate) enum Errand {
     Expire,
     /// Makes another log.
     NewLog,
+    /// Runs a pipeline in which one record closes many windows.
+    Fire,
+}
+
+/// Why a store may have been set aside: an errand harmed it, or went back to a savepoint, and was killed
+/// or not. `why` is what lies beside it.
+pub(crate) fn is_reason_of_ours(why: &str) -> bool {
+    let reasons = [
+        "it is not an identity",
+        "replaced by a savepoint",
+        "a savepoint was being restored here and is not whole",
+    ];
+    reasons.iter().any(|reason| why.contains(reason))
 }
 
 /// Those that are also done undisturbed, again and again.
-pub(crate) const CHORES: [Errand; 10] = [
+pub(crate) const CHORES: [Errand; 11] = [
     Errand::Topic,
     Errand::Save,
     Errand::Expire,
@@ -48,6 +63,7 @@ pub(crate) const CHORES: [Errand; 10] = [
     Errand::RunLittered,
     Errand::RunUnindexed,
     Errand::Rebuild,
+    Errand::Fire,
 ];
 
 impl Errand {
@@ -63,6 +79,7 @@ impl Errand {
             ("remove", "leftover") => Self::RunLittered,
             ("index", "rebuilt") => Self::RunUnindexed,
             ("topic" | "remove", _) => Self::Topic,
+            ("task", "worked_off") => Self::Fire,
             ("expire", _) => Self::Expire,
             ("create", _) => Self::NewLog,
             // Only a command that ends by itself closes the log.
@@ -75,11 +92,20 @@ impl Errand {
     }
 }
 
-/// The hit of a point at which a process is killed, mostly the first: each passes some of them once.
-pub(crate) fn nth(point: &str, chance: &mut SmallRng) -> u64 {
-    match chance.random_bool(0.5) {
+/// The hit of a point at which a process is killed: each passes some of them once. Mostly the first, and
+/// always until enough have died there.
+pub(crate) fn nth(point: &str, killed: u64, chance: &mut SmallRng) -> u64 {
+    match killed < KILLS_MIN - 1 || chance.random_bool(0.5) {
         true => 1,
         false => chance.random_range(1..=nth_max(point)),
+    }
+}
+
+/// How long a process is given to come to a point. A log is compacted beside all else.
+pub(crate) fn patience(point: &str) -> Duration {
+    match point.starts_with("compact.") {
+        true => Duration::from_secs(3),
+        false => Duration::from_millis(700),
     }
 }
 
@@ -136,6 +162,8 @@ pub(crate) struct Errands<'a> {
     number: u32,
     /// Records brought into the topic that keeps little.
     pub(crate) expiring: u64,
+    /// The windows that many records have opened.
+    pub(crate) many: Many,
 }
 
 /// Records that a topic is filled with.
@@ -153,6 +181,7 @@ impl<'a> Errands<'a> {
             ticks: Ticks::new(!seed),
             number: 0,
             expiring: 0,
+            many: Many::default(),
         }
     }
 
@@ -162,6 +191,7 @@ impl<'a> Errands<'a> {
         self.number += 1;
         let file = match errand {
             Errand::Topic | Errand::Expire => self.ticks.file(&self.dir, FILL),
+            Errand::Fire => self.many.file(&self.dir),
             _ => PathBuf::new(),
         };
         self.prepare(errand);
@@ -196,7 +226,7 @@ impl<'a> Errands<'a> {
                 let _ = std::fs::remove_dir_all(data.join("state"));
             }
             Errand::RunDamaged => {
-                for task in files(&data.join("state/tasks")) {
+                for task in files(&self.job.stores()) {
                     if task.join("identity.json").exists() {
                         std::fs::write(task.join("identity.json"), "{").unwrap();
                     }
@@ -244,12 +274,12 @@ impl<'a> Errands<'a> {
             | Errand::RunTorn
             | Errand::RunLittered
             | Errand::RunUnindexed => end.of(job.run(false), false),
-            Errand::Save => end.of(self.state("savepoint", &[]), true),
+            Errand::Save => end.of(job.state("savepoint"), true),
             Errand::Restore => {
-                if end.of(self.state("savepoint", &[]), true) {
+                if end.of(job.state("savepoint"), true) {
                     return true;
                 }
-                let tasks = files(&job.data().join("state/tasks"));
+                let tasks = files(&job.stores());
                 let oldest = tasks.iter().filter_map(|task| {
                     let saved = files(&task.join("savepoints"));
                     saved
@@ -257,7 +287,12 @@ impl<'a> Errands<'a> {
                         .find(|path| path.extension().is_some_and(|end| end == "tms"))
                 });
                 let oldest: Vec<PathBuf> = oldest.collect();
-                !oldest.is_empty() && end.of(self.state("restore", &oldest), true)
+                let mut command = job.state("restore");
+                for path in &oldest {
+                    command.arg("--from").arg(path);
+                }
+                command.arg("--yes");
+                !oldest.is_empty() && end.of(command, true)
             }
             Errand::Topic => {
                 let name = format!("scratch-{}", self.number);
@@ -280,6 +315,9 @@ impl<'a> Errands<'a> {
                 std::fs::remove_dir_all(path).unwrap();
                 false
             }
+            Errand::Fire => {
+                end.of(Many::import(job, file), true) || end.of(Many::run(job, &self.dir), true)
+            }
         }
     }
 
@@ -297,19 +335,6 @@ impl<'a> Errands<'a> {
         let mut command = self.job.command();
         command.arg("topics").args(args);
         command.args(["--broker", &self.job.url()]);
-        command
-    }
-
-    fn state(&self, verb: &str, from: &[PathBuf]) -> Command {
-        let mut command = self.job.command();
-        command.args(["state", verb]).arg(self.job.file());
-        command
-            .arg("--state-dir")
-            .arg(self.job.data().join("state"));
-        for path in from {
-            command.arg("--from").arg(path);
-        }
-        command.args((verb == "restore").then_some("--yes"));
         command
     }
 }

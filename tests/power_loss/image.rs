@@ -19,10 +19,31 @@ const PAGE: u64 = 4096;
 pub(crate) struct Image {
     files: BTreeMap<String, Vec<u8>>,
     dirs: BTreeSet<String>,
-    /// Epochs that a task knew to be committed.
+    /// Epochs that were acknowledged: see [`Promise`].
     pub(crate) epochs: u64,
+    /// Whether a store was about to be written to, for the first time or again.
+    pub(crate) is_noted: bool,
     /// Imports that had ended well.
     pub(crate) imports: usize,
+}
+
+/// From when on an epoch must not be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Its task knows that it is committed: the log makes each commit durable.
+    AtCommit,
+    /// The log says that it is durable: it makes what was committed durable now and then.
+    AtSync,
+}
+
+impl Promise {
+    /// The line among the crash points that were passed which gives it.
+    pub(crate) fn line(self) -> &'static [u8] {
+        match self {
+            Self::AtCommit => b"task.committed\n",
+            Self::AtSync => b"sync.published\n",
+        }
+    }
 }
 
 /// A file by whatever name, or none.
@@ -45,6 +66,15 @@ impl File {
         for change in self.pending.drain(..count) {
             apply(&change, &mut self.durable);
         }
+    }
+
+    /// Itself as every program saw it.
+    fn seen(&self) -> Vec<u8> {
+        let mut seen = self.durable.clone();
+        self.pending
+            .iter()
+            .for_each(|change| apply(change, &mut seen));
+        seen
     }
 
     /// What is left of it.
@@ -70,10 +100,7 @@ impl File {
             }
             2 => self.survive_by_page(&mut left, chance),
             // As after a kill.
-            _ => self
-                .pending
-                .iter()
-                .for_each(|change| apply(change, &mut left)),
+            _ => return self.seen(),
         }
         left
     }
@@ -141,7 +168,22 @@ fn apply(change: &Change, to: &mut Vec<u8>) {
 }
 
 /// The disk after the first calls of a trace, and then no power.
-pub(crate) fn build(calls: &[Call], chance: &mut SmallRng) -> Image {
+pub(crate) fn build(calls: &[Call], promise: Promise, chance: &mut SmallRng) -> Image {
+    build_with(calls, promise, |file| file.survive(chance))
+}
+
+/// The same, but nothing that was written is lost: as after a kill.
+pub(crate) fn build_whole(calls: &[Call]) -> Image {
+    build_with(calls, Promise::AtCommit, File::seen)
+}
+
+fn build_with(
+    calls: &[Call],
+    promise: Promise,
+    mut survive: impl FnMut(&File) -> Vec<u8>,
+) -> Image {
+    // Epochs that tasks knew to be committed, by now and when the log began to make them durable.
+    let (mut committed, mut begun) = (0, 0);
     let mut image = Image::default();
     let mut files: Vec<File> = Vec::new();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
@@ -180,7 +222,16 @@ pub(crate) fn build(calls: &[Call], chance: &mut SmallRng) -> Image {
             Call::Write { fd, at, data } => {
                 let (file, is_hits) = open[fd];
                 if is_hits {
-                    image.epochs += u64::from(data == b"task.committed\n");
+                    committed += u64::from(data == b"task.committed\n");
+                    image.is_noted |= data == b"write_behind.noted\n";
+                    if data == b"sync.begun\n" {
+                        begun = committed;
+                    }
+                    match promise {
+                        Promise::AtCommit => image.epochs = committed,
+                        Promise::AtSync if data == promise.line() => image.epochs = begun,
+                        Promise::AtSync => {}
+                    }
                 }
                 let data = data.clone();
                 files[file].pending.push(Change::Write { at: *at, data });
@@ -216,10 +267,26 @@ pub(crate) fn build(calls: &[Call], chance: &mut SmallRng) -> Image {
         }
     }
     for (path, file) in names {
-        let left = files[file].survive(chance);
+        let left = survive(&files[file]);
         image.files.insert(path, left);
     }
     image
+}
+
+/// A trace without the syncs of files whose path ends so.
+pub(crate) fn without_syncs_of(calls: &[Call], end: &str) -> Vec<Call> {
+    let mut open: HashMap<Fd, bool> = HashMap::new();
+    let is_kept = |call: &&Call| {
+        match call {
+            Call::Open { fd, path, .. } => {
+                open.insert(*fd, path.ends_with(end));
+            }
+            Call::Sync { fd, .. } => return !open.get(fd).copied().unwrap_or_default(),
+            _ => {}
+        }
+        true
+    };
+    calls.iter().filter(is_kept).cloned().collect()
 }
 
 fn rename(from: &str, to: &str, names: &mut BTreeMap<String, usize>, dirs: &mut BTreeSet<String>) {

@@ -1,6 +1,7 @@
 //! Power loss: the file calls of the real binary, log and state in one trace, become images of what a
 //! disk may hold when the power goes. On each the job goes on, nothing that was acknowledged is gone,
-//! and it ends as if the power had never failed.
+//! each store can be opened and is as new as it must be, and the job ends as if the power had never
+//! failed, with stores that hold what the log says.
 //!
 //! `POWER_IMAGES` is the number of images, `POWER_SEED` the seed of where the power goes.
 
@@ -14,20 +15,70 @@ mod image;
 mod job;
 mod trace;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use job::{Job, Outcome, Process, Signal, Ticks};
+use image::{Image, Promise};
+use job::{Job, Outcome, Process, Signal, Ticks, stores};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use tidemill_state::{Epoch, Error, StateStore as _, read_note};
 use trace::Call;
 
-/// Images of one trace.
+/// Images of one trace, at most.
 const IMAGES_PER_TRACE: usize = 50;
+
+/// How a job is run while it is recorded.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    guarantee: &'static str,
+    promise: Promise,
+    query: &'static str,
+    options: &'static [&'static str],
+    // With one task alone it is certain whose crash points were passed.
+    partitions: u32,
+    are_long: bool,
+}
+
+const WAYS: [Way; 4] = [
+    Way {
+        guarantee: "exactly_once",
+        promise: Promise::AtSync,
+        query: "?fsync=100ms&split=32KiB",
+        options: &[],
+        partitions: 1,
+        are_long: true,
+    },
+    Way {
+        guarantee: "exactly_once",
+        promise: Promise::AtCommit,
+        query: "?fsync=commit&split=32KiB",
+        options: &["--lockstep"],
+        partitions: 2,
+        are_long: false,
+    },
+    Way {
+        guarantee: "at_least_once",
+        promise: Promise::AtCommit,
+        query: "?fsync=commit&split=64KiB",
+        options: &[],
+        partitions: 1,
+        are_long: true,
+    },
+    Way {
+        guarantee: "at_least_once",
+        promise: Promise::AtSync,
+        query: "?fsync=100ms&split=32KiB",
+        options: &["--lockstep"],
+        partitions: 2,
+        are_long: false,
+    },
+];
 
 /// Images that are looked at at the same time.
 const THREADS: usize = 2;
@@ -49,14 +100,18 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         println!("skipped: there is no C compiler `cc` to build the shim that records file calls");
         return;
     };
-    let mut done = 0;
-    let mut calls = 0;
-    while done < images {
+    let (mut done, mut calls, mut stores) = (0, 0, 0);
+    let each = images.div_ceil(WAYS.len()).min(IMAGES_PER_TRACE);
+    for way in WAYS.iter().cycle() {
+        if done >= images {
+            break;
+        }
         let seed = seed.wrapping_mul(1_000_003) + done as u64;
         let dir = directory.path().join(done.to_string());
-        let traced = record(&dir, &shim, "?fsync=commit&split=32KiB", seed);
+        let traced = record(&dir, &shim, way, seed);
         calls += traced.calls.len();
-        let count = IMAGES_PER_TRACE.min(images - done);
+        stores += traced.stored.len();
+        let count = each.min(images - done);
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..THREADS {
@@ -76,7 +131,7 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         std::fs::remove_dir_all(&dir).unwrap();
         done += count;
     }
-    println!("{done} images of {calls} file calls");
+    println!("{done} images of {calls} file calls, in which stores were synced {stores} times");
 }
 
 /// What the images are worth: without syncs, the same images lose what was acknowledged.
@@ -86,23 +141,46 @@ fn a_log_that_is_not_synced_loses_what_it_acknowledged() {
     let Some(shim) = shim(directory.path()) else {
         return;
     };
-    let traced = record(&directory.path().join("job"), &shim, "?fsync=never", 1);
+    let way = Way {
+        query: "?fsync=never",
+        ..WAYS[1]
+    };
+    let traced = record(&directory.path().join("job"), &shim, &way, 1);
     let mut lost = 0;
     for seed in 0..40 {
-        let mut chance = SmallRng::seed_from_u64(seed);
-        let crash = crash(&traced.calls, &mut chance);
-        let image = image::build(&traced.calls[..crash], &mut chance);
-        let job = Job::new(
-            &directory.path().join(seed.to_string()),
-            "exactly_once",
-            "",
-            &[],
-        );
+        let (image, _) = traced.image(&mut SmallRng::seed_from_u64(seed));
+        let job = traced.job(&directory.path().join(seed.to_string()), "");
         image.write(&job.data());
         let left = Outcome::read(&job).map_or(0, |left| left.epochs());
         lost += u32::from(left < image.epochs);
     }
     assert!(lost >= 2, "of 40 images {lost} lost something");
+}
+
+/// And so do stores of which nothing was synced, or not how they are laid out.
+#[test]
+fn a_store_that_is_not_synced_is_too_old_or_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(shim) = shim(directory.path()) else {
+        return;
+    };
+    let mut traced = record(&directory.path().join("job"), &shim, &WAYS[0], 1);
+    let calls = std::mem::take(&mut traced.calls);
+    for name in ["db", "conf"] {
+        traced.calls = image::without_syncs_of(&calls, &format!("/sled/{name}"));
+        let mut wrong = 0;
+        for seed in 0..40 {
+            let (image, crash) = traced.image(&mut SmallRng::seed_from_u64(seed));
+            let dir = directory.path().join(format!("{name}-{seed}"));
+            let job = traced.job(&dir, "");
+            image.write(&job.data());
+            wrong += u32::from(traced.wrong_store(&job, &image, crash).is_some());
+        }
+        assert!(
+            wrong >= 2,
+            "without syncs of {name} {wrong} of 40 stores are wrong"
+        );
+    }
 }
 
 /// Builds the shim, where there is a compiler.
@@ -118,18 +196,23 @@ fn shim(dir: &Path) -> Option<PathBuf> {
 
 /// A job that was recorded.
 struct Traced {
+    way: Way,
     calls: Vec<Call>,
     pieces: Vec<PathBuf>,
     expected: Outcome,
+    /// Where in the trace the store of the only task had been synced, and the epoch that it said then.
+    stored: Vec<(usize, Option<Epoch>)>,
 }
 
-/// Runs a job to its end under the shim, killing it now and then.
-fn record(dir: &Path, shim: &Path, query: &str, seed: u64) -> Traced {
+/// Runs a job to its end under the shim, and ends it now and then before.
+fn record(dir: &Path, shim: &Path, way: &Way, seed: u64) -> Traced {
     let mut chance = SmallRng::seed_from_u64(seed);
     std::fs::create_dir_all(dir).unwrap();
     let mut ticks = Ticks::new(seed);
+    ticks.are_long = way.are_long;
     let pieces: Vec<PathBuf> = (0..FILES).map(|_| ticks.file(dir, TICKS)).collect();
-    let job = Job::new(&dir.join("traced"), "exactly_once", query, &["--lockstep"]);
+    let mut job = Job::new(&dir.join("traced"), way.guarantee, way.query, way.options);
+    job.partitions = way.partitions;
     let trace = dir.join("trace");
     let traced = |mut command: Command| {
         command
@@ -138,52 +221,138 @@ fn record(dir: &Path, shim: &Path, query: &str, seed: u64) -> Traced {
             .env("TRACE_FILE", &trace);
         Process::start(command)
     };
-    for piece in &pieces {
+    for (index, piece) in pieces.iter().enumerate() {
         traced(job.import(piece)).done();
         let mut file = std::fs::File::options().append(true).open(&trace).unwrap();
         file.write_all(trace::IMPORTED.as_bytes()).unwrap();
-        // Killed while it works, or once it has nothing left to do.
+        // Killed while it works or once it has nothing left to do, or asked to end: then its stores are
+        // brought up to the log.
         let patience = Duration::from_millis(chance.random_range(50..600));
-        let ended = traced(job.run(false)).end(patience, Signal::KILL);
-        assert!(ended.was_killed, "{}", ended.told);
+        let signal = [Signal::KILL, Signal::TERM][index % 2];
+        let ended = traced(job.run(false)).end(patience, signal);
+        assert!(ended.was_killed || ended.is_done, "{}", ended.told);
     }
     traced(job.run(true)).done();
     let expected = Outcome::read(&job).unwrap();
+    let expected = match way.guarantee {
+        "at_least_once" => expected.without_repeats(),
+        _ => expected,
+    };
     let calls = trace::read(&trace);
     assert!(calls.len() > 1_000 && expected.epochs() > 10);
+    let stored = match way.partitions {
+        1 => stored(&calls, &dir.join("whole")),
+        _ => Vec::new(),
+    };
     Traced {
+        way: *way,
         calls,
         pieces,
         expected,
+        stored,
     }
 }
 
-/// Where the power goes: right after an acknowledgement, or anywhere.
-fn crash(calls: &[Call], chance: &mut SmallRng) -> usize {
-    let is_promise =
-        |call: &Call| matches!(call, Call::Write { data, .. } if data == b"task.committed\n");
-    let promises: Vec<usize> = (0..calls.len())
-        .filter(|&at| is_promise(&calls[at]))
-        .collect();
-    match promises.choose(chance) {
-        Some(at) if chance.random_bool(0.5) => at + 1,
-        _ => chance.random_range(0..=calls.len()),
+/// How far the store of the only task was each time when all of it had been synced. Nothing wrote to it
+/// between that and the crash point.
+fn stored(calls: &[Call], dir: &Path) -> Vec<(usize, Option<Epoch>)> {
+    let mut stored = Vec::new();
+    for at in places_of(calls, b"write_behind.flushed\n") {
+        let whole = dir.join(at.to_string());
+        image::build_whole(&calls[..=at]).write(&whole);
+        stored.push((at, opened(&whole.join("state/tasks/0-0")).unwrap()));
+        std::fs::remove_dir_all(whole).unwrap();
+    }
+    let epochs: BTreeSet<Epoch> = stored.iter().filter_map(|(_, epoch)| *epoch).collect();
+    assert!(
+        epochs.len() > 1,
+        "too little was written behind: {stored:?}"
+    );
+    stored
+}
+
+/// What a store says of how far it has followed its log.
+fn opened(dir: &Path) -> Result<Option<Epoch>, Error> {
+    stores::block_on(async {
+        let store = stores::open(dir).await?;
+        let stored = store.stored().await?;
+        store.close().await?;
+        Ok(stored.map(|stored| stored.epoch))
+    })
+}
+
+/// Where this line was added to the crash points that were passed.
+fn places_of(calls: &[Call], line: &[u8]) -> Vec<usize> {
+    let is_line = |call: &Call| matches!(call, Call::Write { data, .. } if data == line);
+    (0..calls.len()).filter(|&at| is_line(&calls[at])).collect()
+}
+
+impl Traced {
+    /// The disk when the power went, and where in the trace: right after an acknowledgement, or
+    /// anywhere.
+    fn image(&self, chance: &mut SmallRng) -> (Image, usize) {
+        let promises = places_of(&self.calls, self.way.promise.line());
+        let crash = match promises.choose(chance) {
+            Some(at) if chance.random_bool(0.5) => at + 1,
+            _ => chance.random_range(0..=self.calls.len()),
+        };
+        let image = image::build(&self.calls[..crash], self.way.promise, chance);
+        (image, crash)
+    }
+
+    /// The same job, elsewhere.
+    fn job(&self, dir: &Path, query: &str) -> Job {
+        let mut job = Job::new(dir, self.way.guarantee, query, &[]);
+        job.partitions = self.way.partitions;
+        job
+    }
+
+    /// What is wrong with the stores that the loss of power has left.
+    fn wrong_store(&self, job: &Job, image: &Image, crash: usize) -> Option<String> {
+        for task in 0..self.way.partitions {
+            let dir = job.stores().join(format!("0-{task}"));
+            if !self.was_written(&dir, image) {
+                continue;
+            }
+            let found = match opened(&dir) {
+                Ok(found) => found,
+                Err(error) => return Some(format!("the store of task {task}: {error:?}")),
+            };
+            let synced = self.stored.iter().rev().find(|(at, _)| *at < crash);
+            let least = synced.and_then(|(_, epoch)| *epoch);
+            if found < least {
+                return Some(format!(
+                    "the store of task {task} is at {found:?}, and had synced {least:?}"
+                ));
+            }
+        }
+        None
+    }
+
+    /// Whether anything may have been written to a store. The power may go while it is made: then there
+    /// is nothing in it, and nothing to lose.
+    fn was_written(&self, dir: &Path, image: &Image) -> bool {
+        let is_noted =
+            read_note(dir).is_ok_and(|note| note.is_some_and(|note| note.newest.is_some()));
+        is_noted || (self.way.partitions == 1 && image.is_noted)
     }
 }
 
 /// Lets the power go somewhere in the trace, and finishes the job on what is left.
 fn check_image(dir: &Path, traced: &Traced, seed: u64) {
     let mut chance = SmallRng::seed_from_u64(seed);
-    let crash = crash(&traced.calls, &mut chance);
-    let image = image::build(&traced.calls[..crash], &mut chance);
+    let (image, crash) = traced.image(&mut chance);
     // The image need not be made durable: the power goes once.
-    let job = Job::new(dir, "exactly_once", "?fsync=never&split=32KiB", &[]);
+    let job = traced.job(dir, "?fsync=never&split=32KiB");
     image.write(&job.data());
-    let place = format!("image {seed:#x}, the power went at call {crash}");
+    let place = format!(
+        "{:?}, image {seed:#x}, the power went at call {crash}",
+        traced.way
+    );
+    // On a copy: opening it as its owner mends it.
+    let copy = traced.job(&dir.join("copy"), "");
+    image.write(&copy.data());
     if image.imports > 0 {
-        // On a copy: reading it as its owner mends it.
-        let copy = Job::new(&dir.join("copy"), "exactly_once", "", &[]);
-        image.write(&copy.data());
         let left = Outcome::read(&copy).unwrap_or_else(|error| panic!("{place}: {error}"));
         let (epochs, records) = (left.epochs(), left.input);
         assert!(
@@ -197,11 +366,23 @@ fn check_image(dir: &Path, traced: &Traced, seed: u64) {
             "{place}: {records} of {imported} ticks are left"
         );
     }
+    if let Some(wrong) = traced.wrong_store(&copy, &image, crash) {
+        panic!("{place}: {wrong}");
+    }
+    let was_written = |task: &str| traced.was_written(&copy.stores().join(task), &image);
     for piece in &traced.pieces[image.imports..] {
         finish(job.import(piece), &place);
     }
     finish(job.run(true), &place);
     let found = Outcome::read(&job).unwrap_or_else(|error| panic!("{place}: {error}"));
+    // One that was being made when the power went cannot be opened, and held nothing.
+    if let Some(wrong) = stores::wrong(&job, &found, |task, _| !was_written(task)) {
+        panic!("{place}: {wrong}");
+    }
+    let found = match traced.way.guarantee {
+        "at_least_once" => found.without_repeats(),
+        _ => found,
+    };
     if let Some(difference) = found.difference(&traced.expected) {
         panic!("{place}: {difference}");
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// One call, or half of one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     /// A file came to be, empty.
     Create {
