@@ -204,7 +204,7 @@ fn stopped(come_to: Option<Progress>) -> Failure {
             done,
             total,
         }) => format!("stopped with {done} of {total} records in"),
-        _ => "stopped before anything was written".to_owned(),
+        _ => "stopped before anything was written by this run".to_owned(),
     };
     Failure::new(Exit::Findings, message).help("run the same command again to go on")
 }

@@ -93,7 +93,12 @@ pub(super) async fn run(
     let plan = pipeline.plan;
     let dir = args.state_dir.as_deref().or(plan.state_dir.as_deref());
     // Held to the end: no instance can start meanwhile.
-    let instances = Instance::take_all(Path::new(STATE_ROOT), plan.name.as_str(), dir)?;
+    let instances = Instance::take_all(
+        Path::new(STATE_ROOT),
+        plan.name.as_str(),
+        dir,
+        "tidemill offsets reset",
+    )?;
     let stores = stores(&instances)?;
     let open = open_all(&plan, args.yes).await?;
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();

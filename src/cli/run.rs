@@ -224,6 +224,11 @@ async fn work(
     told: watch::Sender<Option<(Arc<Progress>, u64)>>,
 ) -> Result<(), Failure> {
     refuse_missing_log(&plan)?;
+    // Before a directory of state is taken: a run that finds its log in use leaves none behind.
+    let mut open = Vec::with_capacity(plan.brokers.len());
+    for broker in &plan.brokers {
+        open.push(OpenBroker::open(&broker.url, Arc::new(SystemClock)).await?);
+    }
     // Where the log does not outlive the process, neither may the state.
     let instance = if plan.outlives_process(plan.home()) {
         let dir = plan.state_dir.as_deref();
@@ -240,10 +245,6 @@ async fn work(
         None => Arc::new(MemoryStores::default()),
     };
     options.instance = instance.as_ref().map_or("0", Instance::name).to_owned();
-    let mut open = Vec::with_capacity(plan.brokers.len());
-    for broker in &plan.brokers {
-        open.push(OpenBroker::open(&broker.url, Arc::new(SystemClock)).await?);
-    }
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
     // What standard input has not given yet is no end: that is told when it is there.
     let reads_lines = plan
@@ -313,7 +314,12 @@ fn refuse_missing_log(plan: &Plan) -> Result<(), Failure> {
         source_name: source.name.to_string(),
     };
     let dir = plan.state_dir.as_deref();
-    let taken = Instance::take_all(Path::new(STATE_ROOT), plan.name.as_str(), dir)?;
+    let taken = Instance::take_all(
+        Path::new(STATE_ROOT),
+        plan.name.as_str(),
+        dir,
+        "tidemill run",
+    )?;
     let with_state = taken.iter().find(|instance| instance.holds_state());
     let failure = ended_on(error, with_state);
     Err(match &plan.brokers[source.topic.broker].url {

@@ -1,7 +1,7 @@
 //! The directory of an instance: its lock, and the stores of its tasks.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,38 +15,49 @@ use crate::events;
 /// Most instances of one pipeline that look for a directory on one machine.
 const INSTANCES_MAX: u32 = 1024;
 
+/// Locked by a run alone, shared by those that work on the state of an instance that does not run.
+const LOCK: &str = "LOCK";
+
+/// Locked by the one that works on the state, and says who that is.
+const WORK: &str = "WORK";
+
 /// A locked directory. Holds the lock until dropped.
 #[derive(Debug)]
 pub struct Instance {
     name: String,
     dir: PathBuf,
-    lock: File,
+    locks: Vec<File>,
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Closing the file would do, but not while a process that is just being started by another
-        // thread still holds a copy of it. If it cannot be said, closing says it.
-        let _ = self.lock.unlock();
+        for lock in &self.locks {
+            // Closing the file would do, but not while a process that is just being started by another
+            // thread still holds a copy of it. If it cannot be said, closing says it.
+            let _ = lock.unlock();
+        }
     }
 }
 
 impl Instance {
-    /// Takes the directory of a pipeline's instance: `dir` if given, else
-    /// `ROOT/PIPELINE/N` with the lowest N nobody holds.
+    /// Takes the directory of a pipeline's instance, to run it: `dir` if given, else
+    /// `ROOT/PIPELINE/N` with the lowest N that does not run.
     ///
     /// # Errors
     ///
-    /// If it is in use, or cannot be made.
+    /// If it is in use, or cannot be made. If somebody works on the state of an instance that does not
+    /// run: the next number would be a stranger to that state and build all of it anew.
     pub fn take(root: &Path, pipeline: &str, dir: Option<&Path>) -> Result<Self> {
         if let Some(dir) = dir {
-            return Self::lock("0".into(), dir.to_owned());
+            return Self::run("0".into(), dir.to_owned())?.map_err(|owner| Error::InUse {
+                path: dir.to_owned(),
+                owner,
+            });
         }
         for number in 0..INSTANCES_MAX {
             let dir = root.join(pipeline).join(number.to_string());
-            match Self::lock(number.to_string(), dir) {
-                Err(Error::InUse { .. }) => {}
-                taken => return taken,
+            if let Ok(taken) = Self::run(number.to_string(), dir)? {
+                return Ok(taken);
             }
         }
         Err(Error::InUse {
@@ -56,15 +67,20 @@ impl Instance {
     }
 
     /// Takes every instance of a pipeline that has a directory, so that none can run: `dir` if
-    /// given, else all of `ROOT/PIPELINE`. Makes no directory.
+    /// given, else all of `ROOT/PIPELINE`. Makes no directory. `verb` says what is done meanwhile.
     ///
     /// # Errors
     ///
     /// If one is in use, or cannot be read.
-    pub fn take_all(root: &Path, pipeline: &str, dir: Option<&Path>) -> Result<Vec<Self>> {
+    pub fn take_all(
+        root: &Path,
+        pipeline: &str,
+        dir: Option<&Path>,
+        verb: &str,
+    ) -> Result<Vec<Self>> {
         if let Some(dir) = dir {
             return match dir.is_dir() {
-                true => Ok(vec![Self::lock("0".into(), dir.to_owned())?]),
+                true => Ok(vec![Self::work("0".into(), dir.to_owned(), verb)?]),
                 false => Ok(Vec::new()),
             };
         }
@@ -86,8 +102,22 @@ impl Instance {
             Err(error) => return Err(failed(error)),
         }
         numbers.sort_unstable();
-        let take = |number: u32| Self::lock(number.to_string(), parent.join(number.to_string()));
+        let take = |number: u32| {
+            let name = number.to_string();
+            let dir = parent.join(&name);
+            Self::work(name, dir, verb)
+        };
         numbers.into_iter().map(take).collect()
+    }
+
+    /// Takes the first instance of a pipeline that has none yet, to make its state.
+    ///
+    /// # Errors
+    ///
+    /// As for [`take_all`](Self::take_all).
+    pub fn take_first(root: &Path, pipeline: &str, dir: Option<&Path>, verb: &str) -> Result<Self> {
+        let first = || root.join(pipeline).join("0");
+        Self::work("0".into(), dir.map_or_else(first, Path::to_owned), verb)
     }
 
     /// The directories of its tasks' stores, sorted.
@@ -99,36 +129,41 @@ impl Instance {
         stores_in(&self.dir)
     }
 
-    fn lock(name: String, dir: PathBuf) -> Result<Self> {
-        let failed = |doing, path: &Path, source| Error::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        };
-        std::fs::create_dir_all(&dir).map_err(|source| failed("create", &dir, source))?;
-        let path = dir.join("LOCK");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| failed("open", &path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let owner = std::fs::read_to_string(&path).unwrap_or_default();
-                let owner = match owner.trim() {
-                    "" => "another process".to_owned(),
-                    pid => format!("process {pid}"),
-                };
-                return Err(Error::InUse { path: dir, owner });
-            }
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock", &path, source)),
+    /// Locks a directory to run in it; says who runs there already, if somebody does.
+    fn run(name: String, dir: PathBuf) -> Result<std::result::Result<Self, String>> {
+        let lock = open(&dir, LOCK)?;
+        if lock_or_not(lock.try_lock(), &dir, LOCK)? {
+            tell(&dir, LOCK, &std::process::id().to_string())?;
+            let locks = vec![lock];
+            return Ok(Ok(Self { name, dir, locks }));
         }
-        std::fs::write(&path, std::process::id().to_string())
-            .map_err(|source| failed("write", &path, source))?;
-        Ok(Self { name, dir, lock })
+        // Shared with those that work on the state; not with a run.
+        if lock_or_not(lock.try_lock_shared(), &dir, LOCK)? {
+            let owner = owner(&dir, WORK);
+            return Err(Error::InUse { path: dir, owner });
+        }
+        Ok(Err(owner(&dir, LOCK)))
+    }
+
+    /// Locks a directory to work on its state.
+    fn work(name: String, dir: PathBuf, verb: &str) -> Result<Self> {
+        let mut locks = Vec::with_capacity(2);
+        let lock = open(&dir, LOCK)?;
+        if !lock_or_not(lock.try_lock_shared(), &dir, LOCK)? {
+            let owner = owner(&dir, LOCK);
+            return Err(Error::InUse { path: dir, owner });
+        }
+        locks.push(lock);
+        let work = open(&dir, WORK)?;
+        if !lock_or_not(work.try_lock(), &dir, WORK)? {
+            let owner = owner(&dir, WORK);
+            return Err(Error::InUse { path: dir, owner });
+        }
+        locks.push(work);
+        let text = format!("{} (`{verb}`)", std::process::id());
+        // Only for the message to others: looking at state needs no room.
+        let _ = tell(&dir, WORK, &text);
+        Ok(Self { name, dir, locks })
     }
 
     /// Its name: part of transactional ids and markers.
@@ -144,6 +179,54 @@ impl Instance {
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+fn failed(doing: &'static str, path: PathBuf, source: std::io::Error) -> Error {
+    Error::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+/// Opens a file to lock, which is made if need be.
+fn open(dir: &Path, name: &str) -> Result<File> {
+    std::fs::create_dir_all(dir).map_err(|source| failed("create", dir.to_owned(), source))?;
+    let path = dir.join(name);
+    File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|source| failed("open", path, source))
+}
+
+/// Whether a lock was got, or has another holder.
+fn lock_or_not(
+    tried: std::result::Result<(), TryLockError>,
+    dir: &Path,
+    name: &str,
+) -> Result<bool> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(failed("lock", dir.join(name), source)),
+    }
+}
+
+/// Says who holds a lock.
+fn tell(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let path = dir.join(name);
+    std::fs::write(&path, text).map_err(|source| failed("write", path, source))
+}
+
+fn owner(dir: &Path, name: &str) -> String {
+    let owner = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    match owner.trim() {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
     }
 }
 

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_broker::{Broker, Offset, TopicPartition};
-use tidemill_state::{Epoch, Identity, Savepoint, State, check_savepoint, restore, set_aside};
+use tidemill_state::{
+    Epoch, Identity, Savepoint, State, check_savepoint, delete_restored, restore, set_aside,
+};
 
 use super::error::Doing;
 use super::open::{Stores, forget_if_overtaken, state_options};
 use super::recovery::{last_marker, own_topic, redo, retrying};
 use super::topics::{describe, source_topic, tasks_of};
 use super::topology::sub_topologies;
-use super::{Error, Marker, Result, SledStores, TaskId};
+use super::{Error, Kind, Marker, Result, SledStores, TaskId};
 use crate::config::Plan;
 
 /// A task of a pipeline, and where its changelog lies.
@@ -241,6 +243,10 @@ pub async fn restore_task(
     let stores = SledStores::new(dir.to_owned(), run);
     let options = stores.options(plan.name.as_str(), &task.to_string());
     let path = options.path.clone();
+    // What is half restored is of no use to anybody.
+    if path.join("restoring").exists() {
+        delete_restored(&path).map_err(failed)?;
+    }
     let aside = match path.join("identity.json").exists() || path.join("sled").exists() {
         true => Some(
             set_aside(&path, "replaced by a savepoint")
@@ -252,26 +258,42 @@ pub async fn restore_task(
     restore(&from.savepoint.path, options)
         .await
         .map_err(failed)?;
-    let Some((state, _)) = catch_up(plan, outputs, &stores, &from.log).await? else {
-        return Ok(aside);
+    match follow(plan, outputs, &stores, from).await {
+        Ok(()) => Ok(aside),
+        Err(error) => {
+            match error.kind() {
+                Kind::Integrity => {
+                    set_aside(&path, &error.to_string()).map_err(failed)?;
+                }
+                // Not set aside: trying again, as on a full disk, would leave one more each time.
+                Kind::Io => delete_restored(&path).map_err(failed)?,
+                _ => {}
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Brings what was restored up to the log's end, and compares it with the digest there.
+async fn follow(
+    plan: &Plan,
+    outputs: &dyn Broker,
+    stores: &SledStores,
+    from: &Restorable,
+) -> Result<()> {
+    let task = from.log.task;
+    let failed = |source| Error::State { task, source };
+    let Some((state, _)) = catch_up(plan, outputs, stores, &from.log).await? else {
+        return Ok(());
     };
     let write_behind = state.write_behind();
     let durable = |_| async { Ok::<(), Infallible>(()) };
-    let passed = write_behind.pass(durable).await;
-    let verified = match passed {
+    let verified = match write_behind.pass(durable).await {
         Ok(_) => write_behind.verify().await.map(drop),
         Err(error) => Err(error),
     };
     drop(write_behind);
     let closed = state.close().await;
-    match verified {
-        Ok(()) => closed.map_err(failed)?,
-        Err(error) => {
-            if error.is_integrity() {
-                set_aside(&path, &error.to_string()).map_err(failed)?;
-            }
-            return Err(failed(error));
-        }
-    }
-    Ok(aside)
+    verified.map_err(failed)?;
+    closed.map_err(failed)
 }

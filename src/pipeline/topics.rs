@@ -86,8 +86,13 @@ impl Topics {
         let default =
             NonZeroU32::new(tasks.first().copied().unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
         let mut sinks = Vec::with_capacity(plan.sinks.len());
-        for sink in &plan.sinks {
-            let partitions = sink.topic.partitions.unwrap_or(default);
+        for (index, sink) in plan.sinks.iter().enumerate() {
+            // As many as the widest of the tasks that write it have partitions to read.
+            let writers = topologies.iter().zip(&tasks);
+            let writers = writers.filter(|(topology, _)| topology.sinks.contains(&index));
+            let read = writers.map(|(_, &tasks)| tasks).max();
+            let read = read.and_then(NonZeroU32::new).unwrap_or(default);
+            let partitions = sink.topic.partitions.unwrap_or(read);
             let broker = &*brokers[sink.topic.broker];
             sinks.push(ensure(broker, &sink.topic, partitions).await?.partitions);
         }
@@ -109,6 +114,13 @@ impl Topics {
             tombstones: TOMBSTONES,
         };
         let found = ensure(outputs, &own(&changelog, compacted), count).await?;
+        if !matches!(found.cleanup, Cleanup::Compact { .. }) {
+            return Err(Error::Plan {
+                what: format!(
+                    "topic `{changelog}` is not compacted, so state could not be rebuilt from it; delete it with `tidemill topics delete {changelog}`, and it is made as it must be"
+                ),
+            });
+        }
         if found.partitions != count.get() {
             return Err(Error::PartitionCount {
                 topic: changelog,

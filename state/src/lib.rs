@@ -33,7 +33,7 @@ mod write_behind;
 
 pub use delta::{Change, Changes, Delta};
 pub use digest::{Digest, Share};
-pub use directory::{read_identity, read_note, set_aside};
+pub use directory::{delete_restored, read_identity, read_note, set_aside};
 pub use epoch::Epoch;
 pub use error::{Error, Result, Source};
 pub use fsck::{Fsck, TableContent, fsck};

@@ -24,7 +24,7 @@ use tidemill_crash_point::crash_point;
 
 use self::reader::Reader;
 use self::writer::Writer;
-use crate::directory::{ENGINE, RESTORING, create_dir, sync_dir};
+use crate::directory::{ENGINE, RESTORING, create_dir, delete_restored, sync_dir};
 use crate::error::Source;
 use crate::off_thread::off_thread;
 use crate::sled_store::Mode;
@@ -137,6 +137,24 @@ fn file_name(epoch: Epoch) -> String {
     format!("savepoint-{:020}.tms", epoch.0)
 }
 
+/// Deletes what a process that was killed has left of a savepoint. Whoever writes one owns the store, and so
+/// is the only one that does.
+pub(crate) fn delete_interrupted(dir: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("list", dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with("savepoint-") && name.ends_with(".tmp")) {
+            std::fs::remove_file(&path).map_err(Error::io("delete", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes all but the newest savepoints.
 fn prune(dir: &Path) -> Result<()> {
     let mut names = names(dir)?;
@@ -195,7 +213,8 @@ pub fn check_savepoint(path: &Path) -> Result<(Savepoint, u64)> {
 
 /// Makes a new store in a directory that holds none, from a savepoint, which is checked as a whole before.
 ///
-/// Interrupted, it leaves a store that the next opening sets aside.
+/// If it fails, it deletes what it has made. Killed, it leaves a store that the next restore deletes, and that
+/// the next opening sets aside.
 ///
 /// # Errors
 ///
@@ -214,12 +233,30 @@ pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint
         });
     }
     let dir = options.path.clone();
+    if dir.join(RESTORING).exists() {
+        delete_restored(&dir)?;
+    }
     if dir.join("identity.json").exists() || dir.join(ENGINE).exists() {
         return Err(Error::invalid(format!(
             "{} holds a state already; move it away first",
             dir.display()
         )));
     }
+    match fill(savepoint, options, &head).await {
+        Ok(()) => Ok(head),
+        // Somebody else's by now.
+        Err(error @ Error::InUse { .. }) => Err(error),
+        Err(error) => {
+            // The error is what to tell; what cannot be deleted now is when this is tried again.
+            let _ = delete_restored(&dir);
+            Err(error)
+        }
+    }
+}
+
+/// Fills a new store.
+async fn fill(savepoint: &Path, options: SledOptions, head: &Savepoint) -> Result<()> {
+    let dir = options.path.clone();
     create_dir(&dir)?;
     let restoring = dir.join(RESTORING);
     File::create(&restoring).map_err(Error::io("create", &restoring))?;
@@ -259,6 +296,5 @@ pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint
         .await?;
     store.close().await?;
     std::fs::remove_file(&restoring).map_err(Error::io("delete", &restoring))?;
-    sync_dir(&dir)?;
-    Ok(head)
+    sync_dir(&dir)
 }

@@ -55,3 +55,63 @@ fn a_second_instance_takes_the_next_directory_and_is_stopped_by_the_log() {
     home.run_well();
     home.expect_all_bars();
 }
+
+/// Such a run became another instance in silence, built all state anew and left a second store.
+#[test]
+fn a_run_is_refused_while_somebody_looks_at_the_state_and_becomes_no_other_instance() {
+    let home = Home::new();
+    home.run_well();
+    let root = home.path(".tidemill");
+    let looking = Instance::take_all(&root, "p", None, "tidemill state ls").unwrap();
+    let owner = format!("process {} (`tidemill state ls`)", std::process::id());
+    home.run()
+        .expect(7, &[".tidemill/p/0 is in use by", &owner]);
+    home.tidemill(&["state", "ls", "p.toml"])
+        .expect(7, &[".tidemill/p/0 is in use by", &owner]);
+    assert!(!home.path(".tidemill/p/1").exists());
+    drop(looking);
+    home.run_well();
+    assert!(!home.path(".tidemill/p/1").exists());
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_run_that_finds_its_log_in_use_leaves_no_directory_of_state() {
+    let home = Home::new();
+    block_on(async {
+        let log = home.log().await;
+        let running = Instance::take(&home.path(".tidemill"), "p", None).unwrap();
+        home.run().expect(7, &["data is in use by"]);
+        assert!(!home.path(".tidemill/p/1").exists());
+        drop(running);
+        log.close().await.unwrap();
+    });
+}
+
+#[test]
+fn state_of_two_instances_is_named_and_the_one_that_was_overtaken_is_marked() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    home.run_well();
+    let first = Instance::take(&home.path(".tidemill"), "p", None).unwrap();
+    home.add_ticks(TICKS / 2..TICKS);
+    home.run_well();
+    drop(first);
+    let listed = home.tidemill(&["state", "ls", "p.toml"]).expect(0, &[]).out;
+    let of = |instance: &str| {
+        let found = listed.lines().find(|line| line.contains(instance));
+        found.unwrap_or_else(|| panic!("{instance} in {listed}"))
+    };
+    assert!(of(".tidemill/p/0/").contains("behind"), "{listed}");
+    assert!(of(".tidemill/p/1/").contains("clean"), "{listed}");
+    let get = ["state", "get", "p.toml", "tidemill.time"];
+    let shown = home.tidemill(&get).expect(0, &[]).out;
+    assert!(shown.contains(".tidemill/p/0 (behind)"), "{shown}");
+    assert!(shown.contains(".tidemill/p/1"), "{shown}");
+    let checked = home.tidemill(&["state", "fsck", "p.toml"]).expect(0, &[]);
+    assert!(
+        checked.out.contains("task 0-0 in .tidemill/p/0:")
+            && checked.out.contains("behind another instance"),
+        "{checked:?}"
+    );
+}

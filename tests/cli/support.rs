@@ -287,6 +287,11 @@ impl Home {
         paths.remove(0)
     }
 
+    /// Where the only task keeps its store below a directory of state.
+    pub(crate) fn store_in(&self, state: &str) -> PathBuf {
+        self.path(state).join("tasks/0-0")
+    }
+
     /// Where the only task keeps its store.
     pub(crate) fn store(&self) -> PathBuf {
         self.path(".tidemill/p/0/tasks/0-0")

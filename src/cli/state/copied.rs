@@ -36,7 +36,7 @@ pub(super) fn copy_unless_writable(dir: &Path) -> Result<Option<(TempDir, Vec<St
         let dir = to.path().join(number.to_string());
         let dir = dir.join(at.file_name().unwrap_or_default());
         copy(&at, &dir).map_err(|error| failed("copy", &at, error))?;
-        stores.push(Store { dir, at });
+        stores.push(Store::new(dir, at));
     }
     Ok(Some((to, stores)))
 }

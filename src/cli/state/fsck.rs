@@ -32,6 +32,8 @@ pub(super) struct FsckArgs {
 /// What was found of one task.
 struct Checked {
     task: String,
+    /// In which instance, in words, if there are several.
+    place: String,
     dir: String,
     /// What is wrong, and what to do about it.
     findings: Vec<(String, String)>,
@@ -51,10 +53,14 @@ pub(super) async fn run(
         true => Access::Change,
         false => Access::Look,
     };
-    let place = args.place.resolve(access, world)?;
+    let place = args.place.resolve(access, "fsck", world)?;
     let mut all = Vec::new();
     for store in &place.stores {
-        all.push(check(store, args.set_aside).await?);
+        let mut one = check(store, args.set_aside).await?;
+        if place.is_several() {
+            one.place = format!(" in {}", store.instance());
+        }
+        all.push(one);
     }
     let damaged = all.iter().any(|one| !one.findings.is_empty());
     if args.json {
@@ -78,14 +84,15 @@ pub(super) async fn run(
         console.json(&json!({ "ok": !damaged, "tasks": tasks }))?;
     } else {
         for one in &all {
+            let task = format!("{}{}", one.task, one.place);
             if one.findings.is_empty() {
-                console.line(format_args!("task {}: {}", one.task, one.sound))?;
+                console.line(format_args!("task {task}: {}", one.sound))?;
             }
             for (what, help) in &one.findings {
-                console.line(format_args!("task {}: {what}\n  help: {help}", one.task))?;
+                console.line(format_args!("task {task}: {what}\n  help: {help}"))?;
             }
             if let Some(aside) = &one.aside {
-                console.line(format_args!("task {}: set aside as {aside}", one.task))?;
+                console.line(format_args!("task {task}: set aside as {aside}"))?;
             }
         }
         if all.is_empty() {
@@ -97,9 +104,11 @@ pub(super) async fn run(
 
 const REBUILD: &str = "set it aside with `tidemill state fsck --set-aside`: nothing is deleted, and the next run rebuilds it from the log";
 
-async fn check(Store { dir, at }: &Store, put_aside: bool) -> Result<Checked, Failure> {
+async fn check(store: &Store, put_aside: bool) -> Result<Checked, Failure> {
+    let Store { dir, at, behind } = store;
     let mut checked = Checked {
         task: task_of(dir),
+        place: String::new(),
         dir: at.display().to_string(),
         findings: Vec::new(),
         aside: None,
@@ -129,7 +138,12 @@ async fn check(Store { dir, at }: &Store, put_aside: bool) -> Result<Checked, Fa
                     stored.epoch
                 ),
             };
-            checked.report = Some(ls::json(&checked.dir, &report));
+            if *behind {
+                checked
+                    .sound
+                    .push_str("; behind another instance, and so behind the log");
+            }
+            checked.report = Some(ls::json(store, &report));
         }
         Err(error @ (Error::NewerFormat { .. } | Error::Foreign { .. })) => {
             // Not ours to judge, and not to be moved.

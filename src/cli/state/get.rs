@@ -57,6 +57,10 @@ pub(super) struct GetArgs {
 #[serde(rename_all = "camelCase")]
 struct Found {
     task: String,
+    /// Of the instance.
+    directory: String,
+    /// Whether another instance has come further with this task.
+    behind: bool,
     key: String,
     key_hex: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,11 +82,13 @@ pub(super) async fn run(
         return Err(Failure::usage(message).help("after `0x` come digits from 0 to 9 and a to f"));
     }
     let paths = [args.path.clone()];
-    let place = resolve(&paths, args.state_dir.as_deref(), Access::Look, world)?;
+    let state_dir = args.state_dir.as_deref();
+    let place = resolve(&paths, state_dir, Access::Look, "get", world)?;
     let mut found = Vec::new();
     let mut known = std::collections::BTreeSet::new();
     let mut has_table = false;
-    for Store { dir, .. } in &place.stores {
+    for at in &place.stores {
+        let Store { dir, .. } = at;
         if args.task.as_ref().is_some_and(|task| *task != task_of(dir)) {
             continue;
         }
@@ -90,9 +96,8 @@ pub(super) async fn run(
             continue;
         };
         let store = open(dir, identity).await?;
-        let task = task_of(dir);
         let plan = place.plan.as_ref();
-        let read = read(args, plan, &task, &store, &mut known, &mut found).await;
+        let read = read(args, plan, at, &store, &mut known, &mut found).await;
         store.close().await?;
         has_table |= read?;
     }
@@ -104,7 +109,7 @@ pub(super) async fn run(
             known => format!("the tables are {}", known.join(", ")),
         }));
     }
-    tell(args, &found, console)?;
+    tell(args, &found, place.is_several(), console)?;
     Ok(Exit::Ok)
 }
 
@@ -124,7 +129,7 @@ async fn open(dir: &Path, identity: Identity) -> Result<SledStore, Failure> {
 async fn read(
     args: &GetArgs,
     plan: Option<&Plan>,
-    task: &str,
+    at: &Store,
     store: &SledStore,
     known: &mut std::collections::BTreeSet<String>,
     found: &mut Vec<Found>,
@@ -146,7 +151,7 @@ async fn read(
         after = Some(last.clone());
         for (key, value) in &page {
             let key = key.get(2..).unwrap_or_default();
-            let one = element(plan, &spec, task, key, value)?;
+            let one = element(plan, &spec, at, key, value)?;
             let is_asked = args.key.as_ref().is_none_or(|asked| {
                 one.key == *asked
                     || asked.starts_with("0x")
@@ -163,7 +168,7 @@ async fn read(
 fn element(
     plan: Option<&Plan>,
     spec: &TableSpec,
-    task: &str,
+    at: &Store,
     key: &[u8],
     value: &[u8],
 ) -> Result<Found, Failure> {
@@ -171,6 +176,7 @@ fn element(
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("0x{digits}")
     };
+    let task = task_of(&at.dir);
     let shown = show(plan, spec, key, value).map_err(|error| {
         let message = format!(
             "an element of table `{}` of task {task} is damaged",
@@ -184,7 +190,9 @@ fn element(
         (Some(shown.key), RawValue::from_string(shown.value).ok())
     });
     Ok(Found {
-        task: task.to_owned(),
+        task,
+        directory: at.instance(),
+        behind: at.behind,
         key: text.unwrap_or_else(|| hex(key)),
         key_hex: hex(key),
         value_hex: json.is_none().then(|| hex(value)),
@@ -192,7 +200,12 @@ fn element(
     })
 }
 
-fn tell(args: &GetArgs, found: &[Found], console: &mut Console<'_>) -> Result<(), Failure> {
+fn tell(
+    args: &GetArgs,
+    found: &[Found],
+    is_several: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     if args.json {
         for one in found {
             let line = serde_json::to_string(one).map_err(|error| {
@@ -213,14 +226,21 @@ fn tell(args: &GetArgs, found: &[Found], console: &mut Console<'_>) -> Result<()
         .iter()
         .map(|one| {
             let value = one.value.as_ref().map(|value| value.get().to_owned());
-            vec![
+            let mut row = vec![
                 one.task.clone(),
                 one.key.clone(),
                 value.or_else(|| one.value_hex.clone()).unwrap_or_default(),
-            ]
+            ];
+            if is_several {
+                let behind = if one.behind { " (behind)" } else { "" };
+                row.push(format!("{}{behind}", one.directory));
+            }
+            row
         })
         .collect();
-    console.table(&["task", "key", "value"], &rows)?;
+    let titles = ["task", "key", "value", "instance"];
+    let shown = if is_several { 4 } else { 3 };
+    console.table(&titles[..shown], &rows)?;
     if found.len() == args.limit {
         writeln!(console.errors, "perhaps there are more; see `--limit`")?;
     }

@@ -9,7 +9,8 @@ use super::{Console, Exit, Failure, World, owner};
 /// List tasks and their tables: elements, bytes, epoch and digest
 ///
 /// Every element is read and the digest computed anew. A task whose last run did not end cleanly is
-/// behind its log; the next run, or `state savepoint`, brings it up to there.
+/// behind its log; the next run, or `state savepoint`, brings it up to there. Where several instances
+/// have run, each has a store of its own; those that another has overtaken are called `behind`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,16 +29,17 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     world: &World<'_>,
 ) -> Result<Exit, Failure> {
-    let place = args.place.resolve(Access::Look, world)?;
+    let place = args.place.resolve(Access::Look, "ls", world)?;
     let mut found = Vec::new();
     let mut exit = Exit::Ok;
-    for Store { dir, at } in &place.stores {
+    for store in &place.stores {
+        let Store { dir, .. } = store;
         match fsck(dir, &owner("ls")).await {
             Ok(report) => {
                 if !report.findings.is_empty() {
                     exit = Exit::Integrity;
                 }
-                found.push((at, report));
+                found.push((store, report));
             }
             Err(error) if error.is_integrity() => {
                 exit = Exit::Integrity;
@@ -56,7 +58,7 @@ pub(super) async fn run(
     if args.json {
         let tasks: Vec<_> = found
             .iter()
-            .map(|(dir, report)| json(&dir.display().to_string(), report))
+            .map(|(store, report)| json(store, report))
             .collect();
         console.json(&json!({ "tasks": tasks }))?;
         return Ok(exit);
@@ -67,7 +69,7 @@ pub(super) async fn run(
     }
     let mut tasks = Vec::new();
     let mut tables = Vec::new();
-    for (dir, report) in &found {
+    for (store, report) in &found {
         tasks.push(vec![
             report.identity.task.clone(),
             report
@@ -76,8 +78,8 @@ pub(super) async fn run(
             report.elements.to_string(),
             report.bytes.to_string(),
             report.digest.to_string(),
-            state_of(report).to_owned(),
-            dir.display().to_string(),
+            state_of(store, report).to_owned(),
+            store.at.display().to_string(),
         ]);
         for table in &report.tables {
             let spec = table.spec.as_ref();
@@ -107,9 +109,11 @@ pub(super) async fn run(
     Ok(exit)
 }
 
-fn state_of(report: &Fsck) -> &'static str {
+fn state_of(store: &Store, report: &Fsck) -> &'static str {
     if !report.findings.is_empty() {
         "damaged"
+    } else if store.behind {
+        "behind"
     } else if report.note.open {
         "not closed"
     } else {
@@ -117,7 +121,7 @@ fn state_of(report: &Fsck) -> &'static str {
     }
 }
 
-pub(super) fn json(dir: &str, report: &Fsck) -> serde_json::Value {
+pub(super) fn json(store: &Store, report: &Fsck) -> serde_json::Value {
     let tables: Vec<_> = report
         .tables
         .iter()
@@ -135,13 +139,14 @@ pub(super) fn json(dir: &str, report: &Fsck) -> serde_json::Value {
     json!({
         "pipeline": report.identity.pipeline,
         "task": report.identity.task,
-        "directory": dir,
+        "directory": store.at.display().to_string(),
         "epoch": report.stored.map(|stored| stored.epoch.0),
         "elements": report.elements,
         "bytes": report.bytes,
         "digest": report.digest.to_string(),
         "compared": report.compared,
         "clean": !report.note.open,
+        "behind": store.behind,
         "findings": report.findings,
         "tables": tables,
     })

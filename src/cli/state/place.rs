@@ -1,13 +1,16 @@
 //! Where state lies: that of a pipeline file, or a directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use tidemill_state::{Epoch, read_note};
 
 use super::super::load::load;
 use super::super::run::STATE_ROOT;
 use super::super::{Exit, Failure, World};
 use super::copied::{copy_unless_writable, stores_below};
+use super::owner;
 use crate::config::Plan;
 use crate::pipeline::Instance;
 
@@ -38,6 +41,25 @@ pub(super) struct Store {
     pub(super) dir: PathBuf,
     /// Where it lies: the same, unless that cannot be written.
     pub(super) at: PathBuf,
+    /// Whether the store of another instance has come further with the same task: then this one is
+    /// older than the log.
+    pub(super) behind: bool,
+}
+
+impl Store {
+    pub(super) fn new(dir: PathBuf, at: PathBuf) -> Self {
+        Self {
+            dir,
+            at,
+            behind: false,
+        }
+    }
+
+    /// The directory of the instance.
+    pub(super) fn instance(&self) -> String {
+        let instance = self.at.parent().and_then(Path::parent);
+        instance.unwrap_or(&self.at).display().to_string()
+    }
 }
 
 /// What is going to be done with state.
@@ -52,16 +74,51 @@ pub(super) enum Access {
 }
 
 impl PlaceArgs {
-    pub(super) fn resolve(&self, access: Access, world: &World<'_>) -> Result<Place, Failure> {
-        resolve(&self.paths, self.state_dir.as_deref(), access, world)
+    pub(super) fn resolve(
+        &self,
+        access: Access,
+        verb: &str,
+        world: &World<'_>,
+    ) -> Result<Place, Failure> {
+        resolve(&self.paths, self.state_dir.as_deref(), access, verb, world)
     }
 }
 
-/// Finds and locks the state meant.
+/// Finds and locks the state meant. `verb` is told to whoever wants it meanwhile.
 pub(super) fn resolve(
     paths: &[PathBuf],
     state_dir: Option<&Path>,
     access: Access,
+    verb: &str,
+    world: &World<'_>,
+) -> Result<Place, Failure> {
+    let mut place = find(paths, state_dir, access, verb, world)?;
+    mark_behind(&mut place.stores);
+    Ok(place)
+}
+
+/// Compares how far the stores of a task have come.
+fn mark_behind(stores: &mut [Store]) {
+    let mut newest: BTreeMap<String, Option<Epoch>> = BTreeMap::new();
+    let mut come = Vec::with_capacity(stores.len());
+    for store in &*stores {
+        // Of a note that cannot be read, whoever looks at the store tells.
+        let note = read_note(&store.dir).ok().flatten();
+        let found = note.and_then(|note| note.newest);
+        let most = newest.entry(task_of(&store.dir)).or_default();
+        *most = (*most).max(found);
+        come.push(found);
+    }
+    for (store, come) in stores.iter_mut().zip(come) {
+        store.behind = newest.get(&task_of(&store.dir)) > Some(&come);
+    }
+}
+
+fn find(
+    paths: &[PathBuf],
+    state_dir: Option<&Path>,
+    access: Access,
+    verb: &str,
     world: &World<'_>,
 ) -> Result<Place, Failure> {
     let dir = match (paths, state_dir) {
@@ -72,7 +129,7 @@ pub(super) fn resolve(
     if let Some(dir) = dir {
         return match unlocked(dir, access, None)? {
             Some(place) => place.not_empty(dir),
-            None => of_dir(dir),
+            None => of_dir(dir, verb),
         };
     }
     let plan = load(paths, world)?.plan;
@@ -82,7 +139,7 @@ pub(super) fn resolve(
     if let Some(place) = unlocked(dir.unwrap_or(&of_plan), access, Some(&plan))? {
         return Ok(place);
     }
-    let instances = Instance::take_all(root, plan.name.as_str(), dir)?;
+    let instances = Instance::take_all(root, plan.name.as_str(), dir, &owner(verb))?;
     let stores = stores(&instances)?;
     Ok(Place {
         plan: Some(plan),
@@ -120,13 +177,10 @@ fn stores(instances: &[Instance]) -> Result<Vec<Store>, Failure> {
 }
 
 fn in_place(dir: PathBuf) -> Store {
-    Store {
-        at: dir.clone(),
-        dir,
-    }
+    Store::new(dir.clone(), dir)
 }
 
-fn of_dir(dir: &Path) -> Result<Place, Failure> {
+fn of_dir(dir: &Path, verb: &str) -> Result<Place, Failure> {
     if is_store(dir) {
         return Ok(Place {
             plan: None,
@@ -136,10 +190,10 @@ fn of_dir(dir: &Path) -> Result<Place, Failure> {
         });
     }
     let instances = if dir.join("tasks").is_dir() {
-        Instance::take_all(dir, "", Some(dir))?
+        Instance::take_all(dir, "", Some(dir), &owner(verb))?
     } else {
         // Joined with nothing, a path is itself.
-        Instance::take_all(dir, "", None)?
+        Instance::take_all(dir, "", None, &owner(verb))?
     };
     let place = Place {
         plan: None,
@@ -156,6 +210,13 @@ pub(super) fn is_store(dir: &Path) -> bool {
 }
 
 impl Place {
+    /// Whether stores of more than one instance are there, so that the task alone names none.
+    pub(super) fn is_several(&self) -> bool {
+        let mut instances = self.stores.iter().map(Store::instance);
+        let first = instances.next();
+        instances.any(|other| Some(other) != first)
+    }
+
     /// Itself, unless there is nothing.
     fn not_empty(self, dir: &Path) -> Result<Self, Failure> {
         if self.stores.is_empty() {

@@ -10,7 +10,7 @@ use super::super::reset::open_all;
 use super::super::run::STATE_ROOT;
 use super::place::{Access, resolve};
 use super::savepoint::{dir_of, needs_file};
-use super::{Console, Exit, Failure, World, counted};
+use super::{Console, Exit, Failure, World, counted, owner};
 use crate::pipeline::{Instance, OpenBroker, restorable, restore_task, task_logs};
 
 /// Make a task's store anew from a savepoint, and bring it up to the log
@@ -52,6 +52,7 @@ pub(super) async fn run(
         &args.files,
         args.state_dir.as_deref(),
         Access::Change,
+        "restore",
         world,
     )?;
     let Some(plan) = place.plan else {
@@ -69,7 +70,12 @@ pub(super) async fn run(
     if instances.is_empty() && args.yes {
         let dir = args.state_dir.as_deref().or(plan.state_dir.as_deref());
         let root = Path::new(STATE_ROOT);
-        instances.push(Instance::take(root, plan.name.as_str(), dir)?);
+        instances.push(Instance::take_first(
+            root,
+            plan.name.as_str(),
+            dir,
+            &owner("restore"),
+        )?);
     }
     let mut told = Vec::new();
     for one in &found {

@@ -10,7 +10,7 @@ use tidemill_state::{Savepoint, read_note, savepoints};
 use super::super::reset::open_all;
 use super::super::run::STATE_ROOT;
 use super::place::{Access, Place, resolve};
-use super::{Console, Exit, Failure, World};
+use super::{Console, Exit, Failure, World, owner};
 use crate::pipeline::{Instance, Marker, OpenBroker, SledStores, savepoint, task_logs};
 
 /// Write the state of every task to a file, as of its last commit, or list such files
@@ -48,7 +48,7 @@ pub(super) async fn run(
         true => Access::List,
         false => Access::Change,
     };
-    let place = resolve(&args.files, args.state_dir.as_deref(), access, world)?;
+    let place = resolve(&args.files, args.state_dir.as_deref(), access, "savepoint", world)?;
     if args.list {
         return list(args, &place, console);
     }
@@ -62,7 +62,12 @@ pub(super) async fn run(
     if instances.is_empty() {
         let dir = args.state_dir.as_deref().or(plan.state_dir.as_deref());
         let root = Path::new(STATE_ROOT);
-        instances.push(Instance::take(root, plan.name.as_str(), dir)?);
+        instances.push(Instance::take_first(
+            root,
+            plan.name.as_str(),
+            dir,
+            &owner("savepoint"),
+        )?);
     }
     let mut saved = Vec::new();
     for log in &logs {

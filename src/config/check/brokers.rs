@@ -176,6 +176,11 @@ fn file_url(rest: &str) -> Result<BrokerUrl, String> {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
+    // An authority, which is this machine.
+    let path = match path.strip_prefix("localhost") {
+        Some(rooted) if rooted.starts_with('/') => rooted,
+        _ => path,
+    };
     if path.is_empty() {
         return Err("names no directory".into());
     }
@@ -245,6 +250,8 @@ mod tests {
             ("mem://", Ok(BrokerUrl::Memory)),
             ("stdio:", Ok(BrokerUrl::Stdio)),
             ("file://data", file("data", FSYNC_DEFAULT)),
+            ("file://localhost/tmp/x", file("/tmp/x", FSYNC_DEFAULT)),
+            ("file://localhost", file("localhost", FSYNC_DEFAULT)),
             (
                 "file:///a/b?fsync=commit",
                 file("/a/b", FsyncPolicy::Commit),

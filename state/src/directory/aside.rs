@@ -5,6 +5,31 @@ use std::path::{Path, PathBuf};
 use crate::directory::{ENGINE, RESTORING, create_dir, sync_dir};
 use crate::{Error, Note, Result, SetAside};
 
+/// Deletes what a restore has made of a savepoint and did not finish. The store before it was set aside, and
+/// the savepoint is whole, so nothing is lost. Interrupted, it goes on when it is called again.
+///
+/// The store must be closed.
+///
+/// # Errors
+///
+/// If the file system refuses.
+pub fn delete_restored(dir: &Path) -> Result<()> {
+    let gone = |path: &Path, removed: std::io::Result<()>| match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("delete", path)(error))
+        }
+        _ => Ok(()),
+    };
+    let engine = dir.join(ENGINE);
+    gone(&engine, std::fs::remove_dir_all(&engine))?;
+    // Last what says that the rest is not whole.
+    for name in ["identity.json", RESTORING] {
+        let path = dir.join(name);
+        gone(&path, std::fs::remove_file(&path))?;
+    }
+    sync_dir(dir)
+}
+
 /// Moves what a store's directory holds into `aside-N` within it, with a file `why`. Nothing is deleted. The
 /// lock and the savepoints stay, and so does the note if it can be read: it tells whether the log lost something.
 ///
@@ -24,7 +49,12 @@ pub fn set_aside(dir: &Path, why: &str) -> Result<SetAside> {
     };
     create_dir(&aside)?;
     let reason = aside.join("why");
-    std::fs::write(&reason, format!("{why}\n")).map_err(Error::io("write", &reason))?;
+    if let Err(error) = std::fs::write(&reason, format!("{why}\n")) {
+        // Nothing was moved: the next try is to find the same number free. What cannot be removed is
+        // told by the error all the same.
+        let _ = std::fs::remove_dir_all(&aside);
+        return Err(Error::io("write", &reason)(error));
+    }
     let move_aside = |name: &str| {
         let from = dir.join(name);
         match std::fs::rename(&from, aside.join(name)) {

@@ -16,7 +16,7 @@ mod identity;
 mod lock;
 mod note;
 
-pub use aside::set_aside;
+pub use aside::{delete_restored, set_aside};
 pub(crate) use files::{create_dir, sync_dir, write_replacing};
 pub(crate) use identity::StoredIdentity;
 pub use identity::read_identity;

@@ -7,17 +7,29 @@ use std::path::{Path, PathBuf};
 
 use tidemill_crash_point::crash_point;
 
-use super::{BLOCK_MAX, FORMAT, MAGIC, MANIFEST_MAX, Savepoint};
+use super::{BLOCK_MAX, FORMAT, MAGIC, MANIFEST_MAX, Savepoint, delete_interrupted};
 use crate::directory::{crc32c, create_dir, sync_dir};
 use crate::store::Page;
 use crate::{Digest, Error, Result, Share};
 
 /// Writes a savepoint under another name.
+///
+/// Dropped before it is finished, it deletes what it has written.
 pub(super) struct Writer {
     file: File,
+    is_finished: bool,
     temporary: PathBuf,
     elements: u64,
     pub(super) digest: Digest,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // Why it was not finished is told; what cannot be deleted now is when the next one begins.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 impl Writer {
@@ -25,6 +37,7 @@ impl Writer {
         let temporary = head.path.with_extension("tmp");
         if let Some(dir) = head.path.parent() {
             create_dir(dir)?;
+            delete_interrupted(dir)?;
         }
         let file = OpenOptions::new()
             .write(true)
@@ -47,6 +60,7 @@ impl Writer {
         checked.extend_from_slice(&manifest);
         let mut writer = Self {
             file,
+            is_finished: false,
             temporary,
             elements: 0,
             digest: Digest::EMPTY,
@@ -109,6 +123,7 @@ impl Writer {
             .map_err(Error::io("sync", &self.temporary))?;
         crash_point!("savepoint.synced");
         std::fs::rename(&self.temporary, path).map_err(Error::io("rename to", path))?;
+        self.is_finished = true;
         crash_point!("savepoint.rename");
         match path.parent() {
             Some(dir) => sync_dir(dir),

@@ -111,6 +111,9 @@ fn open(options: &SledOptions, mode: Mode) -> Result<(Engine, (u128, Option<SetA
     create_dir(dir)?;
     let lock = Lock::take(dir, &options.owner)?;
     crash_point!("store.open");
+    if mode != Mode::Strict {
+        crate::savepoint::delete_interrupted(&dir.join("savepoints"))?;
+    }
     let why = match try_open(options, mode) {
         Ok((id, note, db)) => return Ok((Engine::new(dir, lock, note, db)?, (id, None))),
         Err(error @ Error::Damaged { .. }) if mode == Mode::Replace => error.chain(),
