@@ -5,6 +5,7 @@ mod index;
 mod order;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub const CODEC: u32 = 1;
 /// oldest forgotten first. An event older than that cannot be told from a repeat: it goes to the
 /// dead letters as `dedupe.late`, never silently either way.
 ///
+/// Restored with a shorter window or a lower `count_max` than it had, it forgets what that makes too
+/// many before the next event comes, in pieces as everything that falls due.
+///
 /// # Delivery
 ///
 /// Keeps order. What it remembers is committed with the input's offsets, so a repeat is known
@@ -45,6 +49,8 @@ pub struct Dedupe {
     seen: Table<i64>,
     // The same, whole.
     index: Index,
+    // Keys that were restored with more ids than they may have: a former version of the file allowed them.
+    crowded: BTreeSet<Box<[u8]>>,
     watermark: i64,
     scratch: Vec<u8>,
 }
@@ -58,6 +64,7 @@ impl Dedupe {
             count_max: count_max.max(1),
             seen,
             index: Index::default(),
+            crowded: BTreeSet::new(),
             watermark: i64::MIN,
             scratch: Vec::new(),
         }
@@ -81,19 +88,58 @@ impl Dedupe {
     }
 
     /// Forgets ids that are due, at most so many, by event time, then by key and id. What is due and
-    /// not yet forgotten passes for forgotten everywhere else.
-    fn forget_due(&mut self, most: usize) {
+    /// not yet forgotten passes for forgotten everywhere else. Returns how many more it might have been.
+    fn forget_due(&mut self, most: usize) -> usize {
         let Some(last) = self.last_due(self.watermark) else {
-            return;
+            return most;
         };
+        let mut left = most;
         let mut entry = std::mem::take(&mut self.scratch);
-        for _ in 0..most {
+        while left > 0 {
             let Some(time) = self.index.pop_until(last, &mut entry) else {
                 break;
             };
             self.erase(&entry, time);
+            left -= 1;
+            if !self.crowded.is_empty() {
+                let key = record_key(&entry).unwrap_or_default();
+                // It had too many, and has no more.
+                if self.index.count_of(key) <= self.count_max {
+                    self.crowded.remove(key);
+                }
+            }
         }
         self.scratch = entry;
+        left
+    }
+
+    /// Forgets ids that their keys have too many of, at most so many: key by key, the oldest first. They
+    /// too pass for forgotten before they are.
+    fn forget_crowded(&mut self, most: usize) {
+        let mut left = most;
+        while left > 0
+            && let Some(key) = self.crowded.pop_first()
+        {
+            left = self.thin_out(&key, left);
+            if self.index.count_of(&key) > self.count_max {
+                self.crowded.insert(key);
+            }
+        }
+    }
+
+    /// Forgets the oldest ids of a key, as long as it has too many, at most so many. Returns how many
+    /// more it might have been.
+    fn thin_out(&mut self, key: &[u8], most: usize) -> usize {
+        let mut left = most;
+        let mut oldest = Vec::new();
+        while left > 0 && self.index.count_of(key) > self.count_max {
+            let Some(time) = self.index.pop_of_key(key, &mut oldest) else {
+                break;
+            };
+            self.erase(&oldest, time);
+            left -= 1;
+        }
+        left
     }
 
     /// Reads what is kept under a key: the id's fields, keyed like their record, and the event time.
@@ -176,6 +222,12 @@ impl Dedupe {
                 table: self.seen.id().get(),
                 bytes: entry.len(),
             });
+        }
+        if !self.crowded.is_empty() {
+            let key = record_key(entry).unwrap_or_default();
+            if self.crowded.remove(key) {
+                self.thin_out(key, usize::MAX);
+            }
         }
         match self.index.time(entry) {
             Some(before) if before.saturating_add(self.window) > self.watermark => {
@@ -287,11 +339,12 @@ impl Operator for Dedupe {
     }
 
     fn has_backlog(&self) -> bool {
-        self.has_due()
+        self.has_due() || !self.crowded.is_empty()
     }
 
     fn work_off(&mut self, cx: &mut Context) {
-        self.forget_due(cx.most());
+        let left = self.forget_due(cx.most());
+        self.forget_crowded(left);
     }
 
     fn tables(&mut self) -> Vec<&mut dyn Stateful> {
@@ -304,12 +357,16 @@ impl Operator for Dedupe {
             let bytes = key.len();
             return Err(DecodeError::new(format!("an id's key has {bytes} bytes")));
         }
-        self.index.restore(time, key);
+        if self.index.restore(time, key) == self.count_max.saturating_add(1) {
+            self.crowded
+                .insert(record_key(key).unwrap_or_default().into());
+        }
         Ok(())
     }
 
     fn forget(&mut self) {
         self.index.clear();
+        self.crowded.clear();
         self.watermark = i64::MIN;
     }
 }

@@ -12,6 +12,12 @@ const PAGE_BYTES: usize = 1 << 16;
 /// Bytes of dead ids that are not worth the way to get them back.
 const DEAD_MIN: usize = 8 * PAGE_BYTES;
 
+/// Places that are not worth the way to give them back. Few in tests, so that their properties see it.
+const PLACES_MIN: usize = if cfg!(test) { 8 } else { 1 << 12 };
+
+/// One place of so many is in use, or some are given back.
+const USED_MIN: usize = 4;
+
 /// An id: 24 bytes beside its own.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -20,9 +26,12 @@ struct Slot {
     page: u32,
     offset: u16,
     len: u16,
-    // Its children in the tree of its key; of a free slot, the next free one.
+    // Its children in the tree of its key; of a free slot, the free ones after and before it.
     links: [u32; 2],
 }
+
+const NEXT: usize = 0;
+const BEFORE: usize = 1;
 
 #[derive(Debug, Default)]
 struct Page {
@@ -31,11 +40,13 @@ struct Page {
     live: usize,
 }
 
-/// Ids with their event times, each at a place that stays its own while it is remembered.
+/// Ids with their event times, each at a place of its own.
 #[derive(Debug)]
 pub(super) struct Arena {
     slots: Vec<Slot>,
     free: u32,
+    // Places in use.
+    used: usize,
     pages: Vec<Page>,
     empty: Vec<u32>,
     current: u32,
@@ -50,6 +61,7 @@ impl Default for Arena {
         Self {
             slots: Vec::new(),
             free: NONE,
+            used: 0,
             pages: Vec::new(),
             empty: Vec::new(),
             current: NONE,
@@ -76,16 +88,32 @@ impl Arena {
             links: [NONE; 2],
         };
         self.live += entry.len();
-        if self.free == NONE {
-            // Four billion ids do not fit into memory.
-            let at = self.slots.len() as u32;
-            self.slots.push(slot);
-            return at;
-        }
+        self.put(slot)
+    }
+
+    fn put(&mut self, slot: Slot) -> u32 {
+        self.used += 1;
         let at = self.free;
-        self.free = self.slots[at as usize].links[0];
+        if at == NONE {
+            // Four billion ids do not fit into memory.
+            self.slots.push(slot);
+            return self.slots.len() as u32 - 1;
+        }
+        self.unlink(at);
         self.slots[at as usize] = slot;
         at
+    }
+
+    /// Takes a place out of the free ones.
+    fn unlink(&mut self, at: u32) {
+        let [next, before] = self.slots[at as usize].links;
+        match before {
+            NONE => self.free = next,
+            before => self.slots[before as usize].links[NEXT] = next,
+        }
+        if next != NONE {
+            self.slots[next as usize].links[BEFORE] = before;
+        }
     }
 
     /// Gives the place of an id back.
@@ -94,7 +122,11 @@ impl Arena {
         let (page, len) = (slot.page, usize::from(slot.len));
         slot.page = NONE;
         slot.links = [self.free, NONE];
+        if self.free != NONE {
+            self.slots[self.free as usize].links[BEFORE] = at;
+        }
         self.free = at;
+        self.used -= 1;
         self.live -= len;
         self.dead += len;
         self.pages[page as usize].live -= len;
@@ -103,6 +135,46 @@ impl Arena {
         }
         if self.dead > self.live.max(DEAD_MIN) {
             self.compact();
+        }
+    }
+
+    /// Gives back the last places where most are free, `steps` of them at most. Says which id is in the
+    /// way: it is to be [copied](Self::copy) and its old place to be [dropped](Self::drop_last) first.
+    pub(super) fn give_back(&mut self, steps: &mut usize) -> Option<u32> {
+        while *steps > 0 && self.slots.len() > (USED_MIN * self.used).max(PLACES_MIN) {
+            *steps -= 1;
+            let last = self.slots.len() as u32 - 1;
+            if self.slots[last as usize].page != NONE {
+                return Some(last);
+            }
+            self.unlink(last);
+            self.slots.pop();
+            self.shrink();
+        }
+        None
+    }
+
+    /// Puts an id also where a free place is, and says where. It has no links there.
+    pub(super) fn copy(&mut self, at: u32) -> u32 {
+        let slot = Slot {
+            links: [NONE; 2],
+            ..self.slots[at as usize]
+        };
+        self.put(slot)
+    }
+
+    /// Drops the last place, of an id that was copied from there.
+    pub(super) fn drop_last(&mut self) {
+        self.slots.pop();
+        self.used -= 1;
+        self.shrink();
+    }
+
+    /// Not at each place: what it takes to move the others is shared by many.
+    fn shrink(&mut self) {
+        let places = self.slots.len().max(PLACES_MIN);
+        if self.slots.capacity() >= 2 * places {
+            self.slots.shrink_to(places + places / 2);
         }
     }
 

@@ -68,12 +68,22 @@ impl Index {
         self.arrange(at)
     }
 
-    /// Remembers an entry of many that come in no order of time.
-    pub(super) fn restore(&mut self, time: i64, entry: &[u8]) {
+    /// Remembers an entry of many that come in no order of time, before any other call. Returns how many
+    /// its key then has.
+    pub(super) fn restore(&mut self, time: i64, entry: &[u8]) -> usize {
         if self.find(entry).is_none() {
             let at = self.add(time, entry);
             self.restored.push((time, at));
+            let hash = self.key_hash(at);
+            keyed(&mut self.keys, &self.arena, hash, at).count += 1;
         }
+        self.count_of(record_key(entry).unwrap_or_default())
+    }
+
+    /// How many entries of a record's key are remembered.
+    pub(super) fn count_of(&self, key: &[u8]) -> usize {
+        let found = find_key(&self.keys, &self.arena, key, self.hash(key));
+        found.map_or(0, |keyed| keyed.count as usize)
     }
 
     /// Forgets an entry.
@@ -155,27 +165,18 @@ impl Index {
     /// Puts an id into the tree of its key and into the order of all. Returns how many its key has.
     fn arrange(&mut self, at: u32) -> usize {
         self.order.insert(&self.arena, at);
-        let key = record_key(self.arena.entry(at)).unwrap_or_default();
-        let hash = self.hash(key);
-        let arena = &self.arena;
-        let is_it = |keyed: &Keyed| keyed.hash == hash && key_at(arena, keyed.root) == key;
-        match self.keys.find_mut(spread(hash), is_it) {
-            Some(keyed) => {
-                keyed.root = tree::insert(&mut self.arena, keyed.root, at);
-                keyed.count += 1;
-                keyed.count as usize
-            }
-            None => {
-                let keyed = Keyed {
-                    root: at,
-                    count: 1,
-                    hash,
-                };
-                self.keys
-                    .insert_unique(spread(hash), keyed, |keyed| spread(keyed.hash));
-                1
-            }
+        let hash = self.key_hash(at);
+        let keyed = keyed(&mut self.keys, &self.arena, hash, at);
+        keyed.count += 1;
+        // Alone it is its tree.
+        if keyed.count > 1 {
+            keyed.root = tree::insert(&mut self.arena, keyed.root, at);
         }
+        keyed.count as usize
+    }
+
+    fn key_hash(&self, at: u32) -> u32 {
+        self.hash(key_at(&self.arena, at))
     }
 
     /// Arranges what was restored, oldest first: that takes a fraction of what any order would.
@@ -184,6 +185,8 @@ impl Index {
             return;
         }
         let mut restored = std::mem::take(&mut self.restored);
+        // They were only counted; now they are counted into their trees.
+        self.keys.clear();
         let arena = &self.arena;
         restored.sort_unstable_by(|(a_time, a), (b_time, b)| {
             let by_bytes = || arena.entry(*a).cmp(arena.entry(*b));
@@ -226,8 +229,34 @@ impl Index {
         self.arena.remove(at);
         shrink(&mut self.ids, |known| known.hash);
         shrink(&mut self.keys, |keyed| keyed.hash);
+        let mut steps = STEPS;
+        while let Some(last) = self.arena.give_back(&mut steps) {
+            self.move_down(last);
+        }
+    }
+
+    /// Moves the id at the last place to a free one, and drops the last.
+    fn move_down(&mut self, from: u32) {
+        let to = self.arena.copy(from);
+        self.order.relocate(&self.arena, from, to);
+        let entry = self.arena.entry(from);
+        let hash = self.hash(entry);
+        let known = self.ids.find_mut(spread(hash), |known| known.at == from);
+        if let Some(known) = known {
+            known.at = to;
+        }
+        // Out of the tree and in again: how high it is there depends on its place.
+        let hash = self.key_hash(from);
+        let keyed = keyed(&mut self.keys, &self.arena, hash, from);
+        let others = tree::remove(&mut self.arena, keyed.root, from);
+        keyed.root = tree::insert(&mut self.arena, others, to);
+        self.arena.drop_last();
     }
 }
+
+/// Places looked at with each id that goes, once most are free: more than make up for the one, so that
+/// their number goes down with that of the ids, and few enough that nobody waits for it.
+const STEPS: usize = 8;
 
 /// Fewer entries than this are not worth a smaller table.
 const SHRINK_MIN: usize = 1 << 12;
@@ -242,6 +271,20 @@ fn shrink<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u32) {
 
 fn key_at(arena: &Arena, at: u32) -> &[u8] {
     record_key(arena.entry(at)).unwrap_or_default()
+}
+
+/// What is kept of the key of an id: of a new key, no count, and the id as its tree.
+fn keyed<'k>(keys: &'k mut HashTable<Keyed>, arena: &Arena, hash: u32, at: u32) -> &'k mut Keyed {
+    let key = key_at(arena, at);
+    let is_it = |keyed: &Keyed| keyed.hash == hash && key_at(arena, keyed.root) == key;
+    let new = || Keyed {
+        root: at,
+        count: 0,
+        hash,
+    };
+    keys.entry(spread(hash), is_it, |keyed| spread(keyed.hash))
+        .or_insert_with(new)
+        .into_mut()
 }
 
 fn find_key(keys: &HashTable<Keyed>, arena: &Arena, key: &[u8], hash: u32) -> Option<Keyed> {

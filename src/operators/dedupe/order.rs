@@ -74,6 +74,18 @@ impl Order {
         }
     }
 
+    /// Says that an id that is there lies elsewhere from now on.
+    pub(super) fn relocate(&mut self, arena: &Arena, from: u32, to: u32) {
+        let Some(index) = self.stretch_of(arena, from) else {
+            return;
+        };
+        let ids = &mut self.stretches[index].ids;
+        let place = ids.partition_point(|id| arena.order(*id, from) == Ordering::Less);
+        if let Some(id) = ids.get_mut(place).filter(|id| **id == from) {
+            *id = to;
+        }
+    }
+
     /// Joins a stretch that has become short with one beside it, or gives back what it has too much.
     fn tighten(&mut self, index: usize) {
         for first in [Some(index), index.checked_sub(1)].into_iter().flatten() {
