@@ -156,7 +156,8 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "memory",
                 "a size; default 128MiB",
-                "How much of its state each task keeps in memory. Beside it: what an epoch changes, \
+                "How much of its state each task keeps in memory: its windows and merges have even \
+                 shares, and none takes what another leaves. Beside it: what an epoch changes, \
                  until it is written behind; the cache of the store, 64MiB; the ids of a `dedupe`; \
                  of a `tumbling_window` and a `merge` the keys and times of what is open.",
             ),

@@ -20,6 +20,7 @@ mod intake;
 mod keys;
 mod lost;
 mod marker;
+mod memory;
 mod open;
 mod ordered;
 mod orders;

@@ -1,34 +1,37 @@
 //! Opening a task: store, changelog, operators, inputs (the steps of recovery, in their order).
 
+mod fit;
+mod inputs;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_broker::{
-    Broker, Consumer, ConsumerOptions, Generation, Group, Offset, Start, Topic, TopicPartition,
-};
-use tidemill_state::{Epoch, State, StateOptions, StateStore};
+use tidemill_broker::{Broker, Generation, Group, Topic, TopicPartition};
+use tidemill_state::{Epoch, State, StateStore};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::fit::{check_version, refuse_unless_empty};
+use self::inputs::{agree, group_offsets, open_broadcast, open_input, open_ordered};
 use super::bounds::Bounds;
 use super::committer::{Cut, ToCommitter};
 use super::dead_letter::DeadLetters;
-use super::error::Doing;
 use super::graph::least;
 use super::input::InputPartition;
-use super::ordered::{Followed, Ordered, Place};
+use super::memory::{state_options, table_bytes};
 use super::orders::Listener;
-use super::recovery::{redo, resume, retrying};
+use super::recovery::redo;
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
-use super::topics::{Topics, describe};
+use super::topics::Topics;
 use super::topology::SubTopology;
 use super::{Attempt, Error, Marker, Progress, Result, TaskId, build, version};
 use crate::config::Plan;
-use crate::config::plan::{BrokerUrl, StartAt};
-use crate::events::{JsonDecoder, Limits};
-use crate::operators::Decode;
+use crate::config::plan::StartAt;
+
+pub(crate) use self::fit::forget_if_overtaken;
+pub(crate) use self::inputs::positions;
 
 /// Where tasks keep their stores.
 #[async_trait]
@@ -47,23 +50,6 @@ pub trait Stores: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// If it cannot be moved.
     async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()>;
-}
-
-/// However little memory a task is given: so much may wait to be written behind, more than most epochs
-/// hold.
-const DIRTY_BYTES_MIN: usize = 64 << 10;
-
-/// The bounds of a task's state. Who is given little memory has little waiting to be written behind.
-pub(crate) fn state_options(plan: &Plan) -> StateOptions {
-    let options = StateOptions::default();
-    let dirty_bytes_max = options
-        .dirty_bytes_max
-        .min(plan.memory)
-        .max(DIRTY_BYTES_MIN);
-    StateOptions {
-        dirty_bytes_max,
-        ..options
-    }
 }
 
 /// What all tasks of a process share.
@@ -153,7 +139,7 @@ async fn open_over(
         None => false,
     };
     if !agree(&group_offsets, marker.as_ref())
-        && self::group_offsets(shared, topology, id).await? != group_offsets
+        && inputs::group_offsets(shared, topology, id).await? != group_offsets
     {
         // Somebody else commits: the partitions went while this task was opened.
         return Err(Error::Dropped);
@@ -173,7 +159,6 @@ async fn open_over(
             refuse_unless_empty(&state, &name, id).await?;
         }
     }
-    let table_bytes = plan.memory / specs.len().max(1);
     // One entry for each input, always in memory: however little the stages may keep there.
     let mut times = Times::new(tables[0], usize::MAX);
     state.load_all(&mut times).await.map_err(failed)?;
@@ -181,7 +166,7 @@ async fn open_over(
         plan,
         topology,
         &tables[1..],
-        table_bytes,
+        table_bytes(plan, topology),
         shared.bounds.due_at_once,
     );
     build::restore(&mut graph, &state, id, is_new_version, &go_on).await?;
@@ -316,246 +301,4 @@ async fn open_over(
         pass: None,
         next_pass: Instant::now(),
     })
-}
-
-/// Empties a store that has followed the changelog only up to where tombstones have been removed
-/// since: it may hold keys that are gone.
-pub(crate) async fn forget_if_overtaken(
-    outputs: &dyn Broker,
-    changelog: &TopicPartition,
-    task: TaskId,
-    store: &dyn StateStore,
-) -> Result<()> {
-    let failed = |source| Error::State { task, source };
-    let Some(stored) = store.stored().await.map_err(failed)? else {
-        return Ok(());
-    };
-    let ends = retrying(|| outputs.watermarks(changelog)).await;
-    let ends = ends.doing(|| format!("cannot look at {changelog}"))?;
-    if stored.changelog_offset < ends.tombstones_gone.0 {
-        warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");
-        store.clear().await.map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Refuses state that a new version of the file cannot go on with.
-async fn refuse_unless_empty(state: &State, name: &str, id: TaskId) -> Result<()> {
-    let failed = |source| Error::State { task: id, source };
-    for (table, spec) in state.tables() {
-        if spec.name != name {
-            continue;
-        }
-        let page = state.scan(table.prefix(), None, 1).await.map_err(failed)?;
-        if !page.is_empty() {
-            return Err(Error::Contradiction {
-                task: id,
-                what: format!(
-                    "its state `{name}` holds what means something else to the new version of the file; a stage or state of another name begins empty, and `tidemill offsets reset --drop-state` makes the pipeline start anew"
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Whether another version of the file wrote the marker, and was accepted.
-fn check_version(shared: &Shared, id: TaskId, marker: &Marker) -> Result<bool> {
-    let plan = &*shared.plan;
-    if marker.partitions != shared.topics.tasks[id.sub_topology] {
-        return Err(Error::Contradiction {
-            task: id,
-            what: format!(
-                "its inputs have {} partitions, and had {} when its state was written: keys have moved; `tidemill offsets reset` makes it start anew",
-                shared.topics.tasks[id.sub_topology], marker.partitions
-            ),
-        });
-    }
-    let same = marker.config_hash == plan.config_hash && marker.version == plan.version;
-    if !same && !shared.accept_new_version {
-        return Err(Error::Changed {
-            was: marker.config_hash,
-            now: plan.config_hash,
-        });
-    }
-    Ok(!same)
-}
-
-/// What the group has committed for the co-partitioned inputs of a task; nothing where its offsets
-/// are not the group's.
-async fn group_offsets(
-    shared: &Shared,
-    topology: &SubTopology,
-    id: TaskId,
-) -> Result<Vec<(TopicPartition, Option<Offset>)>> {
-    let mut offsets = Vec::with_capacity(topology.sources.len());
-    for &source in &topology.sources {
-        let broker = &*shared.brokers[shared.plan.sources[source].topic.broker];
-        let asked = [shared.at(source, id.partition)];
-        let offset = match &shared.group {
-            Some(group) if shared.is_shared(source) => {
-                let found = retrying(|| broker.committed(group, &asked)).await;
-                let found =
-                    found.doing(|| format!("cannot look up the offsets of group `{group}`"));
-                found?.pop().flatten()
-            }
-            _ => None,
-        };
-        let [at] = asked;
-        offsets.push((at, offset));
-    }
-    Ok(offsets)
-}
-
-/// Whether the group's offsets are those of the marker, where there are any.
-fn agree(group: &[(TopicPartition, Option<Offset>)], marker: Option<&Marker>) -> bool {
-    group.iter().all(|(at, offset)| {
-        let inputs = marker.iter().flat_map(|marker| &marker.inputs);
-        let known = inputs
-            .filter(|input| input.topic == at.topic.as_str() && input.partition == at.partition)
-            .map(|input| input.next())
-            .next();
-        offset.is_none() || *offset == known
-    })
-}
-
-async fn open_input(
-    shared: &Shared,
-    source: usize,
-    index: usize,
-    partition: u32,
-    marker: Option<&Marker>,
-    group_offset: Option<Offset>,
-    dead: &mut DeadLetters,
-) -> Result<InputPartition> {
-    let source_plan = &shared.plan.sources[source];
-    let broker = &*shared.brokers[source_plan.topic.broker];
-    let at = shared.at(source, partition);
-    let identity = shared.topics.sources[source].identity;
-    // Since the run began it may have become another, of other partitions than were found.
-    let gone = match describe(broker, &at.topic).await? {
-        Some(now) if now.identity == identity => None,
-        Some(_) => Some("it was deleted and created again"),
-        None => Some("it was deleted"),
-    };
-    if let Some(what) = gone {
-        let what = what.to_owned();
-        return Err(Error::OtherLog { at, what });
-    }
-    let in_group = shared.is_shared(source) && shared.group.is_some();
-    let known = marker.and_then(|marker| {
-        marker
-            .inputs
-            .iter()
-            .find(|input| input.is(&source_plan.name, &at))
-    });
-    // What another process read from its standard input says nothing about ours.
-    let is_stdin = shared.plan.brokers[source_plan.topic.broker].url == BrokerUrl::Stdio;
-    let (known, start, incarnation) = if is_stdin {
-        (None, StartAt::Earliest, shared.run)
-    } else {
-        let incarnation = known.map_or(0, |known| known.incarnation);
-        (known, source_plan.start, incarnation)
-    };
-    let found = resume(
-        broker,
-        &at,
-        identity,
-        known,
-        group_offset,
-        start,
-        source_plan.on_gap,
-    )
-    .await?;
-    if let Some(asked) = found.gap {
-        warn!(%at, %asked, low = %found.next, "retention removed records before they were read");
-        dead.gap(&at, asked.0, found.next.0);
-    }
-    let limits = Limits {
-        record: source_plan.record_max,
-        ..Limits::default()
-    };
-    let decoder = JsonDecoder::new(source_plan.schema.clone(), source_plan.needed, limits);
-    let decoder = if source_plan.schema.is_system_event() {
-        decoder.system_event()
-    } else {
-        decoder
-    };
-    Ok(InputPartition {
-        source: index,
-        name: source_plan.name.to_string(),
-        at,
-        broker: source_plan.topic.broker,
-        in_group,
-        identity,
-        next: found.next,
-        decode: Decode::new(decoder, source_plan.out_of_order)
-            .keyed_by(source_plan.key.clone())
-            .of_incarnation(incarnation),
-        idle_after: source_plan.idle,
-        last_taken: Instant::now(),
-        is_idle: false,
-        has_ended: false,
-    })
-}
-
-/// Reads all inputs in order, where the order is not left to when their records arrive: control
-/// records are followed, or there are several inputs and the outputs are to be equal in every run.
-async fn open_ordered(
-    shared: &Shared,
-    id: TaskId,
-    inputs: &[InputPartition],
-    followed: Option<Place>,
-) -> Result<Option<Ordered>> {
-    let is_choice = inputs.len() > 1 && shared.cut == Cut::Lockstep;
-    let followed = match &shared.follow {
-        Some((broker, topic)) => {
-            let at = TopicPartition::new(topic.clone(), shared.topics.ordinal(id));
-            Some(Followed::open(&**broker, at, id, followed).await?)
-        }
-        None if !is_choice => return Ok(None),
-        None => None,
-    };
-    let input = |input: &InputPartition| {
-        let broker = shared.brokers[input.broker].clone();
-        (broker, input.at.clone(), input.next)
-    };
-    let inputs = inputs.iter().map(input).collect();
-    Ordered::open(inputs, followed).await.map(Some)
-}
-
-async fn open_broadcast(
-    shared: &Shared,
-    topology: &SubTopology,
-    inputs: &[InputPartition],
-) -> Result<Option<Box<dyn Consumer>>> {
-    let Some(&source) = topology.broadcast.first() else {
-        return Ok(None);
-    };
-    let broker = &shared.brokers[shared.plan.sources[source].topic.broker];
-    let whole = inputs
-        .iter()
-        .filter(|input| input.source >= topology.sources.len());
-    let partitions: Vec<(TopicPartition, Start)> = whole
-        .map(|input| (input.at.clone(), Start::Offset(input.next)))
-        .collect();
-    let options = ConsumerOptions::partitions(partitions);
-    let consumer = retrying(|| broker.consumer(options.clone())).await;
-    consumer
-        .map(Some)
-        .doing(|| "cannot read a broadcast input".into())
-}
-
-/// Where the co-partitioned inputs of a task go on.
-///
-/// Nowhere if the task reads them itself.
-pub(crate) fn positions(task: &Task, topology: &SubTopology) -> Vec<(TopicPartition, Offset)> {
-    if task.ordered.is_some() {
-        return Vec::new();
-    }
-    let own = task
-        .inputs
-        .iter()
-        .filter(|input| input.source < topology.sources.len());
-    own.map(|input| (input.at.clone(), input.next)).collect()
 }

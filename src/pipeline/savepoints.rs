@@ -10,7 +10,8 @@ use tidemill_state::{
 };
 
 use super::error::Doing;
-use super::open::{Stores, forget_if_overtaken, state_options};
+use super::memory::state_options;
+use super::open::{Stores, forget_if_overtaken};
 use super::recovery::{last_marker, own_topic, redo, retrying};
 use super::topics::{describe, source_topic, tasks_of};
 use super::topology::sub_topologies;

@@ -55,7 +55,7 @@ pub(crate) fn file(url: &str, pipeline: &str, rest: &str) -> String {
 }
 
 /// The plan of such a file over `mem://`.
-fn plan(pipeline: &str, rest: &str) -> Plan {
+pub(crate) fn plan(pipeline: &str, rest: &str) -> Plan {
     let file = file("mem://", pipeline, rest);
     let parsed = crate::config::Pipeline::parse("bars.toml", &file, &|_| None);
     parsed.unwrap_or_else(|problems| panic!("{problems}")).plan

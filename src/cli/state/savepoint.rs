@@ -48,7 +48,13 @@ pub(super) async fn run(
         true => Access::List,
         false => Access::Change,
     };
-    let place = resolve(&args.files, args.state_dir.as_deref(), access, "savepoint", world)?;
+    let place = resolve(
+        &args.files,
+        args.state_dir.as_deref(),
+        access,
+        "savepoint",
+        world,
+    )?;
     if args.list {
         return list(args, &place, console);
     }

@@ -94,3 +94,71 @@ async fn a_run_that_is_stopped_between_the_pieces_is_gone_on_with_by_the_next() 
     assert_eq!(bars.len(), PAIRS, "each once");
     assert!(bars.is_sorted(), "in the order of their keys");
 }
+
+const ONCE: &str = r#"
+    [topics.unique]
+    broker = "main"
+
+    [stages.once]
+    from = "market-data-updates"
+    op = "dedupe"
+    id = "currentPrice"
+    window = "1h"
+
+    [sinks.once]
+    from = "once"
+    topic = "unique"
+"#;
+
+/// How many entries of state the changelog holds, and how many each committed epoch took away.
+async fn entries_and_gone_by_epoch(broker: &MemoryBroker) -> (u64, Vec<usize>) {
+    let at = TopicPartition::new(Topic::new("bars.changelog").unwrap(), 0);
+    let live = crate::pipeline::recovery::content(broker, &at)
+        .await
+        .unwrap();
+    let batches = broker.read_to_end(&at, Start::Earliest).await.unwrap();
+    let (mut gone, mut by_epoch) = (0, Vec::new());
+    for record in batches.iter().flat_map(|batch| batch.iter()) {
+        gone += usize::from(record.value.is_none());
+        if record.key == Some(MARKER_KEY) {
+            by_epoch.push(std::mem::take(&mut gone));
+        }
+    }
+    (live.elements(), by_epoch)
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_that_a_new_version_lowers_hold_before_anything_comes_and_in_pieces() {
+    let broker = broker_with(1).await;
+    for price in 0..PAIRS as i64 {
+        let price_text = format!("{}.5", price + 1);
+        let tick = tick("BTC-USD", price * 10, &price_text, "1");
+        broker.send(tick).await.unwrap();
+    }
+    let commit = format!("commit = {{ interval = \"1s\", records = {EPOCH} }}");
+    let of = |file: &str| pipeline(plan(&commit, file), &broker);
+    let ends = |run| RunOptions {
+        until_end: watch::channel(true).1,
+        accept_new_version: true,
+        ..options(run)
+    };
+    let (_stop, never) = watch::channel(false);
+    of(ONCE).run(ends(1), never.clone()).await.unwrap();
+    let (entries, gone) = entries_and_gone_by_epoch(&broker).await;
+    // How far event time has come is one more.
+    assert_eq!((entries, gone.iter().sum::<usize>()), (PAIRS as u64 + 1, 0));
+
+    let fewer = ONCE.replace("window = \"1h\"", "window = \"1h\"\ncount_max = 200");
+    of(&fewer).run(ends(2), never.clone()).await.unwrap();
+    let (entries, gone) = entries_and_gone_by_epoch(&broker).await;
+    assert_eq!((entries, gone.iter().sum::<usize>()), (201, 300));
+    let most = *gone.iter().max().unwrap();
+    assert!(most <= EPOCH + AT_ONCE, "{gone:?}");
+
+    // The last was seen at 4.99 s: those of the last second stay.
+    let shorter = fewer.replace("window = \"1h\"", "window = \"1s\"");
+    of(&shorter).run(ends(3), never).await.unwrap();
+    let (entries, gone) = entries_and_gone_by_epoch(&broker).await;
+    assert_eq!((entries, gone.iter().sum::<usize>()), (101, 400));
+    assert_eq!(read_all(&broker, "unique").await.len(), PAIRS);
+}
