@@ -312,8 +312,9 @@ fn report(
     for lost in &reset.lost {
         let what = done("made anew", "would be made anew");
         console.line(format_args!(
-            "topic `{}` of sink `{}` is gone and {what}: it holds what is written from here on",
-            lost.topic, lost.sink
+            "topic `{}` of {} is gone and {what}: it holds what is written from here on",
+            lost.topic,
+            lost.writer()
         ))?;
     }
     if let Some((was, now)) = reset.rebuilt {

@@ -20,10 +20,14 @@ use std::sync::Arc;
 
 use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPartition};
 
+use super::Marker;
 use crate::events::identity::{self, Identity};
 use crate::events::{JsonEncoder, Poison};
 use crate::market::decimal::write_int;
 use crate::operators::Dead;
+
+/// What dead letters are counted under in a marker, among the sinks: none has this name.
+pub(crate) const DEAD_LETTERS: &str = "";
 
 /// Longest text of an error, in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
@@ -59,6 +63,8 @@ pub(crate) struct DeadLetters {
     set: RecordSet,
     // How many of each class are in the set.
     classes: Vec<(&'static str, u64)>,
+    // How many there have been since the task began to exist.
+    written: u64,
     // The stage of the one before, and its part in the ids: mostly the same again.
     stage: (String, u128),
     // Buffers that outlive one dead letter: under a flood of poison each costs little.
@@ -74,10 +80,24 @@ impl DeadLetters {
             pipeline,
             record_bytes_max,
             classes: Vec::new(),
+            written: 0,
             stage: (String::new(), stage_id("")),
             headers: Headers::new(),
             text: Vec::new(),
         }
+    }
+
+    /// Goes on counting where a marker left off.
+    pub(crate) fn restore(&mut self, marker: &Marker) {
+        let sequences = marker.sequences.iter();
+        let own = sequences.filter(|(of, ..)| of == DEAD_LETTERS);
+        self.written = own.map(|(_, _, count)| count).sum();
+    }
+
+    /// How many there have been, as a marker says it; none if there are none.
+    pub(crate) fn sequence(&self) -> Option<(String, u32, u64)> {
+        let some = self.written > 0;
+        some.then(|| (DEAD_LETTERS.to_owned(), self.at.partition, self.written))
     }
 
     /// Sets aside a record that could not be decoded.
@@ -171,6 +191,7 @@ impl DeadLetters {
         }
         debug_assert!(headers.encoded().len() - own <= HEADER_BYTES_MAX);
         self.push_record(time, key, value, earlier.whole, own);
+        self.written += 1;
         match self.classes.iter_mut().find(|(of, _)| *of == class) {
             Some((_, count)) => *count += 1,
             None => self.classes.push((class, 1)),

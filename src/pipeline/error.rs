@@ -48,13 +48,13 @@ pub enum Error {
     },
     /// A topic that was written to is not there any more.
     #[error(
-        "topic `{topic}` of sink `{sink}` is gone, and with it what was written there, which is not written a second time; create it with `tidemill topics create {topic}` to go on with what comes next, or write all anew after `tidemill offsets reset FILE --to earliest --drop-state`"
+        "topic `{topic}` of {writer} is gone, and with it what was written there, which is not written a second time; create it with `tidemill topics create {topic}` to go on with what comes next, or write all anew after `tidemill offsets reset FILE --to earliest --drop-state`"
     )]
     LostOutput {
         /// The topic.
         topic: Topic,
-        /// The sink.
-        sink: String,
+        /// What wrote there, in words.
+        writer: String,
     },
     /// A topic has another number of partitions than it must have.
     #[error("topic `{topic}` has {found} partitions where {expected} are needed: {why}")]

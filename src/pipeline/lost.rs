@@ -1,33 +1,64 @@
-//! Outputs that are gone: topics that a pipeline has written to, and that are not there any more. Made
-//! anew in silence they would begin in the middle, as if nothing had been before.
+//! Outputs that are gone: topics that a pipeline has written to, its dead letters among them, and that
+//! are not there any more. Made anew in silence they would begin in the middle, as if nothing had been
+//! before.
 
 use std::sync::Arc;
 
 use tidemill_broker::{Broker, Offset, Topic, TopicPartition};
 use tracing::warn;
 
+use super::dead_letter::DEAD_LETTERS;
 use super::recovery::{last_marker, own_topic};
 use super::topics::describe;
 use super::{Error, Result, version};
 use crate::config::Plan;
-use crate::config::parts::Wrote;
-use crate::config::plan::SinkPlan;
+use crate::config::parts::{Parts, Wrote};
+use crate::config::plan::{SinkPlan, TopicPlan};
 
 /// An output that is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostOutput {
-    /// The sink, by its name in the file.
-    pub sink: String,
+    /// The sink, by its name in the file; none for the dead letters.
+    pub sink: Option<String>,
     /// Its topic.
     pub topic: Topic,
+}
+
+impl LostOutput {
+    /// What wrote there, in words.
+    pub fn writer(&self) -> String {
+        writer(self.sink.as_deref())
+    }
+}
+
+fn writer(sink: Option<&str>) -> String {
+    match sink {
+        Some(sink) => format!("sink `{sink}`"),
+        None => "the dead letters".into(),
+    }
 }
 
 impl From<LostOutput> for Error {
     fn from(lost: LostOutput) -> Self {
         Self::LostOutput {
+            writer: lost.writer(),
             topic: lost.topic,
-            sink: lost.sink,
         }
+    }
+}
+
+/// What is written to a topic that is missing.
+#[derive(Clone, Copy)]
+struct Missing<'a> {
+    // None for the dead letters.
+    sink: Option<&'a SinkPlan>,
+    topic: &'a TopicPlan,
+}
+
+impl Missing<'_> {
+    /// What it is counted under in a marker.
+    fn name(&self) -> &str {
+        self.sink.map_or(DEAD_LETTERS, |sink| &sink.name)
     }
 }
 
@@ -38,12 +69,21 @@ pub(crate) async fn lost_outputs(
     brokers: &[Arc<dyn Broker>],
 ) -> Result<Vec<LostOutput>> {
     let mut missing = Vec::new();
-    for sink in &plan.sinks {
+    let sinks = plan.sinks.iter().map(|sink| Missing {
+        sink: Some(sink),
+        topic: &sink.topic,
+    });
+    let dead_letters = Missing {
+        sink: None,
+        topic: &plan.dead_letter,
+    };
+    for one in sinks.chain([dead_letters]) {
+        let topic = one.topic;
         // What does not outlive a process is missing in each that is started.
-        let outlives = sink.topic.broker == plan.home() || plan.outlives_process(sink.topic.broker);
-        let broker = &*brokers[sink.topic.broker];
-        if outlives && describe(broker, &sink.topic.topic).await?.is_none() {
-            missing.push(sink);
+        let outlives = topic.broker == plan.home() || plan.outlives_process(topic.broker);
+        let broker = &*brokers[topic.broker];
+        if outlives && describe(broker, &topic.topic).await?.is_none() {
+            missing.push(one);
         }
     }
     if missing.is_empty() {
@@ -67,34 +107,43 @@ pub(crate) async fn lost_outputs(
             true => None,
             false => version::parts(outputs, &at, marker.config_hash).await?,
         };
-        for (sink, is_lost) in missing.iter().zip(&mut is_lost) {
+        for (one, is_lost) in missing.iter().zip(&mut is_lost) {
+            let same_name = written.contains(&one.name());
             *is_lost |= match (is_same, &before) {
-                (true, _) => written.contains(&&*sink.name),
-                (false, Some(before)) => {
-                    let wrote = written.iter().map(|name| before.wrote(name, plan, sink));
-                    decided(wrote.max(), sink)
-                }
-                (false, None) => {
-                    let same_name = written.contains(&&*sink.name);
-                    decided(same_name.then_some(Wrote::Unknown), sink)
-                }
+                (true, _) => same_name,
+                (false, Some(before)) => decided(wrote(before, &written, plan, one), one),
+                (false, None) => decided(same_name.then_some(Wrote::Unknown), one),
             };
         }
     }
     let lost = missing.iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
     Ok(lost
-        .map(|(sink, _)| LostOutput {
-            sink: sink.name.to_string(),
-            topic: sink.topic.topic.clone(),
+        .map(|(one, _)| LostOutput {
+            sink: one.sink.map(|sink| sink.name.to_string()),
+            topic: one.topic.topic.clone(),
         })
         .collect())
 }
 
-/// Whether the version before wrote to a sink's topic; where that is not known, it is not refused but
-/// told.
-fn decided(wrote: Option<Wrote>, sink: &SinkPlan) -> bool {
+/// Whether a version that has `written` under these names wrote to a topic that is missing.
+fn wrote(before: &Parts, written: &[&str], plan: &Plan, one: &Missing<'_>) -> Option<Wrote> {
+    match one.sink {
+        Some(sink) => {
+            let sinks = written.iter().filter(|name| **name != DEAD_LETTERS);
+            sinks.map(|name| before.wrote(name, plan, sink)).max()
+        }
+        None => {
+            let some = written.contains(&DEAD_LETTERS);
+            some.then(|| before.set_aside(plan))
+        }
+    }
+}
+
+/// Whether the version before wrote to a topic; where that is not known, it is not refused but told.
+fn decided(wrote: Option<Wrote>, one: &Missing<'_>) -> bool {
     if wrote == Some(Wrote::Unknown) {
-        warn!(topic = %sink.topic.topic, sink = %sink.name, "this topic is not there and begins empty; whether the version of the file before wrote to it was not noted down");
+        let writer = writer(one.sink.map(|sink| &*sink.name));
+        warn!(topic = %one.topic.topic, writer, "this topic is not there and begins empty; whether the version of the file before wrote to it was not noted down");
     }
     wrote == Some(Wrote::There)
 }

@@ -79,7 +79,7 @@ pub struct Marker {
     pub config_hash: u64,
     /// How far each input has been read.
     pub inputs: Vec<InputPosition>,
-    /// Records written so far to each (sink, partition).
+    /// Records written so far to each (sink, partition); under an empty name, dead letters.
     pub sequences: Vec<(String, u32, u64)>,
     /// Digest of the state after this epoch.
     pub digest: Digest,

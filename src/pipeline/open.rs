@@ -179,6 +179,9 @@ async fn open_over(
         format!("{} {} {:016x}", plan.name, plan.version, plan.config_hash),
         shared.outputs.capabilities().record_bytes_max,
     );
+    if let Some(marker) = &marker {
+        dead.restore(marker);
+    }
     let mut inputs = Vec::new();
     for (index, &source) in topology.sources.iter().enumerate() {
         inputs.push(

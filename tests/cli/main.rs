@@ -3,6 +3,7 @@
 //! of an undisturbed run.
 
 mod damage;
+mod dead_letters;
 mod disk;
 mod examples;
 mod inputs;

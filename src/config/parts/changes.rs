@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::of::of_sink;
+use super::of::{of_dead_letters, of_sink};
 use super::{AGGREGATE, GIVES, Kind, Part, Parts, Settings, TOPIC};
 use crate::config::Plan;
 use crate::config::plan::SinkPlan;
@@ -130,6 +130,17 @@ impl Parts {
             (Some(before), Some(now)) if before == now => Wrote::There,
             (None, _) if name == &*sink.name => Wrote::Unknown,
             _ => Wrote::Elsewhere,
+        }
+    }
+
+    /// Whether the dead letters lay where those of a plan do now.
+    pub(crate) fn set_aside(&self, plan: &Plan) -> Wrote {
+        let mut parts = self.0.iter();
+        let before = parts.find(|part| part.kind == Kind::DeadLetters);
+        match before.map(Part::hashed) {
+            None => Wrote::Unknown,
+            Some(before) if before == of_dead_letters(plan).hashed() => Wrote::There,
+            Some(_) => Wrote::Elsewhere,
         }
     }
 }

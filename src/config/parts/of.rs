@@ -17,8 +17,7 @@ impl Parts {
         parts.extend(plan.sources.iter().map(|source| of_source(plan, source)));
         parts.extend(plan.stages.iter().map(|stage| of_stage(plan, stage)));
         parts.extend(plan.sinks.iter().map(|sink| of_sink(plan, sink)));
-        let dead = topic(plan, &plan.dead_letter);
-        parts.push(Part::new(Kind::DeadLetters, "").with(TOPIC, dead));
+        parts.push(of_dead_letters(plan));
         Self(parts)
     }
 }
@@ -61,6 +60,10 @@ pub(super) fn of_sink(plan: &Plan, sink: &SinkPlan) -> Part {
         .with(TOPIC, topic(plan, &sink.topic))
         .with("key", names(&sink.schema, &sink.key))
         .with(GIVES, fingerprint(&sink.schema))
+}
+
+pub(super) fn of_dead_letters(plan: &Plan) -> Part {
+    Part::new(Kind::DeadLetters, "").with(TOPIC, topic(plan, &plan.dead_letter))
 }
 
 /// Stands for a schema that follows from others.

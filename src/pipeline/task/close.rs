@@ -50,7 +50,7 @@ impl Task {
         });
         self.marker.epoch = epoch;
         self.marker.inputs = self.inputs.iter().map(InputPartition::position).collect();
-        self.marker.sequences = sequences.collect();
+        self.marker.sequences = sequences.chain(self.dead.sequence()).collect();
         self.marker.digest = delta.digest();
 
         let has_decision = self.open.steps.has_decision();
