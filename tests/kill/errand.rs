@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 
 use crate::job::{Job, Process, Signal, Ticks};
 use crate::many::Many;
-use crate::tally::KILLS_MIN;
+use crate::tally::KILLS_WANTED;
 
 /// Something to be done with a job's log and state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Errand {
 /// The hit of a point at which a process is killed: each passes some of them once. Mostly the first, and
 /// always until enough have died there.
 pub(crate) fn nth(point: &str, killed: u64, chance: &mut SmallRng) -> u64 {
-    match killed < KILLS_MIN - 1 || chance.random_bool(0.5) {
+    match killed < KILLS_WANTED - 1 || chance.random_bool(0.5) {
         true => 1,
         false => chance.random_range(1..=nth_max(point)),
     }

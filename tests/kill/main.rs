@@ -27,7 +27,7 @@ use job::{Job, Outcome, Process, Ticks};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use tally::Tally;
+use tally::{KILLS_MIN, KILLS_WANTED, Tally};
 
 /// Kills of one job.
 const KILLS_PER_JOB: u32 = 20;
@@ -55,7 +55,7 @@ fn a_job_killed_at_any_instant_ends_as_if_it_never_was() {
     let jobs = cycles.div_ceil(KILLS_PER_JOB);
     let is_enough = |job: u32| {
         let may_go_on = cycles >= CYCLES_ENOUGH && job < 2 * jobs;
-        job >= jobs && (!may_go_on || tally.lock().unwrap().missed().is_empty())
+        job >= jobs && (!may_go_on || tally.lock().unwrap().missed(KILLS_WANTED).is_empty())
     };
     let next = AtomicU32::new(0);
     std::thread::scope(|scope| {
@@ -84,7 +84,7 @@ fn a_job_killed_at_any_instant_ends_as_if_it_never_was() {
     let tally = tally.into_inner().unwrap();
     tally.print();
     if cycles >= CYCLES_ENOUGH {
-        let missed = tally.missed();
+        let missed = tally.missed(KILLS_MIN);
         assert!(
             missed.is_empty(),
             "passed too rarely, or too few died there (`errand.rs` says what passes a point): {missed:?}"
