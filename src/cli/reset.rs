@@ -8,10 +8,9 @@ use tidemill_broker::{Broker, Offset, SystemClock, Timestamp};
 use tidemill_state::{Epoch, read_note, set_aside};
 
 use super::load::load;
-use super::run::STATE_ROOT;
 use super::{Console, Exit, Failure, World, counted};
 use crate::config::Plan;
-use crate::config::plan::BrokerUrl;
+use crate::config::plan::{BrokerUrl, STATE_ROOT};
 use crate::events::parse_time;
 use crate::pipeline::{Instance, OpenBroker, Reset, ResetOptions, ResetTo, Resetting};
 

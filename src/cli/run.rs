@@ -16,15 +16,12 @@ use super::load::{load, tell};
 use super::printed::Printed;
 use super::rate::with_rate;
 use super::{Console, Exit, Failure, Signals, World, counted, stdio};
-use crate::config::plan::{BrokerPlan, BrokerUrl};
-use crate::config::{Plan, threads};
+use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT};
+use crate::config::{Plan, entangled, threads};
 use crate::pipeline::{
     self, Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
     SledStores, Stores,
 };
-
-/// Where instances keep their state unless the file says otherwise.
-pub(super) const STATE_ROOT: &str = ".tidemill";
 
 /// Run a pipeline
 ///
@@ -85,6 +82,14 @@ pub(super) async fn run(
         plan.threads = threads;
     }
     if let Some(dir) = &args.state_dir {
+        // What the file says is checked with it.
+        if let Some(told) = plan
+            .brokers
+            .iter()
+            .find_map(|broker| entangled(dir, broker))
+        {
+            return Err(Failure::usage(told).help("give the state a directory of its own"));
+        }
         plan.state_dir = Some(dir.clone());
     }
     // Between results, a report would be taken for one.

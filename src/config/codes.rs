@@ -212,6 +212,16 @@ codes! {
          last write by that much. What a window holds is let go once the window has fired and takes \
          no more late events; let go before, its events would be lost without a word. Leave `ttl` \
          out; `lateness` says how long windows are kept.";
+    // Where things lie.
+    SeveralBrokers = "E0153", "topics that are read together lie on several brokers",
+        "A task reads partition N of each of its topics with one consumer, which is of one broker; and \
+         with another all topics that are broadcast. So the topics that are read lie on one broker, and \
+         those that are broadcast on one, which may be another. Sinks may lie on any.";
+    Directories = "E0154", "a log and the state, or two logs, in one directory",
+        "Log and state each have a directory of their own: a log that finds in its own what it has not \
+         written takes it for damaged or somebody else's, and state may be removed to be built anew, \
+         with all that lies below it. So neither may be, or lie in, the other's, and no log another's. \
+         Without `state_dir` the state lies in `.tidemill/PIPELINE`. Links are followed; nothing is made.";
     // Guarantees.
     Guarantee = "E0160", "a guarantee that cannot be kept",
         "The guarantee of a pipeline is the weakest of its sources, its state, its operators and \

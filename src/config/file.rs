@@ -44,7 +44,7 @@ pub(crate) struct PipelineSection {
     pub(crate) version: u32,
     pub(crate) guarantee: Option<Located<Guarantee>>,
     pub(crate) commit: CommitPolicy,
-    pub(crate) state_dir: Option<String>,
+    pub(crate) state_dir: Option<Located<String>>,
     pub(crate) threads: usize,
     pub(crate) memory: usize,
     pub(crate) group: Option<Located<String>>,
@@ -192,7 +192,7 @@ fn pipeline(mut table: Reader<'_>) -> PipelineSection {
         version: version.map_or(1, |version| version.value as u32),
         guarantee,
         commit: commit.unwrap_or(COMMIT_DEFAULT),
-        state_dir: table.text("state_dir").map(|text| text.value),
+        state_dir: table.text("state_dir"),
         threads: table
             .number("threads", 1..=THREADS_MAX)
             .map_or(1, |threads| threads.value as usize),

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use check::broker_url;
+pub(crate) use check::entangled;
 pub use codes::Code;
 pub use error::{Pretty, Problem, Problems, Severity};
 pub(crate) use file::threads;

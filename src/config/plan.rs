@@ -32,6 +32,9 @@ impl Guarantee {
     }
 }
 
+/// Where instances keep their state unless the file says otherwise: below it, by pipeline and number.
+pub(crate) const STATE_ROOT: &str = ".tidemill";
+
 /// A checked pipeline.
 #[derive(Debug, Clone)]
 pub struct Plan {

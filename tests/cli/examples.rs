@@ -65,6 +65,22 @@ fn verbs(home: &Home, verb: &str, found: &mut Vec<(String, String)>) {
     found.push((verb.to_owned(), help));
 }
 
+/// The sample was once called `bars` as the shipped pipeline is, which then refused to go on: its file
+/// had changed, it said.
+#[test]
+fn the_pipeline_of_the_readme_runs_beside_the_shipped_one() {
+    let home = after_the_main_job();
+    let readme = include_str!("../../README.md");
+    let sample = readme.split("```toml\n").nth(1).unwrap();
+    home.write("sample.toml", sample.split("```").next().unwrap());
+    typed(&home, "tidemill run sample.toml --until-end").expect(0, &[]);
+    let again = typed(&home, "tidemill run pipelines/bars.toml --until-end");
+    again.expect(0, &["0 records read and committed, 0 written"]);
+    let (sample, shipped) = (home.records("minutes"), home.records("bars-1m"));
+    assert!(!sample.is_empty());
+    assert_eq!(sample.len(), shipped.len(), "the same bars, each once");
+}
+
 /// Whether an example needs what only its reader has, or waits for an end that only he brings.
 fn is_for_its_reader(home: &Home, line: &str) -> bool {
     let waits =

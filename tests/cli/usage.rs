@@ -135,3 +135,26 @@ fn an_argument_that_is_no_text_is_told_in_words_of_ours_and_a_file_may_be_called
     fs::copy(home.path("p.toml"), home.path(name)).unwrap();
     home.tidemill(&[OsStr::new("check"), name]).expect(0, &[]);
 }
+
+/// The log took what it found in its directory for damage, once it was opened the next time.
+#[test]
+fn state_in_the_directory_of_a_log_is_refused_before_anything_is_made() {
+    let home = Home::empty();
+    let before = listing(&home);
+    let said = "the state's directory `data/state` lies in that of broker `main`";
+    home.tidemill(&["run", "p.toml", "--state-dir", "data/state"])
+        .expect(2, &[said, "help: give the state a directory of its own"]);
+    home.change_pipeline(&[("commit", "state_dir = \"data/state\"\ncommit")]);
+    let checked = home.tidemill(&["check", "p.toml"]).expect(1, &[]);
+    for told in [
+        "error[E0154]: pipeline.state_dir: ",
+        said,
+        "at p.toml:6:13\n",
+        "^^^^^^^^^^",
+        "help: give the log and the state a directory each",
+    ] {
+        assert!(checked.out.contains(told), "{}", checked.out);
+    }
+    home.run().expect(1, &["error[E0154]"]);
+    assert_eq!(listing(&home), before);
+}

@@ -7,11 +7,11 @@ use tempfile::TempDir;
 use tidemill_state::{Epoch, read_note};
 
 use super::super::load::load;
-use super::super::run::STATE_ROOT;
 use super::super::{Exit, Failure, World};
 use super::copied::{copy_unless_writable, stores_below};
 use super::owner;
 use crate::config::Plan;
+use crate::config::plan::STATE_ROOT;
 use crate::pipeline::Instance;
 
 /// Which state.

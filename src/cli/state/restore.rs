@@ -7,10 +7,10 @@ use serde_json::json;
 use tidemill_broker::Broker;
 
 use super::super::reset::open_all;
-use super::super::run::STATE_ROOT;
 use super::place::{Access, resolve};
 use super::savepoint::{dir_of, needs_file};
 use super::{Console, Exit, Failure, World, counted, owner};
+use crate::config::plan::STATE_ROOT;
 use crate::pipeline::{Instance, OpenBroker, restorable, restore_task, task_logs};
 
 /// Make a task's store anew from a savepoint, and bring it up to the log

@@ -8,9 +8,9 @@ use tidemill_broker::Broker;
 use tidemill_state::{Savepoint, read_note, savepoints};
 
 use super::super::reset::open_all;
-use super::super::run::STATE_ROOT;
 use super::place::{Access, Place, resolve};
 use super::{Console, Exit, Failure, World, owner};
+use crate::config::plan::STATE_ROOT;
 use crate::pipeline::{Instance, Marker, OpenBroker, SledStores, savepoint, task_logs};
 
 /// Write the state of every task to a file, as of its last commit, or list such files

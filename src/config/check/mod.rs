@@ -2,6 +2,7 @@
 //! told at once; what depends on something broken stays silent.
 
 mod brokers;
+mod dirs;
 mod events;
 mod fields;
 mod graph;
@@ -17,6 +18,7 @@ mod unread;
 mod window;
 
 pub use brokers::broker_url;
+pub(crate) use dirs::entangled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -37,9 +39,6 @@ use super::source::At;
 use super::topics::TopicRef;
 use super::{Code, guarantee};
 
-/// Topics that a pipeline keeps for itself, after its name and a dot.
-const OWN_TOPICS: [&str; 2] = ["changelog", "control"];
-
 /// Checks a file. `None` if anything is wrong. `nowhere` is the place of what is missing altogether.
 pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Plan> {
     let mut brokers = Brokers::check(file, report);
@@ -54,8 +53,10 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         .map(|(source, topic)| (*topic, source))
         .collect();
     let pipeline = Head::check(file, nowhere, report);
-    let mut uses = Uses::default();
+    let mut uses = Uses::of(pipeline.name.clone());
     check_reading(&topics, &read, &mut uses, report);
+    check_brokers(file, &topics, &read, report);
+    dirs::check(file, &pipeline, &brokers, report);
     let stages = Stages::check(file, &graph, &topics, &sources, report);
     let sinks = Sinks::check(
         file,
@@ -64,7 +65,6 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         &mut brokers,
         &mut events,
         &mut uses,
-        pipeline.name.as_ref(),
         report,
     );
     if file.sinks.is_empty() {
@@ -105,7 +105,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         config_hash: 0,
         guarantee: Guarantee::ExactlyOnce,
         commit: body.commit,
-        state_dir: body.state_dir.as_ref().map(PathBuf::from),
+        state_dir: body.state_dir.as_ref().map(|dir| PathBuf::from(&dir.value)),
         threads: NonZeroUsize::new(body.threads).unwrap_or(NonZeroUsize::MIN),
         memory: body.memory,
         group: pipeline.group?,
@@ -233,6 +233,41 @@ fn check_reading(
         }
         if let Some(plan) = &topic.plan {
             uses.note(plan, topic.is_stdio, Use::Read, &topic.at, report);
+        }
+    }
+}
+
+/// Tasks own partitions of all that is shared out, and read whole all that is broadcast: either with one
+/// consumer, which is of one broker.
+fn check_brokers(file: &File, topics: &Topics, read: &BTreeMap<usize, At>, report: &mut Report) {
+    for broadcast in [false, true] {
+        let mut first: Option<(usize, &At)> = None;
+        for index in read.keys() {
+            let topic = &topics.list[*index];
+            let Some(plan) = topic.plan.as_ref().filter(|_| topic.broadcast == broadcast) else {
+                continue;
+            };
+            let body = file.topics[&topic.name].body.as_ref();
+            let named = body.and_then(|body| body.broker.as_ref());
+            let at = named.map_or(&topic.at, |broker| &broker.at);
+            let (broker, other) = *first.get_or_insert((plan.broker, at));
+            if broker == plan.broker {
+                continue;
+            }
+            let (message, help) = match broadcast {
+                false => (
+                    "the topics that are read lie on more than one broker",
+                    "copy the topic to the broker of the others, or, if it is small, declare it `broadcast = true`",
+                ),
+                true => (
+                    "the broadcast topics that are read lie on more than one broker",
+                    "copy the topic to the broker of the others",
+                ),
+            };
+            report
+                .add(Code::SeveralBrokers, at, message)
+                .related(other, "the first of them")
+                .help(help);
         }
     }
 }

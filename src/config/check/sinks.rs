@@ -1,8 +1,5 @@
 //! Sinks: what they are given, and whether their topic takes it.
 
-use tidemill_broker::Topic;
-
-use super::OWN_TOPICS;
 use super::brokers::Brokers;
 use super::events::Events;
 use super::fields;
@@ -33,7 +30,6 @@ impl Sinks {
         brokers: &mut Brokers,
         events: &mut Events,
         uses: &mut Uses,
-        pipeline: Option<&Topic>,
         report: &mut Report,
     ) -> Self {
         let mut plans = Vec::new();
@@ -67,7 +63,6 @@ impl Sinks {
             let mut free = true;
             if let Some(plan) = &topic.plan {
                 free = uses.note(plan, topic.is_stdio, Use::Written, &at, report);
-                own_topic(pipeline, &plan.topic, &at, report);
             }
             let Some(schema) = &stream.schema else {
                 continue;
@@ -130,15 +125,5 @@ fn fits(given: &Schema, declared: &Schema, at: &At, report: &mut Report) {
             Some(_) => continue,
         };
         report.add(Code::SchemaMismatch, at, message);
-    }
-}
-
-fn own_topic(pipeline: Option<&Topic>, topic: &Topic, at: &At, report: &mut Report) {
-    let rest = pipeline
-        .and_then(|name| topic.as_str().strip_prefix(name.as_str()))
-        .and_then(|rest| rest.strip_prefix('.'));
-    if rest.is_some_and(|rest| OWN_TOPICS.contains(&rest)) {
-        let message = format!("`{topic}` is the pipeline's own");
-        report.add(Code::TopicConflict, at, message);
     }
 }

@@ -229,13 +229,25 @@ pub(super) enum Use {
     DeadLetters,
 }
 
+/// Topics that a pipeline keeps for itself, after its name and a dot.
+const OWN_TOPICS: [&str; 2] = ["changelog", "control"];
+
 /// Keeps account of what each topic is used for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Uses {
+    pipeline: Option<Topic>,
     uses: BTreeMap<(usize, Topic), (Use, At)>,
 }
 
 impl Uses {
+    /// Of a pipeline, nothing yet.
+    pub(super) fn of(pipeline: Option<Topic>) -> Self {
+        Self {
+            pipeline,
+            uses: BTreeMap::new(),
+        }
+    }
+
     /// Notes a use; false if it conflicts with another, which is told.
     pub(super) fn note(
         &mut self,
@@ -246,6 +258,13 @@ impl Uses {
         report: &mut Report,
     ) -> bool {
         if is_stdio && !stdio(plan, what, at, report) {
+            return false;
+        }
+        if self.is_own(&plan.topic) {
+            let message = format!("`{}` is the pipeline's own", plan.topic);
+            report
+                .add(Code::TopicConflict, at, message)
+                .help("name another topic, or give the pipeline another `name`");
             return false;
         }
         let key = (plan.broker, plan.topic.clone());
@@ -272,6 +291,12 @@ impl Uses {
             .add(code, at, message)
             .related(first, "already used here");
         false
+    }
+
+    fn is_own(&self, topic: &Topic) -> bool {
+        let name = self.pipeline.as_ref().map(Topic::as_str);
+        let rest = name.and_then(|name| topic.as_str().strip_prefix(name)?.strip_prefix('.'));
+        rest.is_some_and(|rest| OWN_TOPICS.contains(&rest))
     }
 }
 
