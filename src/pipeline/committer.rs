@@ -334,16 +334,15 @@ impl Committer {
             let marker = self.last_marker(&one.epoch).await?;
             happened |= marker
                 .as_ref()
-                .is_some_and(|(marker, _)| marker.attempt == one.epoch.marker.attempt);
+                .is_some_and(|(marker, _)| marker.is_of_the_same_try(&one.epoch.marker));
             last.push(marker);
         }
         if !happened {
             return Ok(false);
         }
         for (one, last) in std::mem::take(submissions).into_iter().zip(last) {
-            let attempt = &one.epoch.marker.attempt;
             match last {
-                Some((marker, offset)) if marker.attempt == *attempt => {
+                Some((marker, offset)) if marker.is_of_the_same_try(&one.epoch.marker) => {
                     self.settle_committed(one, offset);
                 }
                 // It happened as a whole, so a later owner has gone on from there: no longer ours.

@@ -106,6 +106,12 @@ impl Marker {
         postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
     }
 
+    /// Whether both are of one try to commit one epoch. The epoch counts too: runs that an embedding
+    /// program numbers alike count their transactions alike, and none of them commits an epoch twice.
+    pub(crate) fn is_of_the_same_try(&self, other: &Self) -> bool {
+        self.attempt == other.attempt && self.epoch == other.epoch
+    }
+
     /// From bytes.
     ///
     /// # Errors

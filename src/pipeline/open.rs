@@ -3,6 +3,7 @@
 mod fit;
 mod inputs;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -259,6 +260,7 @@ async fn open_over(
         progress: shared.progress.clone(),
         brokers: shared.brokers.clone(),
         home: plan.home(),
+        unsynced: BTreeSet::new(),
         dead_letter_broker: plan.dead_letter.broker,
         graph,
         inputs,

@@ -6,6 +6,7 @@ mod backlog;
 mod clocks;
 mod committing;
 mod cutting;
+mod elsewhere;
 mod fan_in;
 mod follow;
 mod halts;

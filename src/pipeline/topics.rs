@@ -236,6 +236,10 @@ async fn ensure(
             return Err(error).doing(|| format!("cannot create topic `{}`", plan.topic));
         }
     }
+    // Another broker's log may become durable first, with markers that speak of this topic.
+    retrying(|| broker.sync())
+        .await
+        .doing(|| format!("cannot make topic `{}` durable", plan.topic))?;
     describe(broker, &plan.topic)
         .await?
         .ok_or_else(|| Error::MissingTopic {

@@ -99,6 +99,8 @@ pub(crate) struct Job {
     options: Vec<String>,
     /// Partitions of its input, and so its tasks.
     pub(crate) partitions: u32,
+    /// The query of the URL of a second broker, to which the trades go.
+    second: Option<String>,
 }
 
 impl Job {
@@ -112,7 +114,46 @@ impl Job {
             query: query.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
             partitions: PARTITIONS,
+            second: None,
         }
+    }
+
+    /// The same, of which the trades go to a log of their own.
+    pub(crate) fn with_second_log(mut self, query: &str) -> Self {
+        let file = std::fs::read_to_string(self.file()).unwrap();
+        let one = "[topics.trades]\nbroker = \"main\"";
+        let other =
+            "[brokers.second]\nurl = \"${JOB_SECOND}\"\n\n[topics.trades]\nbroker = \"second\"";
+        assert!(file.contains(one));
+        std::fs::write(self.file(), file.replace(one, other)).unwrap();
+        self.second = Some(query.to_owned());
+        self
+    }
+
+    /// What comes out of these ticks when nothing breaks.
+    pub(crate) fn undisturbed(&self, dir: &Path, pieces: &[PathBuf]) -> Outcome {
+        let mut job = match &self.second {
+            None => Self::new(dir, "exactly_once", "", &[]),
+            Some(query) => Self::new(dir, "at_least_once", "", &[]).with_second_log(query),
+        };
+        job.partitions = self.partitions;
+        for piece in pieces {
+            Process::start(job.import(piece)).done();
+        }
+        Process::start(job.run(true)).done();
+        let outcome = Outcome::read(&job).unwrap();
+        assert!(outcome.epochs() > 0 && outcome.input > 0);
+        let least = 4 * self.partitions as usize;
+        assert!(outcome.outputs.len() >= least);
+        assert!(outcome.outputs.values().all(|all| all.len() > 10));
+        outcome
+    }
+
+    /// The directories of its logs.
+    pub(crate) fn logs(&self) -> Vec<PathBuf> {
+        let second = self.second.as_ref().map(|_| "second");
+        let names = std::iter::once("log").chain(second);
+        names.map(|name| self.data().join(name)).collect()
     }
 
     /// Where the program writes.
@@ -180,6 +221,10 @@ impl Job {
     /// The command `tidemill` without arguments.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        if let Some(query) = &self.second {
+            let second = self.data().join("second");
+            command.env("JOB_SECOND", format!("file://{}{query}", second.display()));
+        }
         command
             .env("JOB_BROKER", self.url())
             .env("TIDEMILL_CRASH_LOG", self.hits())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use tidemill::broker::{Broker as _, BrokerExt as _, Start, Topic, TopicPartition};
@@ -55,7 +55,7 @@ impl Outcome {
             .enable_all()
             .build()
             .unwrap()
-            .block_on(read(&job.data().join("log")))
+            .block_on(read(&job.logs()))
             .map_err(|error| format!("cannot read what was written: {error}"))
     }
 
@@ -87,6 +87,18 @@ impl Outcome {
         self.state_difference(expected)
     }
 
+    /// What was written twice, out of order, or should not have been at all.
+    pub(crate) fn surplus(&self, expected: &Self) -> Option<String> {
+        for (at, found) in &self.outputs {
+            // In order: what is expected, with gaps.
+            let mut left = expected.outputs.get(at).into_iter().flatten();
+            if let Some(one) = found.iter().find(|one| !left.any(|other| other == *one)) {
+                return Some(format!("{at:?} has {one:?} too much, or out of order"));
+            }
+        }
+        None
+    }
+
     /// Where the state, or how far the input was read, differs.
     pub(crate) fn state_difference(&self, expected: &Self) -> Option<String> {
         let of = |outcome: &Self| -> Vec<_> {
@@ -107,17 +119,19 @@ impl Outcome {
     }
 }
 
-async fn read(log: &Path) -> tidemill::broker::Result<Outcome> {
-    let broker = FileBroker::open(log, FileOptions::default()).await?;
+async fn read(logs: &[PathBuf]) -> tidemill::broker::Result<Outcome> {
     let mut outcome = Outcome::default();
-    for topic in broker.list_topics().await? {
-        let partitions = broker.describe_topic(&topic).await?.partitions;
-        for partition in 0..partitions {
-            let at = TopicPartition::new(topic.clone(), partition);
-            read_partition(&broker, &topic, &at, &mut outcome).await?;
+    for log in logs {
+        let broker = FileBroker::open(log, FileOptions::default()).await?;
+        for topic in broker.list_topics().await? {
+            let partitions = broker.describe_topic(&topic).await?.partitions;
+            for partition in 0..partitions {
+                let at = TopicPartition::new(topic.clone(), partition);
+                read_partition(&broker, &topic, &at, &mut outcome).await?;
+            }
         }
+        broker.close().await?;
     }
-    broker.close().await?;
     Ok(outcome)
 }
 

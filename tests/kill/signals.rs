@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::errand::is_reason_of_ours;
 use crate::job::{Job, Outcome, Process, Signal, Ticks, stores};
-use crate::undisturbed;
 
 /// The instants of a commit, from what is taken to what is written behind, in their order.
 const POINTS: [&str; 15] = [
@@ -55,8 +54,8 @@ fn interrupt(dir: &Path, signals: &[Signal]) {
     std::fs::create_dir_all(dir).unwrap();
     let mut ticks = Ticks::new(signals.len() as u64);
     let pieces: Vec<_> = POINTS.iter().map(|_| ticks.file(dir, TICKS)).collect();
-    let expected = undisturbed(&dir.join("reference"), &pieces);
     let job = Job::new(&dir.join("job"), "exactly_once", "?fsync=5ms", &[]);
+    let expected = job.undisturbed(&dir.join("reference"), &pieces);
     for (point, piece) in POINTS.iter().zip(&pieces) {
         Process::start(job.import(piece)).done();
         let (process, waiting) = run_to(&job, point, &dir.join("socket"));

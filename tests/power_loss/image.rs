@@ -34,6 +34,8 @@ pub(crate) enum Promise {
     AtCommit,
     /// The log says that it is durable: it makes what was committed durable now and then.
     AtSync,
+    /// Nothing tells which of the logs it was that became durable.
+    Untold,
 }
 
 impl Promise {
@@ -42,6 +44,7 @@ impl Promise {
         match self {
             Self::AtCommit => b"task.committed\n",
             Self::AtSync => b"sync.published\n",
+            Self::Untold => b"",
         }
     }
 }
@@ -230,7 +233,7 @@ fn build_with(
                     match promise {
                         Promise::AtCommit => image.epochs = committed,
                         Promise::AtSync if data == promise.line() => image.epochs = begun,
-                        Promise::AtSync => {}
+                        Promise::AtSync | Promise::Untold => {}
                     }
                 }
                 let data = data.clone();

@@ -150,6 +150,19 @@ async fn an_unknown_commit_that_did_not_happen_is_sent_again() {
     assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10)]);
 }
 
+/// An embedding program may give every run the same number.
+#[tokio::test(start_paused = true)]
+async fn the_marker_of_an_earlier_run_of_the_same_number_is_not_taken_for_ours() {
+    let broker = broker().await;
+    for (epoch, next) in [(1, 10), (2, 20)] {
+        let process = Process::start(&broker, 1).await;
+        broker.faults().forget_commit();
+        let settled = process.close(TASKS[0], epoch, next).await.await;
+        assert!(matches!(settled, Ok(Settled::Committed { .. })));
+    }
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10), (1, 20)]);
+}
+
 /// The elder takes the id back after an unknown outcome, while the younger has gone on with a task
 /// that the unknown commit was not about.
 #[tokio::test(start_paused = true)]

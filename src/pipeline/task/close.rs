@@ -86,6 +86,7 @@ impl Task {
             Guarantee::AtMostOnce => outside,
             Guarantee::ExactlyOnce | Guarantee::AtLeastOnce => {
                 self.produce(outside).await?;
+                self.sync_others().await?;
                 Vec::new()
             }
         };

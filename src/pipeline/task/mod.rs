@@ -8,6 +8,7 @@ mod output;
 mod pass;
 mod wait;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidemill_broker::{
@@ -92,6 +93,8 @@ pub(crate) struct Task {
     /// The broker of the transactions.
     pub(crate) home: usize,
     pub(crate) dead_letter_broker: usize,
+    /// Other brokers than that of the transactions that were written to and not yet synced.
+    pub(crate) unsynced: BTreeSet<usize>,
     pub(crate) graph: Graph,
     pub(crate) inputs: Vec<InputPartition>,
     pub(crate) sinks: Vec<SinkWriter>,

@@ -12,6 +12,7 @@ use crate::pipeline::Result;
 use crate::pipeline::epoch::pause_before_retry;
 use crate::pipeline::error::Doing;
 use crate::pipeline::graph::{Output, SinkRows};
+use crate::pipeline::recovery::retrying;
 
 impl Task {
     pub(super) fn write_out(&mut self, output: Output) {
@@ -91,8 +92,17 @@ impl Task {
     }
 
     pub(super) async fn produce(&mut self, mut records: Vec<Written>) -> Result<()> {
+        // What may be lost and not doubled: first the log has to know for good that it was sent.
+        if self.settings.guarantee == Guarantee::AtMostOnce
+            && records.iter().any(|(broker, _)| *broker != self.home)
+        {
+            sync(&*self.brokers[self.home]).await?;
+        }
         while let Some((broker, _)) = records.first() {
             let broker = *broker;
+            if broker != self.home {
+                self.unsynced.insert(broker);
+            }
             let (now, later) = records.into_iter().partition(|(of, _)| *of == broker);
             let now: Vec<Written> = now;
             let sets = now.into_iter().map(|(_, set)| set).collect();
@@ -103,6 +113,22 @@ impl Task {
         }
         Ok(())
     }
+
+    /// Makes durable what was written to other brokers than that of the changelog, so that no loss of
+    /// power leaves offsets past what is missing. On its own broker a marker comes after its outputs.
+    pub(super) async fn sync_others(&mut self) -> Result<()> {
+        while let Some(broker) = self.unsynced.first().copied() {
+            sync(&*self.brokers[broker]).await?;
+            self.unsynced.remove(&broker);
+        }
+        Ok(())
+    }
+}
+
+async fn sync(broker: &dyn Broker) -> Result<()> {
+    retrying(|| broker.sync())
+        .await
+        .doing(|| "cannot make outputs durable".into())
 }
 
 /// Produces records and waits for each to be acknowledged; transient failures are tried again, and
