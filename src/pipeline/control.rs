@@ -162,6 +162,30 @@ mod tests {
         assert_eq!(found, whole);
     }
 
+    /// Held still: a run may be told to follow what another version wrote.
+    #[test]
+    fn control_records_of_formats_1_and_2_are_read_and_2_is_written() {
+        let mut steps = Steps::default();
+        steps.taken(0, Offset(300));
+        steps.decided(Step::Idle { input: 1 });
+        steps.decided(Step::Awake { input: 1 });
+        steps.decided(Step::Ended { watermark: -5 });
+        let whole = steps.steps.clone();
+        let at = TopicPartition::new(Topic::new("p.control").unwrap(), 0);
+        let set = steps.take(Epoch(700), &at, "0-0", 2).unwrap();
+        let values: Vec<_> = set.iter().filter_map(|record| record.value).collect();
+        let second = b"\x02\xbc\x05\x04\x00\x00\xac\x02\x01\x01\x03\x01\x02\x09";
+        assert_eq!(values, [second]);
+        assert_eq!(Control::decode(second).unwrap().steps, whole);
+
+        let first = b"\x01\xbc\x05\x03\x00\x00\xac\x02\x01\x01\x02\x09";
+        let read = Control::decode(first).unwrap();
+        assert_eq!(read.epoch, Epoch(700));
+        assert_eq!(read.steps, [&whole[..2], &whole[3..]].concat());
+        assert_eq!(Control::decode(b"\x03\xbc\x05\x00"), None);
+        assert_eq!(Control::decode(b"\x00\xbc\x05\x00"), None);
+    }
+
     #[test]
     fn an_epoch_of_several_inputs_that_took_nothing_says_so() {
         let at = TopicPartition::new(Topic::new("p.control").unwrap(), 0);

@@ -9,9 +9,12 @@ use tidemill_broker::{
     Broker as _, Cleanup, Group, GroupOffsets, Headers, Offset, Outcome, RecordSet, Retention,
     Timestamp, Topic, TopicPartition, TopicSpec, Transaction,
 };
-use tidemill_broker_file::{FileBroker, FileOptions};
+use tidemill_broker_file::{FileBroker, FileOptions, RealDisk};
 
 use super::{Job, python, repository, say, trades_below};
+
+#[path = "../../brokers/file/tests/file/dump.rs"]
+mod dump;
 
 /// What the reader in Python prints of a directory; `None` without python3.
 fn by_the_words(directory: &Path, of: Option<&str>) -> Option<Vec<String>> {
@@ -68,6 +71,27 @@ async fn what_the_main_job_left_is_read_by_the_words_of_the_format_alone() {
     job.make_bars(&files, "1").await;
     let read = both_read_the_same("the main job", &job, &job.path("data")).await;
     assert!(read.is_none_or(|records| records > 1_000), "{read:?}");
+}
+
+/// What an older version wrote, and what every later one must read as that did.
+#[tokio::test]
+async fn what_version_1_stored_is_read_by_the_words_of_the_format_alone() {
+    let job = Job::new();
+    let stored = repository("brokers/file/tests/stored");
+    for name in ["version-1.live", "version-1.recording"] {
+        let text = |kind: &str| fs::read_to_string(stored.join(format!("{name}.{kind}"))).unwrap();
+        let listed = text("txt")
+            .lines()
+            .filter(|line| line.contains(" key "))
+            .count();
+        let directory = job.path(name);
+        dump::unpack(&text("dump"), &RealDisk, &directory);
+        let read = both_read_the_same(name, &job, &directory).await;
+        assert!(
+            read.is_none_or(|read| read == listed && listed > 40),
+            "{name}: {read:?}"
+        );
+    }
 }
 
 fn topic(name: &str) -> Topic {

@@ -11,12 +11,16 @@ mod conformance;
 mod crash;
 #[path = "file/damage.rs"]
 mod damage;
+#[path = "file/dump.rs"]
+mod dump;
 #[path = "file/failures.rs"]
 mod failures;
 #[path = "file/lives.rs"]
 mod lives;
 #[path = "file/meddling.rs"]
 mod meddling;
+#[path = "file/stored.rs"]
+mod stored;
 #[path = "file/threads.rs"]
 mod threads;
 #[path = "file/unlisted.rs"]

@@ -7,4 +7,5 @@ mod faults;
 mod model;
 mod savepoint;
 mod sled;
+mod stored;
 mod tables;
