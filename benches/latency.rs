@@ -2,14 +2,15 @@
 //!
 //! `cargo bench --bench latency` sends the same updates at the same pace to, in turns:
 //!
-//! * **bare**: two threads and two channels: one sends, the other reads JSON with serde_json, keeps
-//!   one-second bars in a `HashMap` and sends those on that a record closes;
+//! * **bare**: two threads and a channel: one sends, the other reads JSON with serde_json, keeps
+//!   one-second bars in a `HashMap` and has those in hand that a record closes;
 //! * **mem**: a pipeline file on `mem://`, at least once: decode, `tumbling_window` of a second by pair,
 //!   sink; a consumer reads what comes out.
 //!
 //! and prints the delay of the bars from before the record that closes them is sent until after they
 //! are read, p50 and p99. The market is a thousand times as fast as the clock: each millisecond a
-//! second's 100 records come at once, and the bars of the second before are due.
+//! second's 100 records come at once, and the bars of the second before are due. A sender that falls
+//! behind its pace fails the bench.
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,6 +23,7 @@
 mod market;
 
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +44,8 @@ const RECORDS: usize = 500_000;
 /// Sent at once, each millisecond: 100,000 a second.
 const PER_SEND: usize = 100;
 const ROUNDS: usize = 5;
+/// How far the sender may be behind its pace at the end.
+const SENDER_BEHIND_MAX: Duration = Duration::from_millis(10);
 const SECOND: i64 = 1_000_000;
 
 const FILE: &str = r#"
@@ -91,7 +95,7 @@ struct Borrowed<'a> {
 }
 
 #[derive(Debug)]
-#[allow(dead_code, reason = "what is sent on, and not looked at")]
+#[allow(dead_code, reason = "what comes out, and is not looked at")]
 struct Bar {
     start: i64,
     pair: String,
@@ -169,6 +173,10 @@ impl Run {
 }
 
 /// Sends batch by batch, each in its millisecond. Says when each was sent.
+///
+/// # Panics
+///
+/// If it cannot keep that pace: what waits to be sent would be left out of the delay.
 fn paced<T>(batches: impl Iterator<Item = T>, mut send: impl FnMut(T)) -> Vec<Instant> {
     let mut sent = Vec::with_capacity(RECORDS / PER_SEND);
     let begun = Instant::now();
@@ -180,30 +188,26 @@ fn paced<T>(batches: impl Iterator<Item = T>, mut send: impl FnMut(T)) -> Vec<In
         sent.push(Instant::now());
         send(batch);
     }
+    let late = begun
+        .elapsed()
+        .saturating_sub(Duration::from_millis(sent.len() as u64));
+    assert!(late < SENDER_BEHIND_MAX, "the sender is {late:?} behind");
     sent
 }
 
 fn bare(updates: &[Update]) -> Run {
     let (send, receive) = sync_channel::<Vec<Vec<u8>>>(1024);
-    let (answer, answers) = sync_channel::<Vec<Bar>>(1024);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let worker = scope.spawn(move || {
+            let mut arrived = Vec::with_capacity(RECORDS);
             let (mut bars, mut open) = (HashMap::new(), i64::MIN);
+            let mut closed = Vec::new();
             for batch in receive {
-                let mut closed = Vec::new();
                 for payload in &batch {
                     take(&mut bars, &mut open, payload, &mut closed);
                 }
-                if !closed.is_empty() {
-                    answer.send(closed).expect("read");
-                }
-            }
-        });
-        let reader = scope.spawn(move || {
-            let mut arrived = Vec::with_capacity(RECORDS);
-            for closed in answers {
                 let now = Instant::now();
-                arrived.extend(closed.iter().map(|bar| (bar.start, now)));
+                arrived.extend(closed.drain(..).map(|bar| (black_box(bar).start, now)));
             }
             arrived
         });
@@ -213,7 +217,7 @@ fn bare(updates: &[Update]) -> Run {
         });
         let sent = paced(payloads, |batch| send.send(batch).expect("taken"));
         drop(send);
-        let arrived = reader.join().expect("bars");
+        let arrived = worker.join().expect("bars");
         Run { sent, arrived }
     })
 }
