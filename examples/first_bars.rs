@@ -129,12 +129,10 @@ impl Job {
         for size in ["1s", "1m", "5m"] {
             let mut bars = LastBars::default();
             let read = ["read", &format!("bars-{size}"), "--broker", &log, "--json"];
+            writeln!(output)?;
+            shell.announce(&read, output)?;
             shell.quietly(&read, &mut bars).await?;
-            writeln!(
-                output,
-                "\nthe last bars of {size}, of {} in all",
-                bars.count
-            )?;
+            writeln!(output, "the last of {} bars:", bars.count)?;
             writeln!(output, "{}", bars.table())?;
         }
         next(&log, &pipeline, output)?;
@@ -225,10 +223,11 @@ fn tell(report: &serde_json::Value, output: &mut dyn Write) -> io::Result<()> {
         ),
         read => writeln!(
             output,
-            "{read} trades read, {} bars written, {} records set aside, in {} transactions and {seconds:.2} s",
+            "{read} trades read, {} bars written, {} records set aside, in {} transaction{} and {seconds:.2} s",
             count("written"),
             count("deadLetters"),
             count("transactions"),
+            if count("transactions") == 1 { "" } else { "s" },
         ),
     }
 }
@@ -321,10 +320,25 @@ impl LastBars {
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        for row in self.rows.values().flatten() {
+        let mut rows: Vec<Vec<String>> = self.rows.values().flatten().cloned().collect();
+        for column in 2..rows.first().map_or(0, Vec::len) {
+            align(rows.iter_mut().map(|row| &mut row[column]));
+        }
+        for row in rows {
             table.add_row(row);
         }
         table
+    }
+}
+
+/// Makes the decimal points of a column stand below each other.
+fn align<'a>(column: impl Iterator<Item = &'a mut String>) {
+    let mut numbers: Vec<&mut String> = column.collect();
+    let after_point = |number: &str| number.find('.').map_or(0, |point| number.len() - point);
+    let most = numbers.iter().map(|number| after_point(number)).max();
+    for number in &mut numbers {
+        let missing = most.unwrap_or(0) - after_point(number);
+        number.extend(std::iter::repeat_n(' ', missing));
     }
 }
 
@@ -396,11 +410,11 @@ mod tests {
             "{first}"
         );
         assert!(
-            first.contains("the last bars of 5m, of 460 in all"),
+            first.contains("tidemill read bars-5m") && first.contains("the last of 460 bars"),
             "{first}"
         );
         assert!(second.contains("nothing to do"), "{second}");
-        let tables = |text: &str| text[text.find("\nthe last bars").unwrap()..].to_owned();
+        let tables = |text: &str| text[text.find("\n$ tidemill read").unwrap()..].to_owned();
         assert_eq!(tables(first), tables(second));
     }
 }

@@ -75,8 +75,18 @@
 //! | [`events`] | declared types, typed rows, JSON in and out |
 //! | [`state`] | what a pipeline remembers: tables in memory, a store on disk behind them |
 //! | [`market`] | exact decimals, recorded markets in |
-//! | [`cli`] | the command `tidemill`, driven by arguments |
+//! | `cli` | the command `tidemill`, driven by arguments; feature `cli`, which is on unless turned off |
 
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "some of what is shared within the crate is shared with the command alone"
+    )
+)]
+
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod events;
