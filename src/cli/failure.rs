@@ -230,8 +230,6 @@ fn go_on(changes: &Changes) -> String {
 }
 
 fn short_advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
-    use std::io::ErrorKind;
-
     if let Some(error) = error.downcast_ref::<broker::Error>() {
         return match error {
             broker::Error::Damaged { .. } => {
@@ -247,11 +245,24 @@ fn short_advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     if let Some(pipeline::Error::InUse { .. }) = error.downcast_ref::<pipeline::Error>() {
         return Some("stop the other process, or give this one another `--state-dir`");
     }
+    if let Some(tidemill_state::Error::Poisoned { kind, .. }) = error.downcast_ref() {
+        return match kind {
+            Some(kind) => advice_on(*kind),
+            None => Some("run it again: the state is recovered from the log"),
+        };
+    }
     let error = error.downcast_ref::<std::io::Error>()?;
     if error.raw_os_error() == Some(TOO_MANY_FILES) {
         return Some("raise the limit of open files, as by `ulimit -n 4096`, and run it again");
     }
-    match error.kind() {
+    advice_on(error.kind())
+}
+
+/// What to do where the file system refuses.
+fn advice_on(kind: std::io::ErrorKind) -> Option<&'static str> {
+    use std::io::ErrorKind;
+
+    match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Some("make room and run the same command again; what was committed is safe")
         }
@@ -275,7 +286,7 @@ impl From<tidemill_state::Error> for Failure {
         let exit = match &error {
             error if error.is_integrity() => Exit::Integrity,
             E::InUse { .. } => Exit::Fenced,
-            E::Io { .. } => Exit::Io,
+            E::Io { .. } | E::Poisoned { .. } => Exit::Io,
             E::Invalid { .. } | E::Key(_) => Exit::Usage,
             _ => Exit::Internal,
         };

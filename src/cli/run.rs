@@ -1,5 +1,7 @@
 //! `tidemill run`: runs a pipeline.
 
+mod report;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +9,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
 use tidemill_broker::{Broker, Offset, SystemClock, TopicPartition};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use super::load::{load, tell};
 use super::printed::Printed;
 use super::rate::with_rate;
-use super::{Console, Exit, Failure, Signals, World, counted, stdio};
+use super::{Console, Exit, Failure, Signals, World, stdio};
 use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT};
 use crate::config::{Plan, entangled, threads};
 use crate::pipeline::{
@@ -45,7 +46,8 @@ pub(super) struct RunArgs {
     files: Vec<PathBuf>,
     /// End once everything there is has been read: close every window, commit and leave
     ///
-    /// Records that come later for windows closed this way are late.
+    /// Records that come later for windows closed this way are late, and how many were is told. Ended
+    /// before the end by Ctrl-C, it says so and exits with code 1.
     #[arg(long)]
     until_end: bool,
     /// Go on with state that another version of the file wrote
@@ -97,9 +99,10 @@ pub(super) async fn run(
         .sinks
         .iter()
         .any(|sink| plan.brokers[sink.topic.broker].url == BrokerUrl::Stdio);
+    let reads_lines = reads_lines(&plan);
     let begun = Instant::now();
-    let (stop, stopped) = watch::channel(false);
-    let mut running = start(plan, args, stopped)?;
+    let (stop, asked) = watch::channel(false);
+    let mut running = start(plan, args, asked)?;
     let bar = progress_bar(console);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let mut interrupted = false;
@@ -132,11 +135,32 @@ pub(super) async fn run(
     }
     let took = begun.elapsed();
     match (args.json, prints_results) {
-        (true, true) => writeln!(console.errors, "{}", json_report(counts, took))?,
-        (true, false) => console.json(&json_report(counts, took))?,
-        (false, _) => writeln!(console.errors, "{}", text_report(counts, took))?,
+        (true, true) => writeln!(console.errors, "{}", report::json(counts, took))?,
+        (true, false) => console.json(&report::json(counts, took))?,
+        (false, _) => writeln!(console.errors, "{}", report::text(counts, took))?,
+    }
+    if args.until_end && interrupted && !counts.has_ended {
+        return Err(stopped(reads_lines));
     }
     Ok(Exit::Ok)
+}
+
+/// The run was asked to stop, which is no error; but it was to go on to the end.
+fn stopped(reads_lines: bool) -> Failure {
+    let failure = Failure::new(
+        Exit::Findings,
+        "stopped before the end of what there is to read",
+    );
+    failure.help(match reads_lines {
+        false => "run the same command again to go on",
+        true => "run it again over what standard input has not given yet: what it gave is read by this run alone",
+    })
+}
+
+/// Whether lines of standard input are read.
+fn reads_lines(plan: &Plan) -> bool {
+    let mut sources = plan.sources.iter();
+    sources.any(|source| plan.brokers[source.topic.broker].url == BrokerUrl::Stdio)
 }
 
 /// Refuses to read a topic that nobody can have written: a broker in memory begins empty in each
@@ -252,11 +276,7 @@ async fn work(
     options.instance = instance.as_ref().map_or("0", Instance::name).to_owned();
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
     // What standard input has not given yet is no end: that is told when it is there.
-    let reads_lines = plan
-        .sources
-        .iter()
-        .any(|source| plan.brokers[source.topic.broker].url == BrokerUrl::Stdio);
-    let (drain, draining) = watch::channel(until_end && !reads_lines);
+    let (drain, draining) = watch::channel(until_end && !reads_lines(&plan));
     options.until_end = draining;
     let total = records_in(&plan, &brokers).await;
     let (printed, seen) = watch::channel(Offset::START);
@@ -403,28 +423,4 @@ fn progress_bar(console: &Console<'_>) -> ProgressBar {
     let bar = ProgressBar::new(0).with_style(with_rate(style));
     bar.set_draw_target(ProgressDrawTarget::stderr());
     bar
-}
-
-fn json_report(counts: Counts, took: Duration) -> serde_json::Value {
-    json!({
-        "taken": counts.taken,
-        "committed": counts.committed,
-        "written": counts.written,
-        "deadLetters": counts.dead,
-        "transactions": counts.transactions,
-        "seconds": took.as_secs_f64(),
-    })
-}
-
-fn text_report(counts: Counts, took: Duration) -> String {
-    let rate = counts.committed as f64 / took.as_secs_f64().max(1e-9);
-    format!(
-        "{} read and committed, {} written, {} set aside, {}, {:.1} s ({:.0} records/s)",
-        counted(counts.committed, "record"),
-        counts.written,
-        counts.dead,
-        counted(counts.transactions, "transaction"),
-        took.as_secs_f64(),
-        rate
-    )
 }

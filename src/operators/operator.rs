@@ -85,6 +85,11 @@ pub trait Operator: fmt::Debug + Send {
     fn horizon(&self) -> Option<Timestamp> {
         None
     }
+
+    /// How many windows it holds that have not fired.
+    fn windows_open(&self) -> u64 {
+        0
+    }
 }
 
 /// What an operator will be asked to do next.

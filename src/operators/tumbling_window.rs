@@ -506,4 +506,8 @@ impl Operator for TumblingWindow {
     fn horizon(&self) -> Option<Timestamp> {
         self.due.last_end().map(Timestamp)
     }
+
+    fn windows_open(&self) -> u64 {
+        self.due.open()
+    }
 }

@@ -144,6 +144,11 @@ impl WindowDue {
         self.open.keys().next_back().copied()
     }
 
+    /// How many windows have not fired.
+    pub(super) fn open(&self) -> u64 {
+        self.open.values().map(|keys| keys.len() as u64).sum()
+    }
+
     fn due_to_fire(&self, watermark: i64) -> impl Iterator<Item = (&i64, &KeyList)> {
         self.open.range(..=watermark)
     }

@@ -124,6 +124,9 @@ impl Intake {
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let end = self.work(&mut stop).await;
         self.stop_all().await;
+        if self.is_all_done() {
+            self.shared.progress.reached_end();
+        }
         drop(self.committer);
         // Leaving the group last keeps the partitions ours until all is settled.
         drop(self.consumer);
@@ -133,13 +136,8 @@ impl Intake {
 
     async fn work(&mut self, stop: &mut watch::Receiver<bool>) -> Result<()> {
         loop {
-            if *stop.borrow() {
-                return Ok(());
-            }
-            let all_done = self.running.is_empty()
-                && !self.done.is_empty()
-                && self.assigned.iter().all(|at| self.is_done(at));
-            if all_done {
+            let all_done = self.running.is_empty() && self.is_all_done();
+            if all_done || *stop.borrow() {
                 return Ok(());
             }
             tokio::select! {
@@ -154,6 +152,11 @@ impl Intake {
                 delivery = self.consumer.next() => self.deliver(delivery).await?,
             }
         }
+    }
+
+    /// Whether every task that is ours has reached the end, or halted.
+    fn is_all_done(&self) -> bool {
+        !self.done.is_empty() && self.assigned.iter().all(|at| self.is_done(at))
     }
 
     fn is_done(&self, at: &TopicPartition) -> bool {
@@ -460,11 +463,11 @@ impl Intake {
         }
         self.leaving.retain(|(tasks, _)| !tasks.is_empty());
         match end {
-            Ok(TaskEnd::Committed) => {
-                debug!(task = %id, "a task has ended");
-                // One that was told to end has come to the end of nothing.
+            Ok(TaskEnd::Committed) => debug!(task = %id, "a task has ended"),
+            Ok(TaskEnd::Finished) => {
+                debug!(task = %id, "a task has finished");
+                // If it was to leave, it begins anew should its partitions be ours again.
                 if !was_told
-                    && *self.shared.drain.borrow()
                     && self
                         .assigned
                         .iter()
@@ -507,11 +510,17 @@ impl Intake {
                 Some(_) = self.from_tasks.recv() => continue,
             };
             let Some(ended) = ended else { break };
-            if let Ok((id, _, Err(error))) = ended {
-                if self.first_error.is_some() {
-                    error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+            match ended {
+                Ok((id, _, Ok(TaskEnd::Finished))) => {
+                    self.done.insert(id);
                 }
-                self.first_error.get_or_insert(error);
+                Ok((id, _, Err(error))) => {
+                    if self.first_error.is_some() {
+                        error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                    }
+                    self.first_error.get_or_insert(error);
+                }
+                Ok((_, _, Ok(TaskEnd::Committed | TaskEnd::Dropped))) | Err(_) => {}
             }
         }
         self.leaving.clear();

@@ -1,6 +1,9 @@
 //! What a run has done so far, for whoever watches it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tidemill_broker::Timestamp;
 
 /// Counts of one run, readable while it goes on.
 #[derive(Debug, Default)]
@@ -10,6 +13,9 @@ pub struct Progress {
     written: AtomicU64,
     dead: AtomicU64,
     transactions: AtomicU64,
+    windows_closed: AtomicU64,
+    closed_at: Mutex<Option<Timestamp>>,
+    has_ended: AtomicBool,
 }
 
 /// A look at [`Progress`].
@@ -25,6 +31,13 @@ pub struct Counts {
     pub dead: u64,
     /// Transactions committed.
     pub transactions: u64,
+    /// Windows that fired before event time had come to their end, as every input had ended: what comes
+    /// later for them is late.
+    pub windows_closed: u64,
+    /// How far event time was moved on for that, and for events that were held back.
+    pub closed_at: Option<Timestamp>,
+    /// Whether the run went on to the end of every input, as it was asked to.
+    pub has_ended: bool,
 }
 
 impl Progress {
@@ -37,6 +50,9 @@ impl Progress {
             written: get(&self.written),
             dead: get(&self.dead),
             transactions: get(&self.transactions),
+            windows_closed: get(&self.windows_closed),
+            closed_at: *self.closed_at(),
+            has_ended: self.has_ended.load(Ordering::Relaxed),
         }
     }
 
@@ -58,6 +74,24 @@ impl Progress {
     pub(crate) fn committed(&self, records: u64) {
         self.committed.fetch_add(records, Ordering::Relaxed);
         metrics::counter!("tidemill_records_committed_total").increment(records);
+    }
+
+    /// Every input of a task has ended, so that it fires what is open.
+    pub(crate) fn closes(&self, windows: u64, event_time: Timestamp) {
+        self.windows_closed.fetch_add(windows, Ordering::Relaxed);
+        let mut at = self.closed_at();
+        *at = (*at).max(Some(event_time));
+    }
+
+    /// Every input of every task has ended.
+    pub(crate) fn reached_end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    fn closed_at(&self) -> std::sync::MutexGuard<'_, Option<Timestamp>> {
+        self.closed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn transaction(&self) {

@@ -73,12 +73,12 @@ pub enum Error {
         expected: String,
     },
     /// An earlier failure left this store unusable; open it again.
-    #[error(
-        "the state store stopped after an earlier failure: {what}; restart to recover from the changelog"
-    )]
+    #[error("the state store stopped after an earlier failure: {what}")]
     Poisoned {
-        /// The earlier failure.
+        /// The earlier failure, with its causes.
         what: String,
+        /// Why the file system refused, if that was it.
+        kind: Option<std::io::ErrorKind>,
     },
     /// The store was closed.
     #[error("the state store is closed")]
@@ -128,6 +128,19 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+}
+
+/// The first failure of a store, which it repeats.
+#[derive(Debug, Clone)]
+pub(crate) struct Poison {
+    what: String,
+    kind: Option<std::io::ErrorKind>,
+}
+
+impl From<Poison> for Error {
+    fn from(Poison { what, kind }: Poison) -> Self {
+        Self::Poisoned { what, kind }
+    }
 }
 
 impl Error {
@@ -187,7 +200,19 @@ impl Error {
         }
     }
 
-    /// The error with all its causes on one line: what a poisoned store repeats.
+    /// What a store that met this error says to later calls.
+    pub(crate) fn poisons(&self) -> Poison {
+        let kind = match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            _ => None,
+        };
+        Poison {
+            what: self.chain(),
+            kind,
+        }
+    }
+
+    /// The error with all its causes on one line.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::error::Poison;
 use crate::store::{Identity, Page};
 use crate::{Change, Digest, Error, Note, OpenedStore, Result, Share, StateStore, Stored};
 
@@ -103,7 +104,7 @@ struct Disk {
     living: u64,
     openings: u64,
     faults: VecDeque<(Call, u64, Fault)>,
-    poisoned: Option<String>,
+    poisoned: Option<Poison>,
     latency: Duration,
 }
 
@@ -245,8 +246,8 @@ impl MemoryStore {
         if disk.living != self.opening {
             return Err(Error::Closed);
         }
-        if let Some(what) = &disk.poisoned {
-            return Err(Error::Poisoned { what: what.clone() });
+        if let Some(poison) = &disk.poisoned {
+            return Err(poison.clone().into());
         }
         let mut fault = None;
         for (at, left, kind) in &mut disk.faults {
@@ -260,7 +261,7 @@ impl MemoryStore {
         disk.faults.retain(|(_, left, _)| *left > 0);
         if let Some(fault) = fault {
             let error = failure(call, fault);
-            disk.poisoned = Some(error.chain());
+            disk.poisoned = Some(error.poisons());
             return Err(error);
         }
         Ok(disk)

@@ -11,5 +11,6 @@ pub(crate) async fn off_thread<T: Send + 'static>(
         .await
         .map_err(|error| Error::Poisoned {
             what: format!("file work was broken off: {error}"),
+            kind: None,
         })?
 }

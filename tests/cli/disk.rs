@@ -169,6 +169,44 @@ fn a_state_directory_that_fills_up_halts_and_the_log_is_whole() {
     }
 }
 
+/// It told of its failure with `Os { code: 28, .. }`, and advised to start again.
+#[test]
+fn a_state_directory_that_fills_up_later_is_told_in_words_with_what_to_do() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 2);
+    let Some(small) = Small::mount(&home, 60_000) else {
+        return;
+    };
+    let args = ["run", "p.toml", "--until-end", "--state-dir", "small/state"];
+    home.tidemill(&args).expect(0, &[]);
+    home.add_ticks(TICKS / 2..TICKS);
+    copy(&home.path("small/state"), &home.path("state"));
+    copy(&home.path("data"), &home.path("before"));
+    for room in [16_u64, 64, 128, 256] {
+        fs::remove_dir_all(home.path("small/state")).unwrap();
+        copy(&home.path("state"), &home.path("small/state"));
+        let filler = fill(&small);
+        let file = fs::File::options().write(true).open(&filler).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.set_len(len - room * 1_024).unwrap();
+        drop(file);
+        let ended = home.tidemill(&args);
+        fs::remove_file(filler).unwrap();
+        if ended.code == Some(0) {
+            assert!(room > 64, "{ended:?}");
+        } else {
+            let ended = ended.expect(3, &["small/state"]).expect(3, &FULL);
+            for wrong in ["Os {", "panicked", "restart"] {
+                assert!(!ended.err.contains(wrong), "{}", ended.err);
+            }
+            home.tidemill(&args).expect(0, &[]);
+        }
+        home.expect_all_bars();
+        fs::remove_dir_all(home.path("data")).unwrap();
+        copy(&home.path("before"), &home.path("data"));
+    }
+}
+
 /// Takes all room there is; what is returned gives it back when removed.
 fn fill(small: &Small) -> PathBuf {
     let path = small.at.join("filler");

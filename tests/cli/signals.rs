@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: what is open is committed, and the next run goes on from there to the same bytes.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStderr};
 
@@ -43,6 +43,77 @@ fn a_signal_commits_what_is_open_and_the_next_run_finishes_to_the_same_bars() {
             .expect(0, &["0 records read and committed, 0 written"]);
         home.expect_all_bars();
     }
+}
+
+/// It ended with 0 and without a word, as if all had been read.
+#[test]
+fn a_run_to_the_end_that_is_ended_before_says_so_and_goes_on_when_it_is_run_again() {
+    let home = Home::new();
+    // Nobody reads what is printed, so it cannot come to the end.
+    home.change_pipeline(&[
+        ("exactly_once", "at_least_once"),
+        (
+            "commit = \"10ms\"",
+            "commit = { interval = \"10ms\", records = 100 }",
+        ),
+        (
+            "[topics.ticks]",
+            "[brokers.console]\nurl = \"stdio:\"\n\n[topics.ticks]",
+        ),
+        (
+            "[sinks.bars]",
+            "[sinks.ticks]\nfrom = \"once\"\ntopic = { broker = \"console\" }\n\n[sinks.bars]",
+        ),
+    ]);
+    let args = ["run", "p.toml", "--until-end", "--json"];
+    let mut child = home.command(&args).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    signal(&child, "INT");
+    let mut errors = wait_for(&mut child, "stopping: committing what is open");
+    let printed = 1 + output.lines().count() as u64;
+    assert!(printed < TICKS, "{printed}");
+    let mut told = String::new();
+    errors.read_to_string(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{told}");
+    let mut documents = told.lines().map(|line| {
+        let document: serde_json::Value = serde_json::from_str(line).unwrap();
+        document
+    });
+    let report = documents.next().unwrap();
+    assert_eq!(report["reachedEnd"], false);
+    assert_eq!(report["committed"], printed);
+    let error = &documents.next().unwrap()["error"];
+    assert_eq!(error["exit"], 1);
+    assert_eq!(
+        error["message"],
+        "stopped before the end of what there is to read"
+    );
+    assert_eq!(error["help"], "run the same command again to go on");
+
+    let again = home.tidemill(&args).expect(0, &["\"reachedEnd\":true"]);
+    assert_eq!(printed + again.out.lines().count() as u64, TICKS);
+    home.expect_all_bars();
+}
+
+#[test]
+fn the_end_of_the_input_closes_windows_and_says_so() {
+    let home = Home::new();
+    home.change_pipeline(&[("size = \"1s\"", "size = \"1m\"")]);
+    let said = "at the end of the input closed 2 windows that were open, so event time is at 2024-03-11T00:04:00.000000Z: records that come later for windows up to then are late";
+    home.run().expect(0, &[said]);
+    let again = home.run().expect(0, &[]);
+    assert!(!again.err.contains("closed"), "{}", again.err);
+    // One for a window that was closed, one for the next.
+    home.add_ticks(TICKS + 100..TICKS + 101);
+    home.add_ticks(2_400..2_401);
+    let args = ["run", "p.toml", "--until-end", "--json"];
+    let ended = home.tidemill(&args).expect(0, &[]);
+    let report: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(report["deadLetters"], 1, "{report}");
+    assert_eq!(report["windowsClosed"], 1);
+    assert_eq!(report["closedAt"], "2024-03-11T00:05:00.000000Z");
+    assert_eq!(report["reachedEnd"], true);
 }
 
 #[test]

@@ -290,6 +290,12 @@ impl Graph {
             .max()
     }
 
+    /// How many windows its stages hold that have not fired.
+    pub(crate) fn windows_open(&self) -> u64 {
+        let nodes = self.nodes.iter();
+        nodes.map(|node| node.operator.windows_open()).sum()
+    }
+
     /// Runs what waits through all stages that a source leads to, and event time after it.
     async fn flow(
         &mut self,

@@ -189,6 +189,7 @@ impl Task {
             return Ok(false);
         };
         self.ended_at = Some(horizon);
+        self.progress.closes(self.graph.windows_open(), horizon);
         self.end_at(horizon).await?;
         Ok(true)
     }

@@ -59,6 +59,8 @@ pub(crate) enum Input {
 pub(crate) enum TaskEnd {
     /// Everything it took is committed.
     Committed,
+    /// The same, and every input has ended.
+    Finished,
     /// What was not committed was dropped: its assignment broke. It begins anew where it still has
     /// its partitions.
     Dropped,
@@ -205,7 +207,8 @@ impl Task {
             }
             if self.is_ending().await? {
                 if !self.fire_open().await? {
-                    return self.stop().await;
+                    self.stop().await?;
+                    return Ok(TaskEnd::Finished);
                 }
                 continue;
             }

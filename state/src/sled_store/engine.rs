@@ -325,6 +325,14 @@ impl Engine {
     }
 }
 
+/// The error of the operating system in what sled says of it: what it passes on or panics over is how
+/// [`Debug`] writes it, `Os { code: 28, .. }`.
+pub(super) fn system_error(text: &str) -> Option<std::io::Error> {
+    let (_, rest) = text.split_once("Os { code: ")?;
+    let (code, _) = rest.split_once(',')?;
+    Some(std::io::Error::from_raw_os_error(code.parse().ok()?))
+}
+
 /// Tells a medium that refuses from files that are not what was written: only the latter are set aside.
 fn translate(doing: &'static str, path: &Path, error: sled::Error) -> Error {
     use std::io::ErrorKind;
@@ -350,7 +358,7 @@ fn translate(doing: &'static str, path: &Path, error: sled::Error) -> Error {
         sled::Error::Io(source) => Error::Io {
             doing,
             path: path.to_path_buf(),
-            source,
+            source: system_error(&source.to_string()).unwrap_or(source),
         },
         other => {
             let what = format!("the engine cannot {doing} it");

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sled_store::engine::Engine;
+use crate::error::Poison;
+use crate::sled_store::engine::{self, Engine};
 use crate::{Error, Result};
 
 /// Calls that wait for the engine. A task and a pass make one at a time each; the rest is for the command line.
@@ -23,7 +24,7 @@ pub(super) struct Worker {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Told when the engine is gone and its directory free.
     ended: tokio::sync::watch::Receiver<bool>,
-    poison: Arc<OnceLock<String>>,
+    poison: Arc<OnceLock<Poison>>,
     path: PathBuf,
 }
 
@@ -91,12 +92,12 @@ impl Worker {
         let job: Job = Box::new(move |engine| {
             // Asked here and not before queueing: a job queued behind the one that fails must not run either.
             let result = match poison.get() {
-                Some(what) => Err(Error::Poisoned { what: what.clone() }),
+                Some(poison) => Err(poison.clone().into()),
                 None => catch_unwind(AssertUnwindSafe(|| job(engine)))
                     .unwrap_or_else(|panic| Err(panicked(&path, &*panic)))
                     .inspect_err(|error| {
                         // The first failure is the one to tell.
-                        let _ = poison.set(error.chain());
+                        let _ = poison.set(error.poisons());
                     }),
             };
             // Nobody may wait for it any more.
@@ -111,7 +112,7 @@ impl Worker {
         let poison = self.poison.clone();
         move |error| {
             // The first failure is the one to tell.
-            let _ = poison.set(error.chain());
+            let _ = poison.set(error.poisons());
         }
     }
 
@@ -154,5 +155,31 @@ fn panicked(path: &std::path::Path, panic: &(dyn Any + Send)) -> Error {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    Error::damaged(path, format!("the engine panicked: {what}"))
+    // What it cannot do without, it takes for granted: also that the disk has room.
+    match engine::system_error(&what) {
+        Some(source) => Error::io("use", path)(source),
+        None => Error::damaged(path, format!("the engine panicked: {what}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was taken for damage, so the store was set aside and built anew on the disk that was full.
+    #[test]
+    fn a_panic_over_an_error_of_the_system_is_that_error() {
+        let text = r#"called `Result::unwrap()` on an `Err` value: Io(Os { code: 28, kind: StorageFull, message: "No space left on device" })"#;
+        let told = panicked("s".as_ref(), &text).poisons();
+        let later = Error::from(told).to_string();
+        assert_eq!(
+            later,
+            "the state store stopped after an earlier failure: cannot use s: No space left on device (os error 28)"
+        );
+        let other = panicked("s".as_ref(), &"index out of bounds");
+        assert_eq!(
+            other.to_string(),
+            "s is damaged: the engine panicked: index out of bounds"
+        );
+    }
 }
