@@ -34,7 +34,7 @@ use self::stages::Stages;
 use self::topics::{Topics, Use, Uses};
 use super::error::Report;
 use super::file::{File, PipelineSection};
-use super::plan::{Disorder, Guarantee, Input, Plan, SourcePlan};
+use super::plan::{Disorder, Guarantee, Input, Plan, SourcePlan, TopicPlan};
 use super::source::At;
 use super::topics::TopicRef;
 use super::{Code, guarantee};
@@ -87,6 +87,20 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         &mut uses,
         report,
     );
+    let all_sinks = sinks.plans.len() == file.sinks.len();
+    let draft = draft(
+        &pipeline,
+        source_plans(file, &topics, &read),
+        &brokers,
+        &stages,
+        sinks,
+        dead_letter,
+    );
+    // Also of a file with other mistakes, if they leave no doubt of where everything comes from and goes.
+    let guarantee = match (&draft, pipeline.body) {
+        (Some(plan), Some(body)) if all_sinks => guaranteed(plan, body, report),
+        _ => None,
+    };
     if report.failed() {
         // Of a broken file most warnings would be echoes: what is misspelt is also unused.
         return None;
@@ -97,10 +111,25 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
     stages.warn_unused(report);
     brokers.warn_unused(report);
     events.warn_unused(file, report);
-    let (states, stages) = (stages.states, stages.plans);
+    let mut plan = draft?;
+    plan.guarantee = guarantee?;
+    needed::fill(&mut plan);
+    plan.config_hash = hash::hash(&plan);
+    Some(plan)
+}
+
+/// The plan, but for what depends on all of it.
+fn draft(
+    pipeline: &Head<'_>,
+    sources: Option<Vec<SourcePlan>>,
+    brokers: &Brokers,
+    stages: &Stages<'_>,
+    sinks: Sinks,
+    dead_letter: Option<TopicPlan>,
+) -> Option<Plan> {
     let body = pipeline.body?;
-    let mut plan = Plan {
-        name: pipeline.name?,
+    Some(Plan {
+        name: pipeline.name.clone()?,
         version: body.version,
         config_hash: 0,
         guarantee: Guarantee::ExactlyOnce,
@@ -108,18 +137,14 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         state_dir: body.state_dir.as_ref().map(|dir| PathBuf::from(&dir.value)),
         threads: NonZeroUsize::new(body.threads).unwrap_or(NonZeroUsize::MIN),
         memory: body.memory,
-        group: pipeline.group?,
-        brokers: brokers.plans,
-        sources: source_plans(file, &topics, &read)?,
-        stages,
+        group: pipeline.group.clone()?,
+        brokers: brokers.plans.clone(),
+        sources: sources?,
+        stages: stages.plans.clone(),
         sinks: sinks.plans,
-        states,
+        states: stages.states.clone(),
         dead_letter: dead_letter?,
-    };
-    needed::fill(&mut plan);
-    plan.config_hash = hash::hash(&plan);
-    plan.guarantee = guaranteed(&plan, body, report)?;
-    Some(plan)
+    })
 }
 
 /// The strongest guarantee that is asked for or, where none is, that can be kept.

@@ -267,6 +267,20 @@ impl Uses {
                 .help("name another topic, or give the pipeline another `name`");
             return false;
         }
+        let of_others =
+            OWN_TOPICS.map(|own| plan.topic.as_str().strip_suffix(own)?.strip_suffix('.'));
+        if what != Use::Read
+            && let Some(other) = of_others.into_iter().flatten().next()
+        {
+            let message = format!(
+                "`{}` is where a pipeline `{other}` keeps what it goes on from",
+                plan.topic
+            );
+            report
+                .add(Code::TopicConflict, at, message)
+                .help("name another topic: nobody else may write there");
+            return false;
+        }
         let key = (plan.broker, plan.topic.clone());
         let Some((before, first)) = self.uses.get(&key) else {
             self.uses.insert(key, (what, at.clone()));
@@ -308,6 +322,12 @@ fn stdio(plan: &TopicPlan, what: Use, at: &At, report: &mut Report) -> bool {
         Use::DeadLetters => "standard input and output keep no dead letters",
         Use::Read | Use::Written => return true,
     };
-    report.add(Code::Stdio, at, message);
+    report.add(Code::Stdio, at, message).help(match what {
+        Use::Read => {
+            "call the topic `stdin`: [topics.stdin], or `topic = \"stdin\"` in its section"
+        }
+        Use::Written => "call the topic `stdout`, or leave its name out",
+        Use::DeadLetters => "name a topic on a broker that keeps records, such as `file://data`",
+    });
     false
 }

@@ -611,6 +611,52 @@ broker = "main""#,
         ],
     },
     Case {
+        about: "a guarantee that cannot be kept, and a mistake elsewhere",
+        changes: &[
+            (
+                r#"size = "1m""#,
+                r#"size = "1m"
+bogus = 1"#,
+            ),
+            (
+                r#"name = "gate""#,
+                r#"name = "gate"
+guarantee = "exactly_once""#,
+            ),
+            (r#"topic = "bars""#, r#"topic = { broker = "console" }"#),
+            (
+                "[brokers.main]",
+                r#"[brokers.console]
+url = "stdio:"
+[brokers.main]"#,
+            ),
+            (
+                r#"event = "Trade""#,
+                r#"event = "Trade"
+broker = "main""#,
+            ),
+            (
+                r#"[topics.bars]
+"#,
+                "",
+            ),
+        ],
+        told: &[
+            "4:13: E0160 pipeline.guarantee: cannot be exactly_once, because sink out allows at_least_once: standard output takes no transactions: after a crash lines may come again",
+            "25:1: E0103 stages.bar.bogus: unknown key",
+        ],
+    },
+    Case {
+        about: "a sink on the state of another pipeline",
+        changes: &[(
+            "topic = \"bars\"",
+            "topic = { broker = \"main\", topic = \"other.changelog\" }",
+        )],
+        told: &[
+            "26:9: E0125 sinks.out.topic: `other.changelog` is where a pipeline `other` keeps what it goes on from",
+        ],
+    },
+    Case {
         about: "a file that runs, with much that is not meant",
         changes: &[
             (
