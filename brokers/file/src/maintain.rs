@@ -1,11 +1,13 @@
-//! What the splitter is asked for, and its rounds: split, expire, compact.
+//! What the splitter is asked for, and its rounds: expire, split, expire, compact.
 
 use std::path::PathBuf;
 
 use tidemill_broker::{Error, Result};
 
+use crate::append::Failure;
 use crate::bell::Ring;
-use crate::shared::{Shared, Writing, is_full, lock};
+use crate::shared::{Shared, Writing, lock, ran_out_of_room};
+use crate::unlisted::{cut_segments, remove_unlisted};
 
 /// How much to do when asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -84,10 +86,22 @@ impl Shared {
             if effort > Effort::Due {
                 self.end_log(writing, &mut lock(&writing.appender));
             }
-            let full = match self.maintain_once(writing, effort) {
+            let clean = effort == Effort::Clean;
+            let mut done = self.maintain_once(writing, effort);
+            if self.is_stuck(&done) {
+                // Without what it left half written there may be room: to let go what was not let go for
+                // want of it, and to make segments smaller.
+                self.withdraw(writing);
+                done = self
+                    .compact(writing, clean)
+                    .and_then(|()| self.maintain_once(writing, effort));
+            }
+            let is_stuck = self.is_stuck(&done);
+            let full = match done {
                 Ok(()) => None,
                 // Nothing is lost: the log files stay, and the next round begins anew.
-                Err(Error::Io { path, source, .. }) if is_full(&source) && self.alive().is_ok() => {
+                Err(Error::Io { path, .. }) if is_stuck => {
+                    self.withdraw(writing);
                     tracing::warn!(path = %path.display(), "the disk is full; the log stays unsplit");
                     Some(path)
                 }
@@ -98,19 +112,20 @@ impl Shared {
                     return Err(error);
                 }
             };
-            let stuck = full.is_some();
             writing.cleaned.send_modify(|cleaned| {
                 cleaned.done = requested;
                 cleaned.full = full;
             });
             self.changed.notify_waiters();
-            if stuck || writing.cleaned.borrow().requested == requested {
+            if is_stuck || writing.cleaned.borrow().requested == requested {
                 return Ok(());
             }
         }
     }
 
     fn maintain_once(&self, writing: &Writing, effort: Effort) -> Result<()> {
+        // Before what takes room: on a full disk nothing else gives any back.
+        self.expire(writing)?;
         let mut any = effort > Effort::Due;
         while let Some(log) = self.next_ended() {
             self.split(writing, &log)?;
@@ -121,5 +136,29 @@ impl Shared {
             self.compact(writing, effort == Effort::Clean)?;
         }
         Ok(())
+    }
+
+    /// Whether a round stopped for want of room, and of nothing else.
+    fn is_stuck(&self, done: &Result<()>) -> bool {
+        done.as_ref().is_err_and(ran_out_of_room) && self.alive().is_ok()
+    }
+
+    /// Gives back the room of what a round left half written.
+    fn withdraw(&self, writing: &Writing) {
+        let manifest = lock(&writing.manifest);
+        let gone = remove_unlisted(self.disk(), &self.layout, &manifest)
+            .and_then(|()| cut_segments(self.disk(), &self.layout, &manifest));
+        // It is in nobody's way but for its room, and the next round writes over it.
+        if let Err(error) = gone {
+            tracing::warn!(%error, "what was half written on a full disk stays for now");
+        }
+    }
+
+    /// Has what retention lets go give back its room, where an append found none.
+    pub(crate) fn make_room(&self, writing: &Writing, failure: &Failure) {
+        if matches!(failure, Failure::Refused(error) if ran_out_of_room(error)) {
+            self.now();
+            writing.splitter.ring(Ring::Work);
+        }
     }
 }

@@ -1,17 +1,47 @@
 //! Retention: whole segments leave from the beginning, by age and size.
 
+use std::path::PathBuf;
+
 use tidemill_broker::{Cleanup, Result};
 use tidemill_crash_point::crash_point;
 
+use crate::format::manifest::Manifest;
 use crate::layout::remove;
-use crate::shared::{Shared, Writing, lock};
+use crate::shared::{Shared, Writing, lock, ran_out_of_room};
 
 impl Shared {
     /// Applies retention to every topic that has one.
     pub(crate) fn expire(&self, writing: &Writing) -> Result<()> {
-        let now = self.noted();
         let mut manifest = lock(&writing.manifest);
+        let (next, gone) = self.leaving(&manifest);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut installed = self.install(&mut manifest, next);
+        if installed.as_ref().is_err_and(ran_out_of_room) && self.alive().is_ok() {
+            // Not even room for a manifest. An index may be lost at any time, and these are to go.
+            for (_, index) in &gone {
+                remove(self.disk(), index)?;
+            }
+            let (next, _) = self.leaving(&manifest);
+            installed = self.install(&mut manifest, next);
+        }
+        installed?;
+        drop(manifest);
+        crash_point!("expire.installed");
+        metrics::counter!("tidemill_file_segments_expired_total").increment(gone.len() as u64);
+        for path in gone.iter().flat_map(|(segment, index)| [segment, index]) {
+            remove(self.disk(), path)?;
+            crash_point!("expire.removed");
+        }
+        Ok(())
+    }
+
+    /// The manifest without what is to leave, and the segments that leave with their indexes.
+    fn leaving(&self, manifest: &Manifest) -> (Manifest, Vec<(PathBuf, PathBuf)>) {
+        let now = self.noted();
         let mut next = manifest.clone();
+        next.number += 1;
         let mut gone = Vec::new();
         for (id, topic) in &manifest.catalog.topics {
             let Cleanup::Delete(retention) = topic.cleanup else {
@@ -44,8 +74,10 @@ impl Shared {
                     continue;
                 }
                 for segment in partition.segments.drain(..leave) {
-                    gone.push(self.layout.segment(*id, number, &segment));
-                    gone.push(self.layout.index(*id, number, &segment));
+                    gone.push((
+                        self.layout.segment(*id, number, &segment),
+                        self.layout.index(*id, number, &segment),
+                    ));
                 }
                 partition.low = partition
                     .segments
@@ -53,19 +85,7 @@ impl Shared {
                     .map_or(*end, |segment| segment.base);
             }
         }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        next.number += 1;
-        self.install(&mut manifest, next)?;
-        drop(manifest);
-        crash_point!("expire.installed");
-        metrics::counter!("tidemill_file_segments_expired_total").increment(gone.len() as u64 / 2);
-        for path in gone {
-            remove(self.disk(), &path)?;
-            crash_point!("expire.removed");
-        }
-        Ok(())
+        (next, gone)
     }
 
     fn tail_bytes(&self, topic: u64, partition: u32) -> u64 {

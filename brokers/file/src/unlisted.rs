@@ -1,5 +1,5 @@
-//! Removing files that the manifest does not list: those of deleted topics, and what a crash left of work
-//! that was not finished, or finished but for its removals.
+//! Removing what the manifest does not list: files of deleted topics, and what a crash or a full disk left of
+//! work that was not finished, or finished but for its removals.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use tidemill_broker::Result;
 use tidemill_crash_point::crash_point;
 
 use crate::catalog::TopicId;
-use crate::disk::Disk;
+use crate::disk::{Disk, Mode};
 use crate::format::manifest::{Manifest, SegmentMeta};
 use crate::layout::{Layout, failed};
 use crate::shared::{Shared, lock};
@@ -26,12 +26,32 @@ impl Shared {
     }
 }
 
-/// Removes everything that the manifest does not list. Only while nothing else works on the directory.
+/// Removes every file that the manifest does not list. Only while nothing else works on the directory but
+/// who reads.
 pub(crate) fn remove_unlisted(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<()> {
     remove_topics(disk, layout, manifest)?;
     for (topic, partitions) in &manifest.partitions {
         for (partition, meta) in (0..).zip(partitions) {
             remove_files(disk, layout, *topic, partition, &meta.segments)?;
+        }
+    }
+    Ok(())
+}
+
+/// Cuts off segments what is not in the manifest yet: a split goes on where its last segment ended.
+pub(crate) fn cut_segments(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<()> {
+    for (topic, partitions) in &manifest.partitions {
+        for (partition, meta) in (0..).zip(partitions) {
+            let Some(last) = meta.segments.last() else {
+                continue;
+            };
+            let path = layout.segment(*topic, partition, last);
+            let file = disk
+                .open(&path, Mode::Write)
+                .map_err(failed("open", &path))?;
+            if file.len().map_err(failed("measure", &path))? > last.len {
+                file.truncate(last.len).map_err(failed("truncate", &path))?;
+            }
         }
     }
     Ok(())

@@ -19,6 +19,8 @@ mod failures;
 mod lives;
 #[path = "file/meddling.rs"]
 mod meddling;
+#[path = "file/room.rs"]
+mod room;
 #[path = "file/stored.rs"]
 mod stored;
 #[path = "file/threads.rs"]

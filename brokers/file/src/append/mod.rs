@@ -54,7 +54,9 @@ impl Shared {
             crcs: crc32c(&crcs),
             offsets,
         };
-        let end = self.write_frame(writing, &mut appender, &head, &headers, &drafts.blocks)?;
+        let end = self
+            .write_frame(writing, &mut appender, &head, &headers, &drafts.blocks)
+            .inspect_err(|failure| self.make_room(writing, failure))?;
         drop(appender);
         let firsts = drafts
             .sets
@@ -111,6 +113,7 @@ impl Shared {
         self.alive().map_err(Failure::Refused)?;
         let head = prepare(&self.live()).map_err(Failure::Refused)?;
         self.write_frame(writing, &mut appender, &head, &[], &[])
+            .inspect_err(|failure| self.make_room(writing, failure))
     }
 
     fn write_frame(

@@ -21,7 +21,9 @@ impl Shared {
                 return Ok(());
             }
             if let Some(writing) = &self.writing {
-                // Also where the disk was full the last time: there may be room by now.
+                // Also where the disk was full the last time: there may be room by now, or something
+                // old enough to leave.
+                self.now();
                 writing.splitter.ring(Ring::Work);
                 writing.cleaned.borrow().check()?;
             }

@@ -249,3 +249,8 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
 }
+
+/// Whether something failed as the disk is full.
+pub(crate) fn ran_out_of_room(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if is_full(source))
+}

@@ -70,10 +70,13 @@ impl Disk for SimDisk {
         }
         let mut state = lock(&self.state);
         let (dir, name) = state.parent(path)?;
+        let mut freed = 0;
         let inode = match (dir.now.get(&name), mode) {
             (Some(Node::Dir), _) => return Err(io::ErrorKind::IsADirectory.into()),
             (Some(Node::File(inode)), Mode::Create) => {
-                lock(inode).change(Change::Truncate(0));
+                let mut held = lock(inode);
+                freed = held.bytes().len() as u64;
+                held.change(Change::Truncate(0));
                 Arc::clone(inode)
             }
             (Some(Node::File(inode)), _) => Arc::clone(inode),
@@ -86,6 +89,7 @@ impl Disk for SimDisk {
             }
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
+        state.give_back(freed);
         let open = Arc::clone(&state.open);
         Ok(Arc::new(SimFile {
             disk: self.clone(),
@@ -102,9 +106,11 @@ impl Disk for SimDisk {
         if !dir.now.contains_key(&from) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let freed = dir.room_of(&to);
         let change = DirChange::Rename(from, to);
         change.apply(&mut dir.now);
         dir.pending.push(change);
+        state.give_back(freed);
         Ok(())
     }
 
@@ -116,9 +122,11 @@ impl Disk for SimDisk {
             Some(Node::File(_)) => {}
             _ => return Err(io::ErrorKind::NotFound.into()),
         }
+        let freed = dir.room_of(&name);
         let change = DirChange::Unlink(name);
         change.apply(&mut dir.now);
         dir.pending.push(change);
+        state.give_back(freed);
         Ok(())
     }
 
@@ -249,9 +257,7 @@ impl DiskFile for SimFile {
         let mut state = lock(&self.disk.state);
         let mut inode = lock(&self.inode);
         let freed = inode.bytes().len().saturating_sub(len as usize) as u64;
-        if let Some(space) = &mut state.space {
-            *space += freed;
-        }
+        state.give_back(freed);
         inode.change(Change::Truncate(len as usize));
         Ok(())
     }

@@ -193,7 +193,7 @@ impl SimDisk {
         image
     }
 
-    /// Limits how many bytes can still be written; `None` lifts the limit.
+    /// Limits how many bytes can still be written, but for what is cut or removed; `None` lifts the limit.
     pub fn set_space(&self, bytes: Option<u64>) {
         lock(&self.state).space = bytes;
     }
@@ -290,6 +290,13 @@ impl State {
             .into_owned();
         let parent = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         Ok((self.dir(&parent)?, name))
+    }
+
+    /// Takes in that as many bytes are free again, also if somebody has the file open.
+    fn give_back(&mut self, bytes: u64) {
+        if let Some(space) = &mut self.space {
+            *space += bytes;
+        }
     }
 
     /// Whether this call is the one to fail.

@@ -23,6 +23,16 @@ pub(super) struct Dir {
     pub(super) pending: Vec<DirChange>,
 }
 
+impl Dir {
+    /// The bytes of the file that has a name; none if nothing has it.
+    pub(super) fn room_of(&self, name: &str) -> u64 {
+        match self.now.get(name) {
+            Some(Node::File(inode)) => lock(inode).bytes().len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(super) enum DirChange {
     Link(String, Node),
