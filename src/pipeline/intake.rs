@@ -154,9 +154,10 @@ impl Intake {
         }
     }
 
-    /// Whether every task that is ours has reached the end, or halted.
+    /// Whether every task that is ours has reached the end, or halted. While nothing is assigned, nobody
+    /// can say.
     fn is_all_done(&self) -> bool {
-        !self.done.is_empty() && self.assigned.iter().all(|at| self.is_done(at))
+        !self.assigned.is_empty() && self.assigned.iter().all(|at| self.is_done(at))
     }
 
     fn is_done(&self, at: &TopicPartition) -> bool {

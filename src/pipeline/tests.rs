@@ -16,6 +16,7 @@ mod leaving;
 mod metrics;
 mod old_store;
 mod overflow;
+mod reassigned;
 mod refused;
 mod scripted;
 mod under_way;

@@ -40,7 +40,7 @@ pub struct Rejection {
     /// The cause.
     pub error: Error,
     /// The record at fault, as (index of its set, index within the set), where the broker can name
-    /// it: the caller composes again without it.
+    /// it: the caller composes again without it. The first of a set whose partition is at fault.
     pub culprit: Option<(usize, usize)>,
 }
 

@@ -58,10 +58,9 @@ impl FileTransactor {
         }
         let partitions: Vec<_> = records.iter().map(|set| set.at.clone()).collect();
         let drafts = self.shared.draft(records).map_err(|culprit| {
-            let at = culprit.record.map(|record| (culprit.set, record));
             Refusal::Rejected(Rejection {
                 error: culprit.error,
-                culprit: at,
+                culprit: Some((culprit.set, culprit.record)),
             })
         })?;
         let mut entries = Vec::new();

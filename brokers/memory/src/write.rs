@@ -21,7 +21,8 @@ impl Shared {
     fn check_records(&self, state: &State, sets: &[RecordSet]) -> Result<(), Refused> {
         let limits = &self.options.capabilities;
         for (set_index, set) in sets.iter().enumerate() {
-            state.log(&set.at).map_err(|error| (error, None))?;
+            let of_set = |error| (error, Some((set_index, 0)));
+            state.log(&set.at).map_err(of_set)?;
             let compacted = matches!(
                 state.topic(&set.at.topic).map(|topic| topic.cleanup),
                 Ok(Cleanup::Compact { .. })

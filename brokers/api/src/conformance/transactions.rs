@@ -135,7 +135,7 @@ pub async fn a_record_too_large_is_named_and_nothing_is_seen(subject: &Subject) 
     assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["a"]);
 }
 
-/// Contract: a transaction for a topic that is not there does not happen.
+/// Contract: a transaction for a topic that is not there does not happen, and the set is named.
 pub async fn an_unknown_topic_rejects_the_whole(subject: &Subject) {
     let broker = subject.broker().await;
     let Some(mut transactor) = transactor(subject, &*broker, "id").await else {
@@ -145,6 +145,7 @@ pub async fn an_unknown_topic_rejects_the_whole(subject: &Subject) {
     for missing in [at("missing", 0), at("t", 1)] {
         let sets = vec![set(&at("t", 0), ["x"]), set(&missing, ["y"])];
         let rejection = rejected(transactor.commit(of_records(sets)).await);
+        assert_eq!(rejection.culprit, Some((1, 0)));
         assert!(
             matches!(
                 rejection.error,

@@ -30,7 +30,8 @@ pub(crate) struct Drafts {
 pub(crate) struct Culprit {
     pub(crate) error: Error,
     pub(crate) set: usize,
-    pub(crate) record: Option<usize>,
+    /// The first, if it is the whole set.
+    pub(crate) record: usize,
 }
 
 impl Shared {
@@ -52,10 +53,10 @@ impl Shared {
                 .live()
                 .partition(&set.at)
                 .map(|(id, ..)| id)
-                .map_err(|error| culprit(error, None))?;
+                .map_err(|error| culprit(error, 0))?;
             let first = drafts.blocks.len();
             self.draft_set(id, set, now, &mut drafts.blocks)
-                .map_err(|(error, record)| culprit(error, Some(record)))?;
+                .map_err(|(error, record)| culprit(error, record))?;
             drafts.sets.push(first..drafts.blocks.len());
         }
         drafts.bytes = drafts.blocks.iter().map(|block| block.len() as u64).sum();
