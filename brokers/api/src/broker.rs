@@ -41,9 +41,17 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::UnknownTopic`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     async fn describe_topic(&self, name: &Topic) -> Result<TopicDescription>;
 
     /// Lists all topics, sorted by name.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     async fn list_topics(&self) -> Result<Vec<Topic>>;
 
     /// Deletes a topic, its records, and the offsets groups have committed for it.
@@ -62,6 +70,10 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::UnknownTopic`], [`Error::UnknownPartition`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks>;
 
     /// The offset of the first record whose timestamp is not before `time`; the end if there is
@@ -70,10 +82,18 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::UnknownTopic`], [`Error::UnknownPartition`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     async fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset>;
 
     /// The next offset to read that a group has committed, for each partition asked; `None` where
     /// it has committed nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     async fn committed(&self, group: &Group, at: &[TopicPartition]) -> Result<Vec<Option<Offset>>>;
 
     /// Appends records, each by itself: some may be appended and others not.

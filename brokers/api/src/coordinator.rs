@@ -8,10 +8,11 @@
 //! for it under the old generation.
 //!
 //! A member is heard of whenever it asks for its next event, and for as long as it
-//! [waits](Coordinator::wait) for one. One that is not for longer than its session lasts is taken for
+//! [waits](Coordinator::waits) for one. One that is not for longer than its session lasts is taken for
 //! dead.
 
 mod held;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use held::{Heard, Held, Membership, Part, Waiting};
+pub use held::{Heard, Held, Membership, Part};
+pub use wait::{Look, Waiting, next};
 
 use crate::{Error, Generation, Group, Offset, Result, Topic, TopicPartition};
 
@@ -64,6 +66,8 @@ struct Member {
     heard: Instant,
     /// Whether it waits for news: then it is there, however long there are none.
     waits: bool,
+    /// When it looks again of its own accord, if it waits.
+    looks: Option<Instant>,
     /// What it may commit for.
     owned: BTreeSet<TopicPartition>,
     /// What of that it was asked to give back, and until when.
@@ -142,6 +146,7 @@ impl Coordinator {
             session_timeout: joining.session_timeout,
             heard: world.now,
             waits: false,
+            looks: None,
             owned: BTreeSet::new(),
             revoking: BTreeMap::new(),
             target: BTreeSet::new(),
@@ -341,12 +346,26 @@ impl Coordinator {
         member.events.pop_front()
     }
 
-    /// Notes that a member begins to wait for its next event, or has stopped to at `now`.
-    pub fn wait(&mut self, id: &str, waits: bool, now: Instant) {
+    /// Notes that a member waits for its next event, and when it looks again of its own accord.
+    pub fn waits(&mut self, id: &str, looks: Option<Instant>, now: Instant) {
         if let Some(member) = self.members.get_mut(id) {
-            member.waits = waits;
-            member.heard = now;
+            (member.waits, member.looks, member.heard) = (true, looks, now);
         }
+    }
+
+    /// Notes that a member no longer waits. Says whether any that does must look again: it would
+    /// not see in time that this one fell silent.
+    #[must_use = "somebody may have to be woken"]
+    pub fn waits_no_more(&mut self, id: &str, now: Instant) -> bool {
+        let Some(member) = self.members.get_mut(id) else {
+            return false;
+        };
+        (member.waits, member.heard) = (false, now);
+        let Some(deadline) = member.deadline() else {
+            return false;
+        };
+        let mut waiting = self.members.values().filter(|member| member.waits);
+        waiting.any(|member| member.looks.is_none_or(|looks| looks > deadline))
     }
 
     /// Whether a member reads any of these topics.

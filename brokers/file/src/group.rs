@@ -117,10 +117,14 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    /// Notes that a member begins to wait for news, or no longer does.
-    pub(crate) fn wait(&self, group: &Group, member: &MemberId, waits: bool) {
-        if let Some(group) = lock(&self.groups).get_mut(group) {
-            group.wait(member, waits, Instant::now());
+    /// Notes that a member no longer waits for news.
+    pub(crate) fn waits_no_more(&self, group: &Group, member: &MemberId) {
+        let mut groups = lock(&self.groups);
+        let members = groups.get_mut(group);
+        let wake = members.is_some_and(|members| members.waits_no_more(member, Instant::now()));
+        drop(groups);
+        if wake {
+            self.changed.notify_waiters();
         }
     }
 

@@ -44,6 +44,11 @@ impl MemoryBroker {
         Self::new(MemoryOptions::new(Persona::Memory, clock, 0))
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Puts faults into this broker.
     pub fn faults(&self) -> Faults {
         Faults::new(Arc::clone(&self.shared))

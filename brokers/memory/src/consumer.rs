@@ -4,16 +4,22 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_broker::coordinator::{Heard, Held, Joining, MemberId, Membership};
+use tidemill_broker::coordinator::{
+    self, Heard, Held, Joining, Look, MemberId, Membership, Waiting,
+};
 use tidemill_broker::{
     Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Result, Start,
     Subscription, TopicPartition,
 };
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::faults::{FetchFault, unavailable};
 use crate::log::ReadLimits;
 use crate::shared::{Committed, Shared, State};
+
+#[cfg(test)]
+mod tests;
 
 /// Where a partition is read.
 #[derive(Debug, Clone, Copy)]
@@ -34,16 +40,12 @@ pub(crate) struct MemoryConsumer {
     start: Start,
     limits: ReadLimits,
     held: Held<Place>,
+    /// Rings when a look may come to something else.
+    bell: Arc<Notify>,
     /// Records wait until then.
     held_until: Option<Instant>,
     /// The next delivery has had its faults already.
     faults_drawn: bool,
-}
-
-/// What a look at the state came to.
-enum Step {
-    Deliver(Result<Delivery>),
-    Wait(Option<Instant>),
 }
 
 impl MemoryConsumer {
@@ -52,21 +54,22 @@ impl MemoryConsumer {
             return shared.unsupported("consumer groups");
         }
         options.check()?;
+        let mut state = shared.lock_at(Instant::now());
         let mut consumer = Self {
             limits: ReadLimits {
                 records: options.batch_records_max,
                 bytes: options.batch_bytes_max,
-                over_gaps: !shared.lock().controls,
+                over_gaps: !state.controls,
             },
             group: options.group.clone(),
             membership: None,
             start: options.start,
             held: Held::default(),
+            bell: state.bell(),
             held_until: None,
             faults_drawn: false,
             shared: Arc::clone(&shared),
         };
-        let mut state = shared.lock_at(Instant::now());
         match options.subscription {
             Subscription::Topics(topics) => {
                 for topic in &topics {
@@ -98,7 +101,6 @@ impl MemoryConsumer {
             }
         }
         drop(state);
-        shared.changed.notify_waiters();
         Ok(consumer)
     }
 
@@ -150,31 +152,45 @@ impl MemoryConsumer {
 
     /// Looks once at the state. What it takes it returns at once, so that a caller who stops waiting
     /// loses nothing.
-    fn step(&mut self) -> Step {
+    fn look(&mut self, waiting: &mut Waiting) -> Look {
         let shared = Arc::clone(&self.shared);
         let now = Instant::now();
         let mut state = shared.lock_at(now);
         if let Some(delivery) = self.held.told() {
-            return Step::Deliver(delivery);
+            return Look::Deliver(delivery);
         }
         if let Some(delivery) = self.news(&mut state) {
-            return Step::Deliver(delivery);
+            return Look::Deliver(delivery);
         }
-        if let Some(until) = self.held_until {
-            if now < until {
-                let next = state.next_deadline().map_or(until, |due| due.min(until));
-                return Step::Wait(Some(next));
-            }
+        let mut until = state.next_deadline();
+        if let Some(held_until) = self.held_until.filter(|until| now < *until) {
+            until = Some(until.map_or(held_until, |due| due.min(held_until)));
+        } else {
             self.held_until = None;
-        }
-        match self.read(&mut state) {
-            Some(delivery) => Step::Deliver(delivery),
-            None if self.held_until.is_some() || self.held.has_to_tell() => {
-                drop(state);
-                self.step()
+            match self.read(&mut state) {
+                Some(delivery) => return Look::Deliver(delivery),
+                None if self.held_until.is_some() || self.held.has_to_tell() => {
+                    drop(state);
+                    return self.look(waiting);
+                }
+                None => until = state.next_deadline(),
             }
-            None => Step::Wait(state.next_deadline()),
         }
+        self.wait(&mut state, until, waiting);
+        Look::Wait(until)
+    }
+
+    /// Notes that a member waits, with when it looks again of its own accord.
+    fn wait(&self, state: &mut State, until: Option<Instant>, waiting: &mut Waiting) {
+        let Some(Membership { group, member, .. }) = &self.membership else {
+            return;
+        };
+        let (Some(member), Some(state)) = (member, state.groups.get_mut(group)) else {
+            return;
+        };
+        state.members.waits(member, until, Instant::now());
+        let (shared, group, id) = (Arc::clone(&self.shared), group.clone(), member.clone());
+        waiting.of(member, move || shared.waits_no_more(&group, &id));
     }
 
     /// What the group has to say.
@@ -185,11 +201,7 @@ impl MemoryConsumer {
         }
         let member = match &membership.member {
             Some(member) => Arc::clone(member),
-            None => {
-                let member = join(membership, state);
-                self.shared.changed.notify_waiters();
-                member
-            }
+            None => join(membership, state),
         };
         loop {
             let membership = self.membership.as_mut()?;
@@ -281,6 +293,7 @@ impl MemoryConsumer {
         }
         let Some(batch) = log.read(position, self.limits) else {
             if ended {
+                state.rings(&at, &self.bell);
                 return None;
             }
             self.held.part(index).ended = true;
@@ -323,7 +336,7 @@ impl MemoryConsumer {
                             _ => group.members.rebalance(world, true),
                         }
                     });
-                    self.shared.changed.notify_waiters();
+                    state.ring_all();
                 }
                 // The news come first at the next look, which follows at once.
                 self.held_until = Some(Instant::now());
@@ -340,36 +353,16 @@ fn join(membership: &mut Membership, state: &mut State) -> MemberId {
         group.members.join(joining, world)
     });
     membership.member.clone_from(&joined);
+    // The others have news, too.
+    state.ring_all();
     joined.unwrap_or_else(|| Arc::from(""))
 }
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Result<Delivery> {
-        // A reader that always finds something would keep a single-threaded runtime to itself.
-        tokio::task::consume_budget().await;
-        if let Step::Deliver(delivery) = self.step() {
-            return delivery;
-        }
-        let shared = Arc::clone(&self.shared);
-        loop {
-            // Listen before looking, so that nothing falls in between.
-            let changed = shared.changed.notified();
-            match self.step() {
-                Step::Deliver(delivery) => return delivery,
-                Step::Wait(until) => {
-                    let _waiting = self.membership.as_ref().and_then(|membership| {
-                        membership.waiting(|group, member, waits| shared.wait(group, member, waits))
-                    });
-                    let Some(until) = until else {
-                        changed.await;
-                        continue;
-                    };
-                    // Which of both it was is seen at the next look.
-                    let _ = tokio::time::timeout_at(until, changed).await;
-                }
-            }
-        }
+        let bell = Arc::clone(&self.bell);
+        coordinator::next(&bell, |waiting| self.look(waiting)).await
     }
 
     async fn commit(
@@ -421,8 +414,7 @@ impl Drop for MemoryConsumer {
             state.group(&membership.group, Instant::now(), |group, world| {
                 group.members.leave(member, world);
             });
-            drop(state);
-            self.shared.changed.notify_waiters();
+            state.ring_all();
         }
     }
 }

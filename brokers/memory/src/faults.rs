@@ -143,8 +143,7 @@ impl Faults {
         faults.reject_next.clear();
         faults.reject_keys.clear();
         state.settle_all();
-        drop(state);
-        self.shared.changed.notify_waiters();
+        state.ring_all();
     }
 
     /// How often each fault has happened so far.
@@ -206,7 +205,7 @@ impl Faults {
             }
         });
         // A reader that waits meets the new leader at once.
-        self.shared.changed.notify_waiters();
+        self.shared.lock().ring_all();
     }
 
     /// The next `records` for a topic are refused.
@@ -231,8 +230,7 @@ impl Faults {
         state.group(group, Instant::now(), |group, world| {
             group.members.rebalance(world, true);
         });
-        drop(state);
-        self.shared.changed.notify_waiters();
+        state.ring_all();
     }
 
     /// Takes all members of a group for dead, as after a pause longer than the session timeout: they
@@ -245,8 +243,7 @@ impl Faults {
                 group.members.expel(&member, world);
             }
         });
-        drop(state);
-        self.shared.changed.notify_waiters();
+        state.ring_all();
     }
 
     /// Cuts a partition from `to` on, as an unclean leader election does; offsets are used again.
@@ -258,8 +255,7 @@ impl Faults {
         let mut state = self.shared.lock();
         state.log_mut(at)?.truncate(to.0);
         state.faults.count(Fault::Truncation);
-        drop(state);
-        self.shared.changed.notify_waiters();
+        state.ring_all();
         Ok(())
     }
 
@@ -272,8 +268,7 @@ impl Faults {
         let mut state = self.shared.lock();
         state.log_mut(at)?.drop_before(to.0);
         state.faults.count(Fault::Retention);
-        drop(state);
-        self.shared.changed.notify_waiters();
+        state.ring_all();
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! One partition: what was appended, in chunks that readers share.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
 use std::time::Duration;
 
 use tidemill_broker::{
     Batch, BatchBuilder, Offset, RecordRef, Retention, Timestamp, TopicPartition, Watermarks,
 };
+use tokio::sync::Notify;
 
 #[cfg(test)]
 mod tests;
@@ -100,6 +102,8 @@ pub(crate) struct Log {
     since_compaction: usize,
     // Below this, compaction has removed tombstones.
     tombstones_gone: u64,
+    /// The bells of readers that found nothing here, until they are rung.
+    pub(crate) waiting: Vec<Weak<Notify>>,
 }
 
 impl Log {
@@ -113,6 +117,7 @@ impl Log {
             open: Vec::new(),
             since_compaction: 0,
             tombstones_gone: 0,
+            waiting: Vec::new(),
         }
     }
 
@@ -156,9 +161,10 @@ impl Log {
         Offset(first)
     }
 
-    /// Uses up an offset, as Kafka's control records do.
-    pub(crate) fn append_control(&mut self) {
-        self.high += 1;
+    /// Uses up offsets that nobody reads: Kafka's control records have one each, and aborted records
+    /// keep theirs.
+    pub(crate) fn append_gap(&mut self, offsets: u64) {
+        self.high += offsets;
     }
 
     /// Ends an open transaction: its records become visible, or a gap. Says whether it was here.

@@ -1,7 +1,7 @@
 //! What all handles of one broker share.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tidemill_broker::{
     Cleanup, Error, Group, Offset, Result, Timestamp, Topic, TopicDescription, TopicIdentity,
@@ -21,8 +21,6 @@ use crate::options::MemoryOptions;
 pub(crate) struct Shared {
     pub(crate) options: MemoryOptions,
     state: Mutex<State>,
-    /// Wakes whoever waits for records or for news of its group.
-    pub(crate) changed: Notify,
 }
 
 impl Shared {
@@ -38,9 +36,10 @@ impl Shared {
                 created: 0,
                 transactions: 0,
                 hanging: 0,
+                readers: Vec::new(),
+                to_ring: Vec::new(),
             }),
             options,
-            changed: Notify::new(),
         }
     }
 
@@ -53,9 +52,19 @@ impl Shared {
     pub(crate) fn lock_at(&self, now: Instant) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         if state.pass(now) {
-            self.changed.notify_waiters();
+            state.ring_all();
         }
         state
+    }
+
+    /// Ends a change of some partitions: who waits for their records looks again.
+    pub(crate) fn changed(&self, mut state: MutexGuard<'_, State>) {
+        let bells = std::mem::take(&mut state.to_ring);
+        // Whoever wakes wants the state.
+        drop(state);
+        for bell in bells.iter().filter_map(Weak::upgrade) {
+            bell.notify_one();
+        }
     }
 
     pub(crate) fn broker(&self) -> &'static str {
@@ -109,8 +118,7 @@ impl Shared {
                 group.members.rebalance(world, false);
             }
         });
-        drop(state);
-        self.changed.notify_waiters();
+        state.ring_all();
         Ok(())
     }
 
@@ -122,15 +130,17 @@ impl Shared {
             });
         }
         state.each_group(Instant::now(), |group, world| group.forget(name, world));
-        drop(state);
-        self.changed.notify_waiters();
+        state.ring_all();
         Ok(())
     }
 
-    /// Notes that a member begins to wait for news, or no longer does.
-    pub(crate) fn wait(&self, group: &Group, member: &MemberId, waits: bool) {
-        if let Some(group) = self.lock().groups.get_mut(group) {
-            group.members.wait(member, waits, Instant::now());
+    /// Notes that a member no longer waits for news.
+    pub(crate) fn waits_no_more(&self, group: &Group, member: &MemberId) {
+        let mut state = self.lock();
+        if let Some(group) = state.groups.get_mut(group)
+            && group.members.waits_no_more(member, Instant::now())
+        {
+            state.ring_all();
         }
     }
 
@@ -140,8 +150,7 @@ impl Shared {
         if let Some(group) = state.groups.get_mut(group) {
             group.members.release(member, partitions);
         }
-        drop(state);
-        self.changed.notify_waiters();
+        state.ring_all();
     }
 }
 
@@ -187,9 +196,30 @@ pub(crate) struct State {
     pub(crate) transactions: u64,
     /// How many transactions are open.
     pub(crate) hanging: usize,
+    /// The bells of all readers.
+    readers: Vec<Weak<Notify>>,
+    /// Of those that wait for records of partitions that are being changed.
+    to_ring: Vec<Weak<Notify>>,
 }
 
 impl State {
+    /// A bell of a new reader. It rings for news of partitions that [wait](Self::rings) with it, and for
+    /// everything else that may concern a reader.
+    pub(crate) fn bell(&mut self) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        self.readers.retain(|reader| reader.strong_count() > 0);
+        self.readers.push(Arc::downgrade(&bell));
+        bell
+    }
+
+    /// Has every reader look again: for what happens seldom, such as news of a group.
+    pub(crate) fn ring_all(&mut self) {
+        self.to_ring.clear();
+        for bell in self.readers.iter().filter_map(Weak::upgrade) {
+            bell.notify_one();
+        }
+    }
+
     pub(crate) fn topic(&self, name: &Topic) -> Result<&TopicState> {
         self.topics.get(name).ok_or_else(|| Error::UnknownTopic {
             topic: name.clone(),
@@ -203,12 +233,30 @@ impl State {
             .ok_or_else(|| Error::UnknownPartition { at: at.clone() })
     }
 
+    /// A partition to be changed: who waits for its records is rung when [that is
+    /// done](Shared::changed).
     pub(crate) fn log_mut(&mut self, at: &TopicPartition) -> Result<&mut Log> {
         self.log(at)?;
-        self.topics
+        let log = self
+            .topics
             .get_mut(&at.topic)
             .and_then(|topic| topic.logs.get_mut(at.partition as usize))
-            .ok_or_else(|| Error::UnknownPartition { at: at.clone() })
+            .ok_or_else(|| Error::UnknownPartition { at: at.clone() })?;
+        self.to_ring.append(&mut log.waiting);
+        Ok(log)
+    }
+
+    /// A partition whose news a reader waits for.
+    pub(crate) fn rings(&mut self, at: &TopicPartition, bell: &Arc<Notify>) {
+        let log = self.topics.get_mut(&at.topic);
+        let log = log.and_then(|topic| topic.logs.get_mut(at.partition as usize));
+        if let Some(log) = log {
+            let bell = Arc::downgrade(bell);
+            // Those of readers that are gone would gather where nothing is written.
+            let other = |known: &Weak<Notify>| known.strong_count() > 0 && !known.ptr_eq(&bell);
+            log.waiting.retain(other);
+            log.waiting.push(bell);
+        }
     }
 
     pub(crate) fn describe(&self, name: &Topic, identity: bool) -> Result<TopicDescription> {
@@ -355,7 +403,7 @@ impl State {
                 && log.settle(hanging.transaction, commit)
                 && controls
             {
-                log.append_control();
+                log.append_gap(1);
             }
         }
         for name in &hanging.groups {

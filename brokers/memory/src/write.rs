@@ -13,6 +13,9 @@ use crate::faults::{WriteFault, unavailable};
 use crate::log::size_of_record;
 use crate::shared::{Hanging, Shared, State};
 
+#[cfg(test)]
+mod tests;
+
 /// Why a write was refused, and the record at fault as (set, record).
 type Refused = (Error, Option<(usize, usize)>);
 
@@ -97,8 +100,7 @@ impl Shared {
             state.clean_lazily(&at, now);
             answers.push(acks);
         }
-        drop(state);
-        self.changed.notify_waiters();
+        self.changed(state);
         Ok(answers)
     }
 
@@ -109,9 +111,9 @@ impl Shared {
         let owner = entry.owner;
         if let Some(hanging) = entry.hanging.take() {
             state.settle(hanging);
+            // Also who waits for an offset of its group.
+            state.ring_all();
         }
-        drop(state);
-        self.changed.notify_waiters();
         owner
     }
 
@@ -128,10 +130,16 @@ impl Shared {
         }
         let outcome = match self.check_transaction(&mut state, id, owner, &transaction) {
             Ok(()) => Ok(self.apply(&mut state, id, transaction, fault)),
-            Err((error, culprit)) => Err(Rejection { error, culprit }),
+            Err((error, culprit)) => {
+                abort(&mut state, &transaction, &error, culprit);
+                Err(Rejection { error, culprit })
+            }
         };
-        drop(state);
-        self.changed.notify_waiters();
+        if matches!(fault, Some(WriteFault::Hanging { .. })) {
+            // There is a time now by which somebody has to look.
+            state.ring_all();
+        }
+        self.changed(state);
         match (outcome, fault) {
             (Ok(Ok(_)), Some(WriteFault::Hanging { .. })) => {
                 Outcome::Unknown(unknown_outcome("the commit was not answered"))
@@ -265,11 +273,47 @@ impl Shared {
         }
         for entry in &appended {
             if state.controls {
-                state.log_mut(&entry.at)?.append_control();
+                state.log_mut(&entry.at)?.append_gap(1);
             }
             state.clean_lazily(&entry.at, now);
         }
         Ok(appended)
+    }
+}
+
+/// Leaves what a refused transaction leaves with Kafka, where records are sent before anybody refuses the
+/// whole: a gap of theirs and of the control record that aborts them.
+fn abort(
+    state: &mut State,
+    transaction: &Transaction,
+    error: &Error,
+    culprit: Option<(usize, usize)>,
+) {
+    if !state.controls {
+        return;
+    }
+    let sent = match (error, culprit) {
+        // Offsets go last.
+        (Error::StaleGeneration { .. }, _) => transaction.records.len(),
+        // What went before it is there.
+        (Error::Invalid { .. }, Some((set, _))) => set,
+        // The client refuses it, or nobody took it.
+        _ => 0,
+    };
+    let mut touched = BTreeSet::new();
+    for set in transaction.records[..sent]
+        .iter()
+        .filter(|set| !set.is_empty())
+    {
+        if let Ok(log) = state.log_mut(&set.at) {
+            log.append_gap(set.len() as u64);
+            touched.insert(&set.at);
+        }
+    }
+    for at in touched {
+        if let Ok(log) = state.log_mut(at) {
+            log.append_gap(1);
+        }
     }
 }
 

@@ -56,6 +56,7 @@ async fn a_call_that_takes_long_may_be_dropped_at_any_point_of_it() {
         Subject::cleaned(open, |broker| async move { broker.clean() })
             .without([Need::Durability])
             .waiting()
+            .seed(seed)
     };
     let cancel = |name: &str| name.starts_with("cancel::");
     for clause in CLAUSES.iter().filter(|clause| cancel(clause.name)) {

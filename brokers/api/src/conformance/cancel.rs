@@ -1,13 +1,13 @@
-//! Clauses on dropping a call that is under way: each is polled once, or a few times, and dropped.
+//! Clauses on dropping a call that is under way: each is polled so often as a seed says, and dropped.
 
 use std::time::Duration;
 
-use super::Subject;
 use super::kit::*;
-use crate::{ConsumerOptions, Error, Offset, Outcome, Start, TopicDescription};
+use super::{Need, Subject};
+use crate::{ConsumerOptions, Error, Offset, Outcome, Start, Timestamp, TopicDescription};
 
-/// After how many polls a call is dropped at most.
-const POLLS_MAX: usize = 3;
+/// How often a call is dropped: enough for some to be cut short, and others not.
+const ROUNDS: usize = 8;
 
 /// Contract: dropping `next` loses nothing; what it would have yielded comes from the next call.
 pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
@@ -19,7 +19,7 @@ pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
         ..ConsumerOptions::partitions(parts.collect())
     };
     let mut reader = Reader::open(subject, &*broker, options).await;
-    let mut produced = 0;
+    let (mut drops, mut produced) = (subject.drops(), 0);
     while reader.reads.len() < 200 {
         if produced < 200 {
             let value = [(produced / 2).to_string()];
@@ -27,7 +27,7 @@ pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
             produced += 1;
         }
         for _ in 0..3 {
-            if let Some(delivery) = poll_once(reader.consumer.next()) {
+            if let Some(delivery) = drops.drop(subject, reader.consumer.next()).await {
                 reader.take(delivery);
             }
         }
@@ -51,10 +51,11 @@ pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
 pub async fn a_dropped_produce_tears_nothing(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
+    let mut drops = subject.drops();
     for round in 0..10 {
         let values = numbered(&format!("{round}-"), 5);
         let producing = broker.produce(vec![set(&at("t", 0), &values)]);
-        let _ = poll_times(subject, 1 + round % POLLS_MAX, producing).await;
+        let _ = drops.drop(subject, producing).await;
     }
     subject.check_cut_short();
     // What was dropped may still be on its way: whatever is read before this is all that counts.
@@ -83,12 +84,12 @@ pub async fn a_dropped_commit_of_offsets_can_be_repeated(subject: &Subject) {
     create(&*broker, "t", 1).await;
     let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
     let generation = member.assigned().await;
-    let mut before = None;
-    for polls in 1..=POLLS_MAX {
-        let after = Some(Offset(4 + polls as u64));
-        let offsets = [(at("t", 0), Offset(4 + polls as u64))];
+    let (mut drops, mut before) = (subject.drops(), None);
+    for round in 0..ROUNDS {
+        let next = Offset(4 + round as u64);
+        let (after, offsets) = (Some(next), [(at("t", 0), next)]);
         let committing = member.consumer.commit(Some(&generation), &offsets);
-        let _ = poll_times(subject, polls, committing).await;
+        let _ = drops.drop(subject, committing).await;
         let committed = committed_by(&*broker, "g", &[at("t", 0)]).await;
         assert!([before, after].contains(&committed[0]), "{committed:?}");
         member
@@ -112,7 +113,9 @@ pub async fn a_dropped_seek_leaves_the_old_place_or_the_new(subject: &Subject) {
     let mut reader = Reader::by_hand(subject, &*broker, start).await;
     reader.read_to_end().await;
     let end = reader.consumer.position(&at("t", 0)).unwrap();
-    let _ = poll_once(reader.consumer.seek(&at("t", 0), Offset(15)));
+    let at_0 = at("t", 0);
+    let seeking = reader.consumer.seek(&at_0, Offset(15));
+    let _ = subject.drops().drop(subject, seeking).await;
     let position = reader.consumer.position(&at("t", 0)).unwrap();
     assert!(
         [end, Offset(15)].contains(&position),
@@ -138,12 +141,13 @@ pub async fn a_dropped_transaction_is_whole_or_absent(subject: &Subject) {
         return;
     }
     create(&*broker, "t", 2).await;
+    let mut drops = subject.drops();
     for round in 0..10 {
         let mut transactor = broker.transactor(&id("id")).await.unwrap();
         let values = numbered(&format!("{round}-"), 3);
         let sets = || vec![set(&at("t", 0), &values), set(&at("t", 1), &values)];
         let committing = transactor.commit(of_records(sets()));
-        let dropped = poll_times(subject, 1 + round % POLLS_MAX, committing).await;
+        let dropped = drops.drop(subject, committing).await;
         if dropped.is_none() {
             // Until the id is opened again this owner has nothing more to say.
             let outcome = transactor.commit(of_records(sets())).await;
@@ -190,8 +194,9 @@ pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &Subject) {
         return;
     }
     create(&*broker, "t", 1).await;
-    for polls in 1..=POLLS_MAX {
-        let _ = poll_times(subject, polls, broker.transactor(&id("id"))).await;
+    let mut drops = subject.drops();
+    for _ in 0..ROUNDS {
+        let _ = drops.drop(subject, broker.transactor(&id("id"))).await;
     }
     let mut transactor = broker.transactor(&id("id")).await.unwrap();
     let _ = committed(
@@ -206,10 +211,13 @@ pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &Subject) {
 pub async fn a_dropped_creation_leaves_a_topic_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
     let whole = |described: TopicDescription| assert_eq!(described.partitions, 3);
-    for polls in 1..=POLLS_MAX {
-        let name = format!("t{polls}");
+    let mut drops = subject.drops();
+    for round in 0..ROUNDS {
+        let name = format!("t{round}");
         let name = name.as_str();
-        let _ = poll_times(subject, polls, broker.create_topic(&spec(name, 3))).await;
+        let _ = drops
+            .drop(subject, broker.create_topic(&spec(name, 3)))
+            .await;
         match broker.describe_topic(&topic(name)).await {
             Ok(described) => whole(described),
             Err(Error::UnknownTopic { .. }) => {}
@@ -229,10 +237,11 @@ pub async fn a_dropped_creation_leaves_a_topic_whole_or_absent(subject: &Subject
 /// Contract: dropping a deletion leaves the topic whole or absent.
 pub async fn a_dropped_deletion_leaves_a_topic_whole_or_absent(subject: &Subject) {
     let broker = subject.broker().await;
-    for polls in 1..=POLLS_MAX {
+    let mut drops = subject.drops();
+    for _ in 0..ROUNDS {
         create(&*broker, "t", 1).await;
         produce(&*broker, &at("t", 0), ["a"]).await;
-        let _ = poll_times(subject, polls, broker.delete_topic(&topic("t"))).await;
+        let _ = drops.drop(subject, broker.delete_topic(&topic("t"))).await;
         match broker.describe_topic(&topic("t")).await {
             Ok(_) | Err(Error::UnknownTopic { .. }) => {}
             Err(error) => panic!("failed with `{error}`"),
@@ -257,10 +266,11 @@ pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
         session_timeout: Duration::from_secs(6),
         ..member_options("g", &["t"], Duration::from_secs(6))
     };
-    drop(poll_times(subject, 1, broker.consumer(options())).await);
+    let mut drops = subject.drops();
+    drop(drops.drop(subject, broker.consumer(options())).await);
     let mut member = Reader::open(subject, &*broker, options()).await;
-    for polls in 1..=POLLS_MAX {
-        drop(poll_times(subject, polls, broker.consumer(options())).await);
+    for _ in 0..ROUNDS {
+        drop(drops.drop(subject, broker.consumer(options())).await);
     }
     converge(subject, &mut [&mut member], 4).await;
 }
@@ -269,11 +279,59 @@ pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
 pub async fn a_dropped_sync_can_be_repeated(subject: &Subject) {
     let broker = subject.broker().await;
     create(&*broker, "t", 1).await;
-    for polls in 1..=POLLS_MAX {
-        produce(&*broker, &at("t", 0), [polls.to_string()]).await;
-        let _ = poll_times(subject, polls, broker.sync()).await;
+    let mut drops = subject.drops();
+    for round in 0..ROUNDS {
+        produce(&*broker, &at("t", 0), [round.to_string()]).await;
+        let _ = drops.drop(subject, broker.sync()).await;
         broker.sync().await.unwrap();
     }
-    let texts = read_texts(subject, &*broker, &at("t", 0), POLLS_MAX).await;
-    assert_eq!(texts, ["1", "2", "3"]);
+    let texts = read_texts(subject, &*broker, &at("t", 0), ROUNDS).await;
+    assert_eq!(texts, numbered("", ROUNDS));
+}
+
+/// Contract: dropping a question leaves everything as it was: asked again it is answered, and what goes
+/// on beside it is not disturbed.
+pub async fn a_dropped_question_changes_nothing(subject: &Subject) {
+    let broker = subject.broker().await;
+    create(&*broker, "t", 2).await;
+    create(&*broker, "u", 1).await;
+    let start = vec![(at("t", 0), Start::Earliest)];
+    let mut reader = Reader::by_hand(subject, &*broker, start).await;
+    let at_0 = at("t", 0);
+    let here = [at("t", 0), at("t", 1)];
+    let group = group("g");
+    let grouped = subject.has(&*broker, Need::Groups);
+    if grouped {
+        let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
+        member.assigned().await;
+        member.commit(&at_0, 7).await.unwrap();
+    }
+    let mut drops = subject.drops();
+    for round in 0..ROUNDS {
+        let offset = produce(&*broker, &at_0, [round.to_string()]).await;
+        let _ = drops
+            .drop(subject, broker.describe_topic(&at_0.topic))
+            .await;
+        let _ = drops.drop(subject, broker.list_topics()).await;
+        let _ = drops.drop(subject, broker.watermarks(&at_0)).await;
+        let _ = drops
+            .drop(subject, broker.offset_at(&at_0, Timestamp(0)))
+            .await;
+        if grouped {
+            let _ = drops.drop(subject, broker.committed(&group, &here)).await;
+            let committed = broker.committed(&group, &here).await.unwrap();
+            assert_eq!(committed, [Some(Offset(7)), None]);
+        }
+        let described = broker.describe_topic(&at_0.topic).await.unwrap();
+        assert_eq!(described.partitions, 2);
+        assert_eq!(
+            broker.list_topics().await.unwrap(),
+            [topic("t"), topic("u")]
+        );
+        let marks = broker.watermarks(&at_0).await.unwrap();
+        assert_eq!((marks.low, marks.high), (Offset::START, offset.next()));
+        let first = broker.offset_at(&at_0, Timestamp(0)).await.unwrap();
+        assert_eq!(first, Offset::START);
+        assert_eq!(texts(&reader.read(1).await), [round.to_string()]);
+    }
 }

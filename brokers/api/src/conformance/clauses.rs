@@ -128,6 +128,7 @@ macro_rules! __for_each_clause {
             }
             members {
                 a_silent_member_is_taken_for_dead
+                a_member_that_falls_silent_is_noticed_by_one_that_only_waits
                 what_a_member_did_not_commit_goes_to_the_next
                 a_partition_that_stays_keeps_its_position
                 a_member_that_returns_under_its_name_fences_its_former_self
@@ -155,6 +156,8 @@ macro_rules! __for_each_clause {
             retention {
                 a_topic_without_bounds_keeps_everything
                 old_records_go_by_the_time_they_were_appended
+                a_clock_that_jumps_back_lets_nothing_go_too_soon_and_nothing_stay
+                a_time_is_found_though_the_clock_jumped
                 records_go_from_the_beginning_beyond_the_bound_of_bytes
                 a_reader_overtaken_by_retention_is_told
                 offsets_are_not_used_again_after_retention
@@ -180,6 +183,7 @@ macro_rules! __for_each_clause {
                 a_dropped_deletion_leaves_a_topic_whole_or_absent
                 a_dropped_joining_does_not_block_its_group
                 a_dropped_sync_can_be_repeated
+                a_dropped_question_changes_nothing
             }
         }
     };

@@ -1,13 +1,12 @@
 //! What the clauses are written with.
 
+mod drops;
 mod group;
 mod reader;
 
-use std::future::Future;
 use std::num::NonZeroU32;
-use std::task::Poll;
-use std::time::Duration;
 
+pub(super) use drops::Drops;
 pub(super) use group::{
     broker_with_groups, broker_with_offsets_in_transactions, by_hand_for, committed_by, converge,
     has_groups, join_and_share, member_options, stale, two_members,
@@ -238,33 +237,4 @@ pub(super) fn fenced<T>(result: Result<T>) {
         Err(error) => panic!("failed with `{error}` instead of being fenced"),
         Ok(_) => panic!("was not fenced"),
     }
-}
-
-/// Polls a future so often, others running and time passing in between, and drops it; `None` if it was cut
-/// short.
-pub(super) async fn poll_times<T>(
-    subject: &Subject,
-    polls: usize,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    for poll in 0..polls {
-        if poll > 0 {
-            subject.pass(BETWEEN_POLLS).await;
-        }
-        if let Poll::Ready(done) = futures::poll!(&mut future) {
-            return Some(done);
-        }
-    }
-    subject.note_cut_short();
-    None
-}
-
-/// Short beside what a slow broker waits for, so that calls are dropped at different points.
-const BETWEEN_POLLS: Duration = Duration::from_millis(1);
-
-/// Polls a future once and drops it; says whether it was done.
-pub(super) fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    use futures::FutureExt;
-    future.now_or_never()
 }

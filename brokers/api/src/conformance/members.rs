@@ -45,6 +45,49 @@ pub async fn a_silent_member_is_taken_for_dead(subject: &Subject) {
     assert!(!silent.lost.is_empty(), "it was not told that it lost them");
 }
 
+/// Contract: a member that was told something and asks no more is taken for dead once its session is
+/// over, also by one that waits all the while and hears of nothing else.
+pub async fn a_member_that_falls_silent_is_noticed_by_one_that_only_waits(subject: &Subject) {
+    let Some(broker) = broker_with_groups(subject).await else {
+        return;
+    };
+    create(&*broker, "t", 2).await;
+    let session = Duration::from_secs(4);
+    let options = || ConsumerOptions {
+        session_timeout: session,
+        ..member_options("g", &["t"], Duration::from_secs(2))
+    };
+    let mut silent = Reader::open(subject, &*broker, options()).await;
+    let mut other = Reader::open(subject, &*broker, options()).await;
+    converge(subject, &mut [&mut silent, &mut other], 2).await;
+    let Some(mine) = silent.owned.first().cloned() else {
+        panic!("a member got nothing");
+    };
+    let noticed = async {
+        while other.owned.len() < 2 {
+            let delivery = other.consumer.next().await;
+            other.take(delivery);
+        }
+    };
+    let told = async {
+        // Both wait by then.
+        subject.pass(subject.calm()).await;
+        produce(&*broker, &mine, ["a"]).await;
+    };
+    let falls_silent = async {
+        while silent.reads.is_empty() {
+            silent.next().await;
+        }
+    };
+    let all = async { tokio::join!(noticed, told, falls_silent) };
+    let within = session * 2 + subject.patient();
+    assert!(
+        tokio::time::timeout(within, all).await.is_ok(),
+        "nobody noticed that a member fell silent"
+    );
+    assert!(other.lost.is_empty(), "the other waited, and was lost");
+}
+
 /// Contract: what a member did not commit is delivered again to the next owner, and nothing is
 /// skipped.
 pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &Subject) {

@@ -55,6 +55,68 @@ pub async fn old_records_go_by_the_time_they_were_appended(subject: &Subject) {
     }
 }
 
+/// Contract: a clock that jumps back by an hour makes nothing go sooner than the bound says, and nothing
+/// stay for ever; what was appended while it was ahead goes once the clock is past that again.
+pub async fn a_clock_that_jumps_back_lets_nothing_go_too_soon_and_nothing_stay(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
+    let hour = HOUR.as_micros() as i64;
+    let age = Some(HOUR);
+    let retention = Retention { age, bytes: None };
+    create_with(&*broker, "t", 1, Cleanup::Delete(retention)).await;
+    produce(&*broker, &at("t", 0), ["before"]).await;
+    subject.clean().await;
+    // An hour ahead for a moment, then an hour behind: none of them is an hour old.
+    for (jump, value) in [(hour - 1_000_000, "ahead"), (1 - 2 * hour, "behind")] {
+        subject.jump(jump);
+        produce(&*broker, &at("t", 0), [value]).await;
+        subject.clean().await;
+        let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+        assert_eq!(marks.low, Offset::START, "{value}");
+    }
+    let all = read_texts(subject, &*broker, &at("t", 0), 3).await;
+    assert_eq!(all, ["before", "ahead", "behind"]);
+    // Past what was appended ahead, and an hour more.
+    subject.pass(4 * HOUR).await;
+    let kept = produce(&*broker, &at("t", 0), ["new"]).await;
+    subject.clean().await;
+    let marks = broker.watermarks(&at("t", 0)).await.unwrap();
+    assert!(marks.low <= kept, "what is younger stays");
+    if subject.has(&*broker, Need::Cleaning) {
+        assert!(marks.low > Offset(2), "what is older goes");
+        assert_eq!(read_texts(subject, &*broker, &at("t", 0), 1).await, ["new"]);
+    }
+}
+
+/// Contract: where the clock jumped, the offset at a time is still the first whose timestamp is not
+/// before it, in segments and in the log.
+pub async fn a_time_is_found_though_the_clock_jumped(subject: &Subject) {
+    let broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Hours) {
+        return;
+    }
+    let hour = HOUR.as_micros() as i64;
+    create(&*broker, "t", 1).await;
+    for jump in [0, hour, -2 * hour, hour] {
+        subject.jump(jump);
+        produce(&*broker, &at("t", 0), numbered("", 3)).await;
+        subject.clean().await;
+    }
+    let reads = read(subject, &*broker, &at("t", 0), 12).await;
+    assert!(reads[3].timestamp > reads[0].timestamp && reads[6].timestamp < reads[0].timestamp);
+    let end = broker.watermarks(&at("t", 0)).await.unwrap().high;
+    for time in reads.iter().map(|read| read.timestamp) {
+        for time in [-1, 0, 1].map(|by| Timestamp(time.0 + by)) {
+            let first = reads.iter().find(|read| read.timestamp >= time);
+            let expected = first.map_or(end, |read| read.offset);
+            let found = broker.offset_at(&at("t", 0), time).await.unwrap();
+            assert_eq!(found, expected, "{time:?}");
+        }
+    }
+}
+
 /// Contract: records go from the beginning while the partition is larger than the bound; the bound's
 /// worth of the newest stays.
 pub async fn records_go_from_the_beginning_beyond_the_bound_of_bytes(subject: &Subject) {

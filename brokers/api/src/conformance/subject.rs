@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use futures::future::BoxFuture;
 use tempfile::TempDir;
 
 use super::Need;
+use super::kit::Drops;
 use crate::{Broker, Clock, Timestamp, TokioClock};
 
 /// What a broker is opened with. A broker that keeps anything beyond its process is the same again
 /// when it is opened with the same once more.
 #[derive(Debug, Clone)]
 pub struct Given {
-    /// Follows tokio's clock, which most tests pause.
+    /// Follows tokio's clock, which most tests pause, and is moved by clauses on clocks that jump.
     pub clock: Arc<dyn Clock>,
     /// A directory that does not exist yet, whose parent does; removed with the subject.
     pub directory: PathBuf,
@@ -36,6 +37,8 @@ pub struct Subject {
     waiting: bool,
     // Whether a call was dropped before it was done.
     cut_short: AtomicBool,
+    seed: u64,
+    jumped: Arc<Jumped>,
     // Last, so that brokers are gone before what they wrote.
     directories: Mutex<Vec<TempDir>>,
 }
@@ -106,6 +109,8 @@ impl Subject {
             missed: Mutex::default(),
             waiting: false,
             cut_short: AtomicBool::new(false),
+            seed: 0,
+            jumped: Arc::default(),
             directories: Mutex::default(),
         }
     }
@@ -135,11 +140,30 @@ impl Subject {
         self
     }
 
+    /// Sets from what it is drawn after how many polls calls are dropped; 0 unless set.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// After how many polls each of a clause's calls is dropped.
+    pub(super) fn drops(&self) -> Drops {
+        Drops::of(self.seed)
+    }
+
+    /// Moves the brokers' clock, not the time that passes: what a person does, or a machine that was off.
+    pub(super) fn jump(&self, micros: i64) {
+        self.jumped.0.fetch_add(micros, Ordering::SeqCst);
+    }
+
     /// A fresh, empty broker.
     pub(super) async fn broker(&self) -> Arc<dyn Broker> {
         let made = TempDir::new().expect("a directory for a broker is made");
         let given = Given {
-            clock: Arc::new(TokioClock::starting_at(START)),
+            clock: Arc::new(JumpingClock {
+                steady: TokioClock::starting_at(START),
+                jumped: Arc::clone(&self.jumped),
+            }),
             directory: made.path().join("broker"),
         };
         lock(&self.directories).push(made);
@@ -248,6 +272,24 @@ impl Subject {
             .filter(|need| !self.offers(&*broker, *need))
             .collect();
         assert_eq!(lacking, self.without, "what is lacking, and what is said");
+    }
+}
+
+/// By how much a clock was moved, in microseconds.
+#[derive(Debug, Default)]
+struct Jumped(AtomicI64);
+
+/// A clock that can be moved, also backwards.
+#[derive(Debug)]
+struct JumpingClock {
+    steady: TokioClock,
+    jumped: Arc<Jumped>,
+}
+
+impl Clock for JumpingClock {
+    fn now(&self) -> Timestamp {
+        let jumped = self.jumped.0.load(Ordering::SeqCst);
+        Timestamp(self.steady.now().0.saturating_add(jumped))
     }
 }
 

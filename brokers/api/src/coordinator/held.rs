@@ -1,7 +1,6 @@
 //! What a consumer holds: the partitions it reads in turn, and its place in its group.
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use super::{Event, Joining, MemberId};
 use crate::{Delivery, Error, Generation, Group, Permit, Result, Topic, TopicPartition};
@@ -244,46 +243,6 @@ impl Membership {
     }
 }
 
-impl Membership {
-    /// Has a member that begins to wait for its next event told so, and once more when it no longer
-    /// waits: when this drops, also with the future that waits. `None` if it is no member.
-    pub fn waiting<T>(&self, tell: T) -> Option<Waiting<T>>
-    where
-        T: Fn(&Group, &MemberId, bool),
-    {
-        let waiting = Waiting {
-            group: self.group.clone(),
-            member: self.member.clone()?,
-            tell,
-        };
-        (waiting.tell)(&waiting.group, &waiting.member, true);
-        Some(waiting)
-    }
-}
-
-/// A member that [waits](Membership::waiting) for its next event.
-#[must_use = "it waits until this drops"]
-pub struct Waiting<T: Fn(&Group, &MemberId, bool)> {
-    group: Group,
-    member: MemberId,
-    tell: T,
-}
-
-impl<T: Fn(&Group, &MemberId, bool)> Drop for Waiting<T> {
-    fn drop(&mut self) {
-        (self.tell)(&self.group, &self.member, false);
-    }
-}
-
-impl<T: Fn(&Group, &MemberId, bool)> fmt::Debug for Waiting<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting")
-            .field("group", &self.group)
-            .field("member", &self.member)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,27 +294,6 @@ mod tests {
         assert!(held.part(0).rests());
         held.seek(&at(0)).unwrap();
         assert!(!held.part(0).rests());
-    }
-
-    #[test]
-    fn a_member_waits_until_the_guard_drops() {
-        let joining = Joining {
-            instance: None,
-            topics: Vec::new(),
-            revoke_deadline: std::time::Duration::ZERO,
-            session_timeout: std::time::Duration::ZERO,
-        };
-        let mut membership = Membership::new("g".parse().unwrap(), joining);
-        let told = std::cell::RefCell::new(Vec::new());
-        let tell = |_: &Group, member: &MemberId, waits| {
-            told.borrow_mut().push((member.to_string(), waits));
-        };
-        assert!(membership.waiting(tell).is_none(), "it has not joined");
-        membership.member = Some("m".into());
-        let waiting = membership.waiting(tell);
-        assert_eq!(*told.borrow(), [("m".to_owned(), true)]);
-        drop(waiting);
-        assert_eq!(told.borrow()[1..], [("m".to_owned(), false)]);
     }
 
     #[test]

@@ -4,11 +4,10 @@ mod member;
 mod start;
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidemill_broker::coordinator::{Held, Joining, Membership};
+use tidemill_broker::coordinator::{self, Held, Joining, Look, Membership, Waiting};
 use tidemill_broker::{
     Consumer, ConsumerOptions, Delivery, Error, Generation, Group, Offset, Result, Start,
     Subscription, TopicPartition,
@@ -29,12 +28,6 @@ pub(crate) struct FileConsumer {
     start: Start,
     limits: Limits,
     held: Held<Cursor>,
-}
-
-/// What a look came to.
-enum Look {
-    Deliver(Result<Delivery>),
-    Wait(Option<Instant>),
 }
 
 impl FileConsumer {
@@ -88,7 +81,7 @@ impl FileConsumer {
 
     /// Looks once. What it takes it returns at once, so that a caller who stops waiting loses
     /// nothing.
-    fn look(&mut self) -> Look {
+    fn look(&mut self, waiting: &mut Waiting) -> Look {
         if let Err(error) = self.shared.alive() {
             return Look::Deliver(Err(error));
         }
@@ -107,11 +100,24 @@ impl FileConsumer {
         if let Some(delivery) = self.held.told() {
             return Look::Deliver(delivery);
         }
-        let now = Instant::now();
         Look::Wait(match &self.shared.writing {
-            Some(_) => lock(&self.shared.groups).next_deadline(),
-            None => Some(now + self.shared.options.poll),
+            Some(_) => self.wait(waiting),
+            None => Some(Instant::now() + self.shared.options.poll),
         })
+    }
+
+    /// Notes that a member waits. Returns when it looks again of its own accord.
+    fn wait(&self, waiting: &mut Waiting) -> Option<Instant> {
+        let mut groups = lock(&self.shared.groups);
+        let until = groups.next_deadline();
+        if let Some(Membership { group, member, .. }) = &self.membership
+            && let (Some(member), Some(members)) = (member, groups.get_mut(group))
+        {
+            members.waits(member, until, Instant::now());
+            let (shared, group, id) = (Arc::clone(&self.shared), group.clone(), member.clone());
+            waiting.of(member, move || shared.waits_no_more(&group, &id));
+        }
+        until
     }
 
     /// The next records or the next end, partitions taking turns.
@@ -144,7 +150,7 @@ impl FileConsumer {
                     return self.held.lose_topic(&topic);
                 }
                 Err(error) => {
-                    part.silent = true;
+                    part.silent = !error.is_transient();
                     Err(error)
                 }
             };
@@ -158,31 +164,8 @@ impl FileConsumer {
 #[async_trait]
 impl Consumer for FileConsumer {
     async fn next(&mut self) -> Result<Delivery> {
-        // A reader that always finds something would keep a single-threaded runtime to itself.
-        tokio::task::consume_budget().await;
-        if let Look::Deliver(delivery) = self.look() {
-            return delivery;
-        }
         let shared = Arc::clone(&self.shared);
-        loop {
-            // Listen before looking, so that nothing falls in between.
-            let mut changed = pin!(shared.changed.notified());
-            changed.as_mut().enable();
-            match self.look() {
-                Look::Deliver(delivery) => return delivery,
-                Look::Wait(until) => {
-                    let _waiting = self.membership.as_ref().and_then(|membership| {
-                        membership.waiting(|group, member, waits| shared.wait(group, member, waits))
-                    });
-                    let Some(until) = until else {
-                        changed.await;
-                        continue;
-                    };
-                    // Which of both it was is seen at the next look.
-                    let _ = tokio::time::timeout_at(until, changed).await;
-                }
-            }
-        }
+        coordinator::next(&shared.changed, |waiting| self.look(waiting)).await
     }
 
     async fn commit(

@@ -106,7 +106,7 @@ proptest! {
                     }
                 },
                 Step::Control => {
-                    log.append_control();
+                    log.append_gap(1);
                     high += 1;
                 }
                 Step::Age { chunks } => {
