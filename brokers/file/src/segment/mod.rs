@@ -2,6 +2,7 @@
 
 mod writer;
 
+use std::cmp::Ordering;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ pub(crate) use writer::SegmentWriter;
 use crate::catalog::TopicId;
 use crate::disk::{Disk, DiskFile, Mode, read_whole};
 use crate::format::block::{HEADER_BYTES, Header};
+use crate::format::crc32c;
 use crate::format::index::{Index, Mark};
 use crate::format::manifest::{Manifest, SegmentMeta};
 use crate::layout::{Layout, damaged, failed, stage};
@@ -77,13 +79,23 @@ impl Segment {
             return Ok(Arc::clone(index));
         }
         let stored = match read_whole(disk, &self.index_path) {
-            Ok(bytes) => Index::parse(&bytes).filter(|index| index.covers >= self.meta.len),
+            Ok(bytes) => Index::parse(&bytes).filter(|index| self.is_its(index, &bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("read", &self.index_path)(error)),
         };
         match stored {
             Some(index) => Ok(self.keep(index)),
             None => self.renew(disk, salt, manifest),
+        }
+    }
+
+    /// Whether an index is the one that the manifest knows. Before a crash another may have been put in
+    /// its place, for a segment that was about to grow.
+    fn is_its(&self, index: &Index, bytes: &[u8]) -> bool {
+        match index.covers.cmp(&self.meta.len) {
+            Ordering::Less => false,
+            Ordering::Equal => crc32c(bytes) == self.meta.index_crc,
+            Ordering::Greater => true,
         }
     }
 
@@ -101,7 +113,7 @@ impl Segment {
         let rebuilt = self.rebuild(disk, salt)?;
         tracing::warn!(
             index = %self.index_path.display(),
-            "an index was missing or damaged, and was rebuilt from its segment"
+            "an index was missing, damaged or another's, and was rebuilt from its segment"
         );
         metrics::counter!("tidemill_file_indexes_rebuilt_total").increment(1);
         if let Some(manifest) = manifest {

@@ -371,3 +371,44 @@ async fn an_index_of_another_segment_is_rebuilt() {
         assert_eq!((found.len() as u64, found[0].0), (40 - from, from));
     }
 }
+
+/// An index that is whole and names blocks that are there, and lies about their times: whoever looked for
+/// a time was led past records.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_is_not_the_one_of_the_manifest_is_rebuilt() {
+    let disk = SimDisk::new(1);
+    let options = FileOptions {
+        disk: Arc::new(disk.clone()),
+        fsync: Fsync::Never,
+        ..FileOptions::default()
+    };
+    let broker = FileBroker::open("/log", options.clone()).await.unwrap();
+    create(&broker, "t", 1).await;
+    for _ in 0..40 {
+        let value = "x".repeat(9_000);
+        let records = vec![set(at("t", 0), [value])];
+        broker.produce(records).await.unwrap();
+    }
+    broker.close().await.unwrap();
+    let files = disk.files().into_iter();
+    let mut indexes = files.filter(|path| path.extension().is_some_and(|end| end == "index"));
+    let index = indexes.next().unwrap();
+    let whole = disk.bytes(&index).unwrap();
+    let mut lies = whole.clone();
+    // Of the second mark, the latest timestamp before it: later than all there are becomes earlier.
+    lies[32 + 24 + 16..32 + 48].copy_from_slice(&(-9_i64).to_le_bytes());
+    let castagnoli = crc_fast::CrcAlgorithm::Crc32Iscsi;
+    let crc = crc_fast::checksum(castagnoli, &lies[12..]) as u32;
+    lies[8..12].copy_from_slice(&crc.to_le_bytes());
+    assert_ne!(lies, whole);
+    disk.set_bytes(&index, lies).unwrap();
+
+    let broker = FileBroker::open("/log", options).await.unwrap();
+    let found = broker.offset_at(&at("t", 0), Timestamp(7)).await.unwrap();
+    assert_eq!(found, Offset(0));
+    assert_eq!(
+        disk.bytes(&index).unwrap(),
+        whole,
+        "it was stored as it was"
+    );
+}
