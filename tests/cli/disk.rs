@@ -1,10 +1,10 @@
 //! Full disks and disks that cannot be written: nothing half written, and with room again all goes on.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::skip;
 use crate::support::{Home, TICKS, copy, tick};
 
 /// A file system in memory, mounted for one test.
@@ -21,8 +21,8 @@ impl Small {
         let args = ["-t", "tmpfs", "-o", &size, "tidemill-test"];
         let mounted = Command::new("mount").args(args).arg(&at).output();
         if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-            let skipped = "skipped: mounting a small disk takes root";
-            let _ = writeln!(std::io::stderr(), "{skipped}");
+            // A small disk, for which it takes root.
+            skip::skip("full disks", "mount");
             return None;
         }
         Some(Self { at })

@@ -11,6 +11,8 @@ mod outputs;
 mod owners;
 mod poison;
 mod signals;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod state;
 mod stdio;
 mod support;

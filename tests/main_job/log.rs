@@ -11,7 +11,7 @@ use tidemill_broker::{
 };
 use tidemill_broker_file::{FileBroker, FileOptions, RealDisk};
 
-use super::{Job, python, repository, say, trades_below};
+use super::{Job, python, repository, say, skip, trades_below};
 
 #[path = "../../brokers/file/tests/file/dump.rs"]
 mod dump;
@@ -50,9 +50,7 @@ fn placed(line: &str) -> (u64, u64, &str) {
 /// without python3.
 async fn both_read_the_same(what: &str, job: &Job, directory: &Path) -> Option<usize> {
     let Some(expected) = by_the_words(directory, None) else {
-        say(&format!(
-            "{what}: skipped, there is no python3 to read the log again"
-        ));
+        skip::skip(&format!("main job: {what}"), "python3");
         return None;
     };
     let found = by_the_command(job, directory).await;

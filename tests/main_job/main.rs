@@ -6,6 +6,8 @@
 //! skip.
 
 mod log;
+#[path = "../skip/mod.rs"]
+mod skip;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -87,7 +89,7 @@ fn repository(path: &str) -> PathBuf {
 }
 
 fn say(what: &str) {
-    // Past the capture of the test harness: what was skipped must be seen.
+    // Past the capture of the test harness: how much was compared must be seen.
     let _ = writeln!(io::stderr(), "main job: {what}");
 }
 
@@ -115,9 +117,7 @@ fn trades_below(directory: &Path) -> Vec<PathBuf> {
 /// Makes bars of the files, and has every one compared.
 async fn every_bar_is_that_of_the_oracle(what: &str, files: &[PathBuf], threads: &str) {
     let Ok(expected) = python("bars.py").args(files).output() else {
-        return say(&format!(
-            "{what}: skipped, there is no python3 to compute the bars again"
-        ));
+        return skip::skip(&format!("main job: {what}"), "python3");
     };
     assert!(expected.status.success(), "{expected:?}");
     let job = Job::new();
@@ -146,9 +146,8 @@ async fn every_bar_is_that_of_the_oracle(what: &str, files: &[PathBuf], threads:
 fn real(part: &str, what: &str) -> Option<PathBuf> {
     let data = std::env::var_os("TIDEMILL_DATA").filter(|data| !data.is_empty());
     if data.is_none() {
-        say(&format!(
-            "{what}: skipped, TIDEMILL_DATA names no directory of real market data"
-        ));
+        // Named by TIDEMILL_DATA.
+        skip::skip(&format!("main job: {what}"), "data");
     }
     Some(Path::new(&data?).join(part))
 }

@@ -13,6 +13,8 @@
 mod image;
 #[path = "../job/mod.rs"]
 mod job;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod trace;
 
 use std::collections::BTreeSet;
@@ -144,8 +146,8 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     let seed = number("POWER_SEED", 1);
     let directory = tempfile::tempdir().unwrap();
     let Some(shim) = shim(directory.path()) else {
-        println!("skipped: there is no C compiler `cc` to build the shim that records file calls");
-        return;
+        // It builds the shim that records file calls.
+        return skip::skip("power loss", "cc");
     };
     let (mut done, mut calls, mut stores) = (0, 0, 0);
     let each = images.div_ceil(WAYS.len()).min(IMAGES_PER_TRACE);
