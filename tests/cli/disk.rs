@@ -1,6 +1,7 @@
 //! Full disks and disks that cannot be written: nothing half written, and with room again all goes on.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
