@@ -47,8 +47,10 @@ where
         match look(&mut waiting) {
             Look::Deliver(delivery) => return delivery,
             Look::Wait(None) => rung.await,
-            // Which of both it was is seen at the next look.
-            Look::Wait(Some(until)) => drop(tokio::time::timeout_at(until, rung).await),
+            Look::Wait(Some(until)) => {
+                // Which of both it was is seen at the next look.
+                let _ = tokio::time::timeout_at(until, rung).await;
+            }
         }
     }
 }
