@@ -76,8 +76,12 @@ fn asked(leave: SyncSender<Exit>) -> Signals {
     futures::stream::poll_fn(move |context| {
         if let Some((ask, leave)) = start.take() {
             let thread = thread::Builder::new().name("signals".into());
+            let (begin, begun) = sync_channel(1);
             // Without the thread nothing is changed: a signal ends the process.
-            let _ = thread.spawn(move || heed(&ask, &leave));
+            if thread.spawn(move || heed(&begin, &ask, &leave)).is_ok() {
+                // Nothing the verb does from here on is cut short by a signal.
+                let _ = begun.recv();
+            }
         }
         asked.poll_next_unpin(context)
     })
@@ -85,13 +89,14 @@ fn asked(leave: SyncSender<Exit>) -> Signals {
 }
 
 /// Tells the verb of the first signal. At the second, or at once if the verb no longer waits for one,
-/// leaves.
-fn heed(ask: &mpsc::Sender<()>, leave: &SyncSender<Exit>) {
+/// leaves. Says `begin` once signals no longer end the process.
+fn heed(begin: &SyncSender<()>, ask: &mpsc::Sender<()>, leave: &SyncSender<Exit>) {
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else {
         return;
     };
     runtime.block_on(async {
         let mut signals = signals();
+        let _ = begin.send(());
         if signals.next().await.is_none() {
             return;
         }

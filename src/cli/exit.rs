@@ -16,8 +16,6 @@ pub enum Exit {
     Io = 3,
     /// A broker could not be reached.
     Connectivity = 4,
-    /// A test failed.
-    TestFailed = 5,
     /// What is stored is not what was written: a person must look.
     Integrity = 6,
     /// Somebody else owns what the command needs.
@@ -32,13 +30,12 @@ pub enum Exit {
 
 impl Exit {
     /// All codes, for the help.
-    pub const ALL: [(Self, &str); 11] = [
+    pub const ALL: [(Self, &str); 10] = [
         (Self::Ok, "done"),
         (Self::Findings, "done, with findings"),
         (Self::Usage, "wrong usage"),
         (Self::Io, "the file system refused"),
         (Self::Connectivity, "a broker could not be reached"),
-        (Self::TestFailed, "a test failed"),
         (Self::Integrity, "stored data is damaged or missing"),
         (Self::Fenced, "somebody else owns it"),
         (Self::OutcomeUnknown, "the outcome is unknown"),

@@ -311,3 +311,49 @@ impl From<pipeline::Error> for Failure {
         Self::of(exit, &error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_broker_elsewhere_or_a_mistake_of_ours_can_cause_has_its_code() {
+        let broker = |source| pipeline::Error::Broker {
+            doing: "cannot read the inputs".into(),
+            source,
+        };
+        let unavailable = || broker::Error::Unavailable {
+            broker: "memory",
+            source: "it is gone".into(),
+        };
+        let unknown = || broker::Error::UnknownOutcome {
+            what: "no answer came".into(),
+        };
+        for (failure, exit, code) in [
+            (unavailable().into(), Exit::Connectivity, 4),
+            (broker(unavailable()).into(), Exit::Connectivity, 4),
+            (unknown().into(), Exit::OutcomeUnknown, 8),
+            (broker(unknown()).into(), Exit::OutcomeUnknown, 8),
+            (
+                pipeline::Error::Unknown {
+                    what: "no marker".into(),
+                }
+                .into(),
+                Exit::OutcomeUnknown,
+                8,
+            ),
+            (
+                pipeline::Error::Gone { part: "a task" }.into(),
+                Exit::Internal,
+                70,
+            ),
+        ] {
+            let failure: Failure = failure;
+            assert_eq!(
+                (failure.exit, failure.exit as u8),
+                (exit, code),
+                "{failure}"
+            );
+        }
+    }
+}

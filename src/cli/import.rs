@@ -318,8 +318,14 @@ fn take(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
 fn show(report: &Report, options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
     let counts = &report.counts;
     let time = |time: Option<tidemill_broker::Timestamp>| {
-        time.and_then(|time| jiff::Timestamp::from_microsecond(time.0).ok())
-            .map_or_else(|| "-".to_owned(), |time| time.to_string())
+        time.map_or_else(
+            || "-".to_owned(),
+            // Without zeros at its end, as far as the calendar of the library reaches.
+            |time| match jiff::Timestamp::from_microsecond(time.0) {
+                Ok(time) => time.to_string(),
+                Err(_) => super::time::show(time.0),
+            },
+        )
     };
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![

@@ -74,9 +74,8 @@ Examples:
   tidemill offsets reset --help                 how to start anew
   tidemill state ls pipelines/bars.toml         what does it remember?
 
-Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 5 test failed,
-6 damaged or missing data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill,
-130 interrupted twice.";
+Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 6 damaged or missing
+data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill, 130 interrupted twice.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
@@ -191,7 +190,7 @@ async fn dispatch(
         Verb::Explain(args) => explain::run(&args, console, world),
         Verb::State(args) => state::run(args, console, world).await,
         Verb::Import(args) => import::run(&args, console, world, signals).await,
-        Verb::Read(args) => read::run(args, console, world).await,
+        Verb::Read(args) => read::run(args, console, world, signals).await,
         Verb::Topics(args) => topics::run(args, console, world).await,
         Verb::Offsets(args) => offsets::run(args, console, world).await,
         Verb::Run(args) => run::run(&args, console, world, signals).await,

@@ -4,6 +4,7 @@ mod table;
 
 use std::collections::BTreeSet;
 
+use futures::StreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemill_broker::{
@@ -12,7 +13,7 @@ use tidemill_broker::{
 
 use self::table::Table;
 use super::target::{Access, TargetArgs, described};
-use super::{Console, Exit, Failure, World, printable, time};
+use super::{Console, Exit, Failure, Signals, World, printable, time};
 use crate::events::parse_time;
 
 /// Read the records of a topic
@@ -44,7 +45,7 @@ pub(super) struct ReadArgs {
     /// At most this many records
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
-    /// Wait for more at the end
+    /// Wait for more at the end, until Ctrl-C, which ends it after a whole line and with code 0
     #[arg(long)]
     follow: bool,
     /// Print JSON lines, also on a terminal
@@ -73,6 +74,7 @@ pub(super) async fn run(
     args: ReadArgs,
     console: &mut Console<'_>,
     world: &World<'_>,
+    signals: Signals,
 ) -> Result<Exit, Failure> {
     let target = args.target.resolve(Some(&args.topic), world)?;
     let broker = target.open(Access::Read).await?;
@@ -88,7 +90,12 @@ pub(super) async fn run(
         json: args.json || !console.terminals.output,
         colour: world.colour,
     };
-    read(&*broker.broker(), &reading, console).await?;
+    // Only who waits for more is ended by a signal as it is meant to be; others die of it.
+    let signals = match reading.follow {
+        true => signals,
+        false => futures::stream::pending().boxed(),
+    };
+    read(&*broker.broker(), &reading, console, signals).await?;
     Ok(Exit::Ok)
 }
 
@@ -107,6 +114,7 @@ async fn read(
     broker: &dyn Broker,
     reading: &Reading,
     console: &mut Console<'_>,
+    mut signals: Signals,
 ) -> Result<(), Failure> {
     let description = described(broker, &reading.topic).await?;
     let partitions: Vec<u32> = match reading.partition {
@@ -137,7 +145,12 @@ async fn read(
     let mut left = reading.limit;
     let mut table = Table::new(reading.colour);
     while left > 0 {
-        match consumer.next().await? {
+        let delivery = tokio::select! {
+            biased;
+            Some(()) = signals.next() => return Ok(()),
+            delivery = consumer.next() => delivery?,
+        };
+        match delivery {
             Delivery::Records(batch) => {
                 let count = usize::try_from(left).unwrap_or(usize::MAX);
                 let records: Vec<_> = batch.iter().take(count).collect();

@@ -8,6 +8,7 @@ use tidemill_broker::{Broker, Offset, SystemClock, Timestamp};
 use tidemill_state::{Epoch, read_note, set_aside};
 
 use super::load::load;
+use super::state::held_unless_writable;
 use super::{Console, Exit, Failure, World, counted};
 use crate::config::Plan;
 use crate::config::plan::{BrokerUrl, STATE_ROOT};
@@ -91,14 +92,23 @@ pub(super) async fn run(
     let pipeline = load(&args.files, world)?;
     let plan = pipeline.plan;
     let dir = args.state_dir.as_deref().or(plan.state_dir.as_deref());
+    let root = Path::new(STATE_ROOT);
+    let of_plan = root.join(plan.name.as_str());
+    let read_only = match args.yes {
+        true => None,
+        // Only tells: on a disk that cannot be written too.
+        false => held_unless_writable(dir.unwrap_or(&of_plan))?,
+    };
     // Held to the end: no instance can start meanwhile.
-    let instances = Instance::take_all(
-        Path::new(STATE_ROOT),
-        plan.name.as_str(),
-        dir,
-        "tidemill offsets reset",
-    )?;
-    let stores = stores(&instances)?;
+    let (instances, stores, _held) = match read_only {
+        Some((found, held)) => (Vec::new(), noted(found)?, held),
+        None => {
+            let verb = "tidemill offsets reset";
+            let instances = Instance::take_all(root, plan.name.as_str(), dir, verb)?;
+            let stores = stores(&instances)?;
+            (instances, stores, Vec::new())
+        }
+    };
     let open = open_all(&plan, args.yes).await?;
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
     let options = ResetOptions {
@@ -142,17 +152,23 @@ struct Store {
 fn stores(instances: &[Instance]) -> Result<Vec<Store>, Failure> {
     let mut found = Vec::new();
     for instance in instances {
-        for dir in instance.stores()? {
-            let task = dir.file_name().unwrap_or_default();
-            let task = task.to_string_lossy().into_owned();
-            // A damaged note is set aside with its store when the pipeline runs.
-            let note = match read_note(&dir) {
-                Err(error) if error.is_integrity() => None,
-                note => note?,
-            };
-            let newest = note.and_then(|note| note.newest);
-            found.push(Store { dir, task, newest });
-        }
+        found.extend(instance.stores()?);
+    }
+    noted(found)
+}
+
+fn noted(dirs: Vec<PathBuf>) -> Result<Vec<Store>, Failure> {
+    let mut found = Vec::with_capacity(dirs.len());
+    for dir in dirs {
+        let task = dir.file_name().unwrap_or_default();
+        let task = task.to_string_lossy().into_owned();
+        // A damaged note is set aside with its store when the pipeline runs.
+        let note = match read_note(&dir) {
+            Err(error) if error.is_integrity() => None,
+            note => note?,
+        };
+        let newest = note.and_then(|note| note.newest);
+        found.push(Store { dir, task, newest });
     }
     Ok(found)
 }

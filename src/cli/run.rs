@@ -220,7 +220,9 @@ fn start(plan: Plan, args: &RunArgs, stop: watch::Receiver<bool>) -> Result<Runn
         tokio::runtime::Builder::new_multi_thread()
     };
     if threads > 1 {
-        runtime.worker_threads(threads);
+        runtime
+            .worker_threads(threads)
+            .thread_name("pipeline-worker");
     }
     let runtime = runtime
         .enable_all()

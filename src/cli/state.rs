@@ -8,6 +8,8 @@ mod place;
 mod restore;
 mod savepoint;
 
+pub(super) use copied::held_unless_writable;
+
 use super::{Console, Exit, Failure, World, counted};
 
 /// Look at what a pipeline remembers, check it, save it and go back to it

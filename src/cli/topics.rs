@@ -74,6 +74,9 @@ Examples:
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Print one JSON document: the topic as it was, as `describe --json` does
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -98,6 +101,9 @@ struct CreateArgs {
     /// Records may go while a partition is larger than this, such as 10GiB
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "compact")]
     retention_bytes: Option<u64>,
+    /// Print one JSON document: the topic, as `describe --json` does
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(
@@ -138,15 +144,24 @@ pub(super) async fn run(
                 };
                 let spec = TopicSpec::new(topic, args.partitions).cleanup(cleanup);
                 broker.broker().create_topic(&spec).await?;
+                let (description, marks) = look(&*broker.broker(), &spec.name).await?;
                 broker.close().await?;
-                console.line(format_args!(
-                    "created {} with {}",
-                    spec.name,
-                    counted(spec.partitions.get().into(), "partition")
-                ))?;
+                match args.json {
+                    true => console.json(&as_json(&description, &marks))?,
+                    false => console.line(format_args!(
+                        "created {} with {}",
+                        spec.name,
+                        counted(spec.partitions.get().into(), "partition")
+                    ))?,
+                }
             }
         }
-        TopicsVerb::Delete { topic, target, yes } => {
+        TopicsVerb::Delete {
+            topic,
+            target,
+            yes,
+            json,
+        } => {
             let target = target.resolve(Some(&topic), world)?;
             let broker = target.open(Access::Change).await?;
             if let Some(topic) = target.topic {
@@ -161,7 +176,10 @@ pub(super) async fn run(
                 }
                 broker.broker().delete_topic(&topic).await?;
                 broker.close().await?;
-                console.line(format_args!("deleted {topic}"))?;
+                match json {
+                    true => console.json(&as_json(&description, &marks))?,
+                    false => console.line(format_args!("deleted {topic}"))?,
+                }
             }
         }
     }

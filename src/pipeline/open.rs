@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill_broker::{Broker, Generation, Group, Topic, TopicPartition};
-use tidemill_state::{Epoch, State, StateStore};
+use tidemill_state::{Epoch, Note, State, StateStore};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
@@ -100,13 +100,27 @@ pub(crate) async fn open_task(
 ) -> Result<Task> {
     let (pipeline, name) = (shared.plan.name.as_str(), id.to_string());
     let store = shared.stores.open(pipeline, &name).await;
-    let store = store.map_err(|source| Error::State { task: id, source })?;
+    let failed = |source| Error::State { task: id, source };
+    let store = store.map_err(failed)?;
+    let before = store.note().await.map_err(failed)?;
     let task = open_over(store.clone(), shared, id, generation, committer, listener).await;
     if task.is_err() {
+        leave_as_it_was(&*store, before).await;
         // The task may be opened again at once, and its store is to be free by then.
         let _ = store.close().await;
     }
     task
+}
+
+/// A store that was closed well and to which nothing was written since is so still, though its task was
+/// refused. One that cannot be written says so when it is opened again.
+async fn leave_as_it_was(store: &dyn StateStore, before: Note) {
+    if let Ok(now) = store.note().await
+        && !before.open
+        && now.newest == before.newest
+    {
+        let _ = store.set_note(Note { open: false, ..now }).await;
+    }
 }
 
 async fn open_over(

@@ -355,8 +355,42 @@ fn state_on_a_disk_that_cannot_be_written_is_looked_at_in_a_copy() {
     let written = look();
     assert_eq!(written.1.lines().count(), 100);
     assert!(written.3.contains("savepoints/savepoint-"), "{}", written.3);
+    let saved = savepoints(&home).remove(0);
+    let dry = || {
+        let restore = [
+            "state",
+            "restore",
+            "p.toml",
+            "--from",
+            saved.to_str().unwrap(),
+        ];
+        let reset = [
+            "offsets",
+            "reset",
+            "p.toml",
+            "--to",
+            "earliest",
+            "--drop-state",
+        ];
+        let said = "nothing was done; give `--yes` to do it\n";
+        [&restore[..], &reset].map(|verb| {
+            let told = state(verb).expect(0, &[]).out;
+            assert!(told.ends_with(said), "{told}");
+            let sure = [verb, &["--yes"]].concat();
+            (
+                told,
+                sure.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+            )
+        })
+    };
+    let rehearsed = dry();
     small.remount("ro");
     assert_eq!(look(), written);
+    assert_eq!(dry(), rehearsed);
+    for (_, sure) in &rehearsed {
+        let sure: Vec<&str> = sure.iter().map(String::as_str).collect();
+        state(&sure).expect(3, &["Read-only file system"]);
+    }
     let task = "small/state/tasks/0-0";
     home.tidemill(&["state", "fsck", task]).expect(0, &[]);
     for changing in [

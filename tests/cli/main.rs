@@ -6,10 +6,12 @@ mod damage;
 mod dead_letters;
 mod disk;
 mod examples;
+mod extremes;
 mod inputs;
 mod outputs;
 mod owners;
 mod poison;
+mod reading;
 mod signals;
 #[path = "../skip/mod.rs"]
 mod skip;

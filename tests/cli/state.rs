@@ -399,3 +399,23 @@ fn a_changelog_that_was_deleted_with_its_store_starts_anew_after_a_reset() {
     home.run_well();
     home.expect_all_bars();
 }
+
+/// A run that was refused left its store as if the process had been killed.
+#[test]
+fn a_run_that_is_refused_leaves_its_store_as_it_was() {
+    let home = half_way();
+    let look = || {
+        let listed = home.tidemill(&["state", "ls", "p.toml"]);
+        listed.expect(0, &[]).out
+    };
+    let before = look();
+    assert!(before.contains("clean"), "{before}");
+    let file = fs::read_to_string(home.path("p.toml")).unwrap();
+    home.change_pipeline(&[("size = \"1s\"", "size = \"2s\"")]);
+    home.run()
+        .expect(6, &["the pipeline has changed since its state was written"]);
+    assert_eq!(look(), before);
+    home.write("p.toml", file);
+    home.run_well();
+    home.expect_all_bars();
+}

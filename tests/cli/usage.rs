@@ -158,3 +158,37 @@ fn state_in_the_directory_of_a_log_is_refused_before_anything_is_made() {
     home.run().expect(1, &["error[E0154]"]);
     assert_eq!(listing(&home), before);
 }
+
+/// Threads of the process that are called so.
+#[cfg(target_os = "linux")]
+fn threads_called(name: &str, of: u32) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{of}/task")).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+    // One that ends meanwhile has no name any more.
+    names.flatten().filter(|found| found.trim() == name).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_has_as_many_threads_as_it_is_told_to() {
+    for (threads, file) in [(24, "threads = 1"), (1, "threads = 24")] {
+        let home = Home::empty();
+        home.change_pipeline(&[("commit", &format!("{file}\ncommit"))]);
+        home.make_topic("bars");
+        home.add_ticks(0..30);
+        let told = threads.to_string();
+        let mut child = home
+            .command(&["run", "p.toml", "--threads", &told])
+            .spawn()
+            .unwrap();
+        home.wait_for_records("bars", 1);
+        let found = threads_called("pipeline-worker", child.id());
+        // Beside the workers there may be a few that wait for files.
+        assert!(
+            (threads..threads + 12).contains(&found) || threads == 1 && found < 12,
+            "{found}"
+        );
+        crate::support::signal(&child, "INT");
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}

@@ -34,8 +34,9 @@ pub(super) fn text(counts: Counts, took: Duration) -> String {
     );
     if let Some(at) = counts.closed_at.filter(|_| counts.windows_closed > 0) {
         told.push_str(&format!(
-            "\nat the end of the input closed {} that were open, so event time is at {}: records that come later for windows up to then are late",
+            "\nat the end of the input closed {} that {} open, so event time is at {}: records that come later for windows up to then are late",
             counted(counts.windows_closed, "window"),
+            if counts.windows_closed == 1 { "was" } else { "were" },
             time::show(at.0)
         ));
     }

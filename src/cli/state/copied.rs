@@ -16,6 +16,28 @@ const LOCKS: [&str; 2] = ["LOCK", "lock"];
 /// Copies the stores in and below `dir` to a directory for temporary files, if that of one of them
 /// cannot be written; else nothing.
 pub(super) fn copy_unless_writable(dir: &Path) -> Result<Option<(TempDir, Vec<Store>)>, Failure> {
+    let Some((found, _held)) = held_unless_writable(dir)? else {
+        return Ok(None);
+    };
+    let to = tempfile::tempdir()
+        .map_err(|error| failed("make a copy in", &std::env::temp_dir(), error))?;
+    let mut stores = Vec::with_capacity(found.len());
+    for (number, at) in found.into_iter().enumerate() {
+        // Called as its task.
+        let dir = to.path().join(number.to_string());
+        let dir = dir.join(at.file_name().unwrap_or_default());
+        copy(&at, &dir).map_err(|error| failed("copy", &at, error))?;
+        stores.push(Store::new(dir, at));
+    }
+    Ok(Some((to, stores)))
+}
+
+/// Stores, and the locks of their owners.
+type Held = (Vec<PathBuf>, Vec<File>);
+
+/// The stores in and below `dir`, if one of them cannot be written, and what keeps owners away from all
+/// for as long as it is held; else nothing.
+pub(in crate::cli) fn held_unless_writable(dir: &Path) -> Result<Option<Held>, Failure> {
     let found = stores_below(dir)?;
     let is_refused = |store: &PathBuf| match tempfile::tempfile_in(store) {
         Err(error) => matches!(
@@ -27,18 +49,11 @@ pub(super) fn copy_unless_writable(dir: &Path) -> Result<Option<(TempDir, Vec<St
     if !found.iter().any(is_refused) {
         return Ok(None);
     }
-    let to = tempfile::tempdir()
-        .map_err(|error| failed("make a copy in", &std::env::temp_dir(), error))?;
-    let mut stores = Vec::with_capacity(found.len());
-    for (number, at) in found.into_iter().enumerate() {
-        let _held = free(&at)?;
-        // Called as its task.
-        let dir = to.path().join(number.to_string());
-        let dir = dir.join(at.file_name().unwrap_or_default());
-        copy(&at, &dir).map_err(|error| failed("copy", &at, error))?;
-        stores.push(Store::new(dir, at));
+    let mut held = Vec::new();
+    for store in &found {
+        held.extend(free(store)?);
     }
-    Ok(Some((to, stores)))
+    Ok(Some((found, held)))
 }
 
 fn failed(doing: &'static str, path: &Path, source: io::Error) -> Failure {

@@ -1,6 +1,7 @@
 //! Where state lies: that of a pipeline file, or a directory.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -8,7 +9,7 @@ use tidemill_state::{Epoch, read_note};
 
 use super::super::load::load;
 use super::super::{Exit, Failure, World};
-use super::copied::{copy_unless_writable, stores_below};
+use super::copied::{copy_unless_writable, held_unless_writable, stores_below};
 use super::owner;
 use crate::config::Plan;
 use crate::config::plan::STATE_ROOT;
@@ -33,6 +34,8 @@ pub(super) struct Place {
     pub(super) stores: Vec<Store>,
     // Where the stores are copies: removed when it is dropped.
     _copies: Option<TempDir>,
+    // What keeps owners away from stores that cannot be locked where they are.
+    _held: Vec<File>,
 }
 
 /// The store of a task.
@@ -69,6 +72,8 @@ pub(super) enum Access {
     List,
     /// Looked at: on a disk that cannot be written, in a copy.
     Look,
+    /// Told how it would be changed: on a disk that cannot be written, where it is.
+    DryRun,
     /// Changed.
     Change,
 }
@@ -146,17 +151,23 @@ fn find(
         instances,
         stores,
         _copies: None,
+        _held: Vec::new(),
     })
 }
 
 /// What needs no lock: what is only named, and copies of what is only looked at and cannot be written
 /// where it is.
 fn unlocked(dir: &Path, access: Access, plan: Option<&Plan>) -> Result<Option<Place>, Failure> {
-    let (copies, stores) = match access {
+    let all_in_place = |found: Vec<PathBuf>| found.into_iter().map(in_place).collect();
+    let (copies, held, stores) = match access {
         Access::Change => return Ok(None),
-        Access::List => (None, stores_below(dir)?.into_iter().map(in_place).collect()),
+        Access::List => (None, Vec::new(), all_in_place(stores_below(dir)?)),
         Access::Look => match copy_unless_writable(dir)? {
-            Some((copies, stores)) => (Some(copies), stores),
+            Some((copies, stores)) => (Some(copies), Vec::new(), stores),
+            None => return Ok(None),
+        },
+        Access::DryRun => match held_unless_writable(dir)? {
+            Some((found, held)) => (None, held, all_in_place(found)),
             None => return Ok(None),
         },
     };
@@ -165,6 +176,7 @@ fn unlocked(dir: &Path, access: Access, plan: Option<&Plan>) -> Result<Option<Pl
         instances: Vec::new(),
         stores,
         _copies: copies,
+        _held: held,
     }))
 }
 
@@ -187,6 +199,7 @@ fn of_dir(dir: &Path, verb: &str) -> Result<Place, Failure> {
             instances: Vec::new(),
             stores: vec![in_place(dir.to_owned())],
             _copies: None,
+            _held: Vec::new(),
         });
     }
     let instances = if dir.join("tasks").is_dir() {
@@ -200,6 +213,7 @@ fn of_dir(dir: &Path, verb: &str) -> Result<Place, Failure> {
         stores: stores(&instances)?,
         instances,
         _copies: None,
+        _held: Vec::new(),
     };
     place.not_empty(dir)
 }

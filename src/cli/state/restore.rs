@@ -51,7 +51,10 @@ pub(super) async fn run(
     let place = resolve(
         &args.files,
         args.state_dir.as_deref(),
-        Access::Change,
+        match args.yes {
+            true => Access::Change,
+            false => Access::DryRun,
+        },
         "restore",
         world,
     )?;

@@ -6,6 +6,7 @@
 //! little endian. The slot with the higher sequence counts.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,10 +27,13 @@ const HAS_STORED: u32 = 4;
 ///
 /// If it cannot be read or is damaged.
 pub fn read_note(dir: &Path) -> Result<Option<Note>> {
-    if !dir.join("note").exists() {
-        return Ok(None);
+    let path = dir.join("note");
+    // Also on a disk that cannot be written.
+    match File::open(&path) {
+        Ok(file) => newest(&file, &path).map(|(_, note)| Some(note)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", &path)(error)),
     }
-    NoteFile::open(dir).map(|file| Some(file.get()))
 }
 
 /// The open file.
@@ -68,7 +72,7 @@ impl NoteFile {
             note.set(Note::default())?;
             sync_dir(dir)?;
         }
-        note.read()?;
+        (note.sequence, note.note) = newest(&note.file, &note.path)?;
         Ok(note)
     }
 
@@ -90,33 +94,25 @@ impl NoteFile {
         (self.sequence, self.note) = (sequence, note);
         Ok(())
     }
+}
 
-    fn read(&mut self) -> Result<()> {
-        let mut best: Option<(u64, Note)> = None;
-        for at in SLOT_AT {
-            let mut slot = [0; SLOT];
-            match self.file.read_exact_at(&mut slot, at) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => continue,
-                Err(error) => return Err(Error::io("read", &self.path)(error)),
-            }
-            if let Some(read) = decode(&slot)
-                && best.is_none_or(|(sequence, _)| sequence < read.0)
-            {
-                best = Some(read);
-            }
+/// The note that was written last, with its number.
+fn newest(file: &File, path: &Path) -> Result<(u64, Note)> {
+    let mut best: Option<(u64, Note)> = None;
+    for at in SLOT_AT {
+        let mut slot = [0; SLOT];
+        match file.read_exact_at(&mut slot, at) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(Error::io("read", path)(error)),
         }
-        match best {
-            Some(best) => {
-                (self.sequence, self.note) = best;
-                Ok(())
-            }
-            None => Err(Error::damaged(
-                &self.path,
-                "neither of its slots has a valid checksum",
-            )),
+        if let Some(read) = decode(&slot)
+            && best.is_none_or(|(sequence, _)| sequence < read.0)
+        {
+            best = Some(read);
         }
     }
+    best.ok_or_else(|| Error::damaged(path, "neither of its slots has a valid checksum"))
 }
 
 fn encode(sequence: u64, note: Note) -> [u8; SLOT] {
