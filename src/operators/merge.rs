@@ -9,10 +9,18 @@ use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
 use super::{Ahead, Context, Operator, key};
 use crate::events::{HeldRow, Rows, Schema};
 
-/// Number of the encoding of the table: rows by event time, input and place in the input.
+/// Number of the encoding of the table: rows by event time, input, place in the input and number of their
+/// arrival.
 pub const CODEC: u32 = 1;
 
-/// Merges its inputs in order of event time; ties by input, then partition, then offset.
+/// Where a key goes on behind event time and input: with a partition and an offset, or with this.
+const OF_NO_RECORD: [u8; 4] = u32::MAX.to_be_bytes();
+
+/// Bytes of a key up to the offset, or to the arrival of a row that has none.
+const PLACE_BYTES: usize = 22;
+
+/// Merges its inputs in order of event time; ties by input, then partition, then offset, then topic, then as
+/// they came.
 ///
 /// Holds each event until the watermarks of all inputs have passed it, so one silent input holds all
 /// until it is idle. An event that comes after that is late: it goes out at once, and the next
@@ -27,7 +35,7 @@ pub struct Merge {
     held: Table<Postcard<HeldRow>>,
     // The keys of the table, which sort as the rows are to go out.
     order: BTreeSet<Box<[u8]>>,
-    // Tells rows of equal time apart that have no offset. Never counted down: `missing` foretells it.
+    // More than that of any row held, so that the place of the next is nobody's.
     arrivals: u64,
     watermark: i64,
 }
@@ -67,23 +75,42 @@ impl Merge {
         Ok((rows, input))
     }
 
+    /// A place for a row that no other has: an input may bring rows of several topics, and a record more than
+    /// once.
     fn place(&mut self, input: usize, rows: &Rows, row: usize) -> Box<[u8]> {
-        let mut place = Vec::with_capacity(22);
-        place.extend_from_slice(&key::time_to_bytes(rows.head(row).time));
+        let head = rows.head(row);
+        let of_record = match (rows.id(row), rows.source()) {
+            (None, Some(batch)) => Some((batch.at(), batch.get(head.record as usize).offset)),
+            _ => None,
+        };
+        let topic = of_record.map_or("", |(at, _)| at.topic.as_str());
+        let mut place = Vec::with_capacity(PLACE_BYTES + topic.len() + 8);
+        place.extend_from_slice(&key::time_to_bytes(head.time));
         place.extend_from_slice(&(input as u16).to_be_bytes());
-        match (rows.id(row), rows.source()) {
-            (None, Some(batch)) => {
-                place.extend_from_slice(&batch.at().partition.to_be_bytes());
-                let offset = batch.get(rows.head(row).record as usize).offset;
+        match of_record {
+            Some((at, offset)) => {
+                place.extend_from_slice(&at.partition.to_be_bytes());
                 place.extend_from_slice(&offset.0.to_be_bytes());
+                place.extend_from_slice(topic.as_bytes());
             }
-            _ => {
-                place.extend_from_slice(&u32::MAX.to_be_bytes());
-                place.extend_from_slice(&self.arrivals.to_be_bytes());
-                self.arrivals += 1;
-            }
+            None => place.extend_from_slice(&OF_NO_RECORD),
         }
+        place.extend_from_slice(&self.arrivals.to_be_bytes());
+        self.arrivals += 1;
         place.into()
+    }
+
+    /// Holds a row until event time has passed it.
+    fn hold(&mut self, place: Box<[u8]>, row: HeldRow) -> Result<(), String> {
+        // A new place: the table need only learn that nothing is there, and not by looking.
+        if !self.held.is_complete() {
+            let known = self.held.load(&place, &[]);
+            known.map_err(|error| error.to_string())?;
+        }
+        let held = self.held.insert(&place, Postcard(row));
+        held.map_err(|error| error.to_string())?;
+        self.order.insert(place);
+        Ok(())
     }
 
     /// Moves event time on, and lets go out what it has passed: unless that is too much, or something
@@ -145,11 +172,8 @@ impl Operator for Merge {
                 held.release_late(watermark.0, head.record, &mut made);
             } else {
                 let place = self.place(input, &rows, row);
-                match self.held.insert(&place, Postcard(held)) {
-                    Ok(_) => {
-                        self.order.insert(place);
-                    }
-                    Err(error) => cx.set_aside(&rows, row, "merge.key", error.to_string()),
+                if let Err(error) = self.hold(place, held) {
+                    cx.set_aside(&rows, row, "merge.key", error);
                 }
             }
         }
@@ -200,17 +224,6 @@ impl Operator for Merge {
             due.filter(|place| !self.held.knows(place))
                 .map(|place| (0, place.clone())),
         );
-        // Places made from now on are new: the table must only learn that they are absent.
-        if let Some((input, rows)) = ahead.rows() {
-            let arrivals = self.arrivals;
-            for row in 0..rows.len() {
-                let place = self.place(input, rows, row);
-                if !self.held.knows(&place) {
-                    wanted.push((0, place));
-                }
-            }
-            self.arrivals = arrivals;
-        }
     }
 
     fn tables(&mut self) -> Vec<&mut dyn Stateful> {
@@ -219,17 +232,18 @@ impl Operator for Merge {
 
     fn restore(&mut self, _table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
         Postcard::<HeldRow>::decode(value)?;
-        let Some(arrival) = key
-            .get(14..22)
-            .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
+        let Some((before, arrival)) = key.split_last_chunk().filter(|_| key.len() >= PLACE_BYTES)
         else {
             return Err(DecodeError::new(format!(
                 "a held event's key has {} bytes",
                 key.len()
             )));
         };
-        if key[10..14] == u32::MAX.to_be_bytes() {
-            self.arrivals = self.arrivals.max(u64::from_be_bytes(arrival) + 1);
+        // Those of rows with an offset once ended with it.
+        if before.ends_with(&OF_NO_RECORD) || key.len() > PLACE_BYTES {
+            self.arrivals = self
+                .arrivals
+                .max(u64::from_be_bytes(*arrival).saturating_add(1));
         }
         self.order.insert(key.into());
         Ok(())
@@ -247,3 +261,6 @@ impl Operator for Merge {
         Some(Timestamp(key::time_from_bytes(time).saturating_add(1)))
     }
 }
+
+#[cfg(test)]
+mod tests;
