@@ -1,5 +1,7 @@
 //! Pipeline files of any graph, drawn from a seed.
 
+mod conserved;
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -23,6 +25,8 @@ pub(crate) struct Drawn {
     pub(crate) topics: Vec<String>,
     /// What a stage or sink may read, with the type of its events.
     streams: Vec<(String, Kind)>,
+    /// Streams that are written to a topic of their own, and the topics.
+    taps: Vec<(String, String)>,
     /// Whether a source that is silent for a second holds nobody back.
     pub(crate) idle: bool,
     out_of_order_ms: u32,
@@ -205,6 +209,20 @@ impl Drawn {
             names(&from)
         );
         self.topics.push(topic);
+    }
+
+    /// The same with a sink for each stream beside the others.
+    fn tapped(mut self) -> Self {
+        for (number, (stream, _)) in self.streams.clone().into_iter().enumerate() {
+            let topic = format!("tap{number}");
+            let _ = write!(
+                self.sinks,
+                "[sinks.{topic}]\nfrom = \"{stream}\"\ntopic = {{ topic = \"{topic}\" }}\n"
+            );
+            self.topics.push(topic.clone());
+            self.taps.push((stream, topic));
+        }
+        self
     }
 
     pub(crate) fn file(&self, records: u64) -> String {

@@ -20,11 +20,12 @@ use crate::pipeline::{Bounds, Cut, MemoryStores, Pipeline, RunOptions};
 const EPOCH: i64 = 1_704_067_200_000_000;
 
 /// Records of one source: out of order, late, poison, with ids that come again and sums that
-/// overflow.
+/// overflow, many of one time.
 pub(super) fn records(topic: &str, count: usize, rng: &mut SmallRng) -> RecordSet {
     let at = TopicPartition::new(Topic::new(topic).unwrap(), 0);
     let mut set = RecordSet::new(at);
     let mut now = EPOCH;
+    let grain = [1, 100_000][rng.random_range(0..2)];
     for number in 0..count {
         now += rng.random_range(0..400_000) * rng.random_range(0..3);
         let back = match rng.random_range(0..10) {
@@ -33,6 +34,7 @@ pub(super) fn records(topic: &str, count: usize, rng: &mut SmallRng) -> RecordSe
             _ => 1,
         };
         let time = now - rng.random_range(0..back);
+        let time = time - time % grain;
         let account = format!("a{}", rng.random_range(0..4));
         let amount = match rng.random_range(0..40) {
             0 => i64::MAX / 2,
@@ -68,8 +70,33 @@ pub(super) struct How {
     pub(super) follow: Option<Topic>,
 }
 
+/// A record that a run has written.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    pub(super) topic: String,
+    timestamp: Timestamp,
+    key: String,
+    pub(super) value: String,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Written {
+    /// A header as text; empty if it has none of this name.
+    pub(super) fn header(&self, name: &str) -> String {
+        let found = self.headers.iter().find(|(of, _)| of == name);
+        found.map_or_else(String::new, |(_, value)| {
+            String::from_utf8_lossy(value).into_owned()
+        })
+    }
+}
+
 /// Runs a pipeline over records, in as many runs as it takes, and returns what it has written.
 pub(super) fn run(drawn: &Drawn, input: &[RecordSet], how: &How) -> Vec<String> {
+    lines(&written(drawn, input, how))
+}
+
+/// The same, record by record.
+pub(super) fn written(drawn: &Drawn, input: &[RecordSet], how: &How) -> Vec<Written> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -114,11 +141,29 @@ pub(super) fn run(drawn: &Drawn, input: &[RecordSet], how: &How) -> Vec<String> 
             // Far enough to end some time.
             cuts.stop_after = cuts.stop_after.map(|after| after + 37);
         }
-        read(&inner, drawn).await
+        read_records(&inner, drawn).await
     })
 }
 
 pub(super) async fn read(broker: &MemoryBroker, drawn: &Drawn) -> Vec<String> {
+    lines(&read_records(broker, drawn).await)
+}
+
+fn lines(written: &[Written]) -> Vec<String> {
+    let line = |record: &Written| {
+        let Written {
+            topic,
+            timestamp,
+            key,
+            value,
+            headers,
+        } = record;
+        format!("{topic} {timestamp:?} {key} {value} {headers:?}")
+    };
+    written.iter().map(line).collect()
+}
+
+async fn read_records(broker: &MemoryBroker, drawn: &Drawn) -> Vec<Written> {
     let mut out = Vec::new();
     for topic in drawn
         .topics
@@ -129,16 +174,19 @@ pub(super) async fn read(broker: &MemoryBroker, drawn: &Drawn) -> Vec<String> {
         let at = TopicPartition::new(Topic::new(topic).unwrap(), 0);
         for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
             for record in batch.iter() {
-                let headers: Vec<_> = record.headers().collect();
                 let text = |bytes: Option<&[u8]>| {
                     String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned()
                 };
-                out.push(format!(
-                    "{topic} {:?} {} {} {headers:?}",
-                    record.timestamp,
-                    text(record.key),
-                    text(record.value)
-                ));
+                let headers = record.headers();
+                out.push(Written {
+                    topic: topic.to_owned(),
+                    timestamp: record.timestamp,
+                    key: text(record.key),
+                    value: text(record.value),
+                    headers: headers
+                        .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                        .collect(),
+                });
             }
         }
     }
