@@ -56,9 +56,13 @@ const FULL: [&str; 2] = [
 ];
 
 fn import(home: &Home) -> crate::support::Ended {
+    import_from(home, "ticks.jsonl")
+}
+
+fn import_from(home: &Home, file: &str) -> crate::support::Ended {
     let args = [
         "import",
-        "ticks.jsonl",
+        file,
         "--broker",
         "file://small/data",
         "--topic",
@@ -125,6 +129,30 @@ fn a_disk_that_fills_up_while_the_log_is_split_loses_nothing() {
         ended.out
     );
     expect_imported_once(&home);
+}
+
+/// What was to leave once left only after a split had taken room for all there was.
+#[test]
+fn a_log_that_keeps_little_gets_by_with_the_room_of_that_and_of_what_is_new() {
+    let home = Home::empty();
+    let Some(_small) = Small::mount(&home, 5_300) else {
+        return;
+    };
+    let create = ["topics", "create", "ticks", "--retention-bytes", "1500kB"];
+    let at = ["--broker", "file://small/data"];
+    home.tidemill(&[&create[..], &at[..]].concat())
+        .expect(0, &[]);
+    // About 2.4 MB each.
+    for round in 0..3 {
+        let lines: Vec<String> = (0..12_000).map(|n| tick(round * 12_000 + n)).collect();
+        let file = format!("ticks-{round}.jsonl");
+        home.write(&file, lines.join("\n"));
+        import_from(&home, &file).expect(0, &[]);
+    }
+    let read = ["read", "ticks", "--broker", "file://small/data", "--json"];
+    let ended = home.tidemill(&read).expect(0, &[]);
+    let last = ended.out.lines().last().unwrap_or_default();
+    assert!(last.contains("35999"), "{last}");
 }
 
 #[test]
