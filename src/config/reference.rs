@@ -340,7 +340,7 @@ pub const SECTIONS: &[Section] = &[
         name: "dedupe",
         written: "op = \"dedupe\", in [stages.NAME]",
         about: "Lets the first event of each id through and drops the rest. An event too old to \
-                tell goes to the dead letters. All ids are in memory, outside what `memory` of \
+                tell, for its id would be forgotten by now, goes to the dead letters. All ids are in memory, outside what `memory` of \
                 `[pipeline]` bounds: each takes the bytes of its key and its fields, and some 60 to \
                 100 more. `count_max` and `window` are what bounds them.",
         keys: &[
@@ -359,7 +359,8 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "count_max",
                 "1 to 10000000; default 10000",
-                "How many ids of one key are remembered; the oldest is forgotten first.",
+                "How many ids of one key are remembered; the oldest is forgotten first, and an event \
+                 older than all that are left is too old to tell.",
             ),
             STATE,
         ],

@@ -24,11 +24,16 @@ pub const CODEC: u32 = 1;
 ///
 /// An id is some fields of the event, within its key. It is remembered until the
 /// watermark has passed its event time by the window, and at most `count_max` ids per key, the
-/// oldest forgotten first. An event older than that cannot be told from a repeat: it goes to the
-/// dead letters as `dedupe.late`, never silently either way.
+/// oldest forgotten first: by event time, and among ids of one time by their bytes. An event that is
+/// not remembered and older than that cannot be told from a repeat: older than the window, or than all
+/// that are remembered of a key which has `count_max`. It goes to the dead letters as `dedupe.late`,
+/// never silently either way. So no event passes twice; one that comes again with a later event time
+/// than it had is another.
 ///
 /// Restored with a shorter window or a lower `count_max` than it had, it forgets what that makes too
-/// many before the next event comes, in pieces as everything that falls due.
+/// many before the next event comes, in pieces as everything that falls due. With a longer window or a
+/// higher `count_max` it remembers more from then on, but not what it had forgotten by then: a repeat
+/// of that passes as a first.
 ///
 /// # Delivery
 ///
@@ -200,23 +205,24 @@ impl Dedupe {
         }
         self.write_key(rows, row);
         let entry = std::mem::take(&mut self.scratch);
-        let is_first = match self.remember(&entry, time) {
-            Ok(is_first) => is_first,
-            Err(error) => {
-                cx.set_aside(rows, row, "dedupe.key", error.to_string());
-                self.scratch = entry;
-                return false;
-            }
-        };
+        let seen = self.remember(&entry, time);
         self.scratch = entry;
-        if !is_first {
-            cx.count_dropped();
+        match seen {
+            Ok(Seen::First) => return true,
+            Ok(Seen::Before) => cx.count_dropped(),
+            Ok(Seen::Unknown) => cx.set_aside(
+                rows,
+                row,
+                "dedupe.late",
+                format!("older than the {} ids remembered of its key", self.count_max),
+            ),
+            Err(error) => cx.set_aside(rows, row, "dedupe.key", error.to_string()),
         }
-        is_first
+        false
     }
 
-    /// Remembers an entry; false if it is remembered already.
-    fn remember(&mut self, entry: &[u8], time: i64) -> Result<bool, KeyError> {
+    /// Remembers an entry, if it is the first of its id.
+    fn remember(&mut self, entry: &[u8], time: i64) -> Result<Seen, KeyError> {
         if entry.len() > KEY_MAX {
             return Err(KeyError::TooLong {
                 table: self.seen.id().get(),
@@ -231,7 +237,7 @@ impl Dedupe {
         }
         match self.index.time(entry) {
             Some(before) if before.saturating_add(self.window) > self.watermark => {
-                return Ok(false);
+                return Ok(Seen::Before);
             }
             // Due, and not yet forgotten: as if it were.
             Some(before) => {
@@ -240,16 +246,21 @@ impl Dedupe {
             }
             None => {}
         }
+        let key = record_key(entry).unwrap_or_default();
+        // Whatever this key has forgotten and the window has not is older than all it still has, which
+        // are then `count_max`. Were one of them due, this would not be older.
+        if self.index.count_of(key) >= self.count_max && self.index.is_oldest(time, entry) {
+            return Ok(Seen::Unknown);
+        }
         self.know(entry, None);
         self.seen.insert(entry, time)?;
         if self.index.insert(time, entry) > self.count_max {
             let mut oldest = Vec::new();
-            let key = record_key(entry).unwrap_or_default();
             if let Some(time) = self.index.pop_of_key(key, &mut oldest) {
                 self.erase(&oldest, time);
             }
         }
-        Ok(true)
+        Ok(Seen::First)
     }
 
     /// Removes from the table what the index has forgotten.
@@ -305,6 +316,16 @@ impl Dedupe {
         let last = self.last_due(self.watermark);
         last.is_some_and(|last| self.index.oldest().is_some_and(|oldest| oldest <= last))
     }
+}
+
+/// What is known of an id.
+enum Seen {
+    /// It never came before.
+    First,
+    /// It did.
+    Before,
+    /// It may have, and been forgotten.
+    Unknown,
 }
 
 /// The record's key within a key of the table.

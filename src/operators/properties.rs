@@ -352,24 +352,31 @@ proptest! {
         let mut times = BTreeSet::new();
         let mut events = events;
         events.retain(|event| times.insert((event.pair, event.time)));
-        // The least of what is remembered goes when another comes, as in a sorted list of `count`.
+        // The least of what is remembered goes when another comes, as in a sorted list of `count`; what
+        // is less than all of a full list may have gone that way.
         let mut seen: BTreeMap<i64, BTreeSet<(i64, i64)>> = BTreeMap::new();
-        let mut kept = Vec::new();
+        let (mut kept, mut late) = (Vec::new(), Vec::new());
         for (index, event) in events.iter().enumerate() {
             let ids = seen.entry(event.pair).or_default();
             if ids.iter().any(|(_, price)| *price == event.price) {
                 continue;
             }
+            let new = (event.time, event.price);
+            if ids.len() == count && ids.first().is_some_and(|oldest| new < *oldest) {
+                late.push(index as u32);
+                continue;
+            }
             kept.push(index as u32);
-            ids.insert((event.time, event.price));
+            ids.insert(new);
             if ids.len() > count {
                 ids.pop_first();
             }
         }
         let forever = Duration::from_secs(3_600);
         let mut dedupe = Dedupe::new(vec![PRICE], forever, count, table(DEDUPE_CODEC));
-        let (out, _) = run(&mut dedupe, &batches(&input(), &events, &cuts), usize::MAX);
+        let (out, dead) = run(&mut dedupe, &batches(&input(), &events, &cuts), usize::MAX);
         prop_assert_eq!(numbers(out.get(&0)), kept);
+        prop_assert_eq!(dead, late);
     }
 
     #[test]

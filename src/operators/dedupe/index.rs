@@ -86,6 +86,17 @@ impl Index {
         found.map_or(0, |keyed| keyed.count as usize)
     }
 
+    /// Whether an entry that is not remembered goes before all that are remembered of its key.
+    pub(super) fn is_oldest(&mut self, time: i64, entry: &[u8]) -> bool {
+        self.settle();
+        let key = record_key(entry).unwrap_or_default();
+        let found = find_key(&self.keys, &self.arena, key, self.hash(key));
+        found.is_none_or(|keyed| {
+            let oldest = tree::first(&self.arena, keyed.root);
+            (time, entry) < (self.arena.time(oldest), self.arena.entry(oldest))
+        })
+    }
+
     /// Forgets an entry.
     pub(super) fn remove(&mut self, entry: &[u8]) {
         self.settle();

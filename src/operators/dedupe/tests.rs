@@ -188,7 +188,11 @@ impl Model {
         if ids.iter().any(|(_, id)| *id == entry) {
             return None;
         }
-        ids.insert((event.time, entry));
+        let new = (event.time, entry);
+        if ids.len() >= count_max && ids.first().is_some_and(|oldest| new < *oldest) {
+            return Some(false);
+        }
+        ids.insert(new);
         if ids.len() > count_max {
             ids.pop_first();
         }
@@ -328,6 +332,38 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn no_event_passes_twice_however_little_is_remembered(
+        events in events(), span in 1i64..12, count_max in 1usize..6, most in 0usize..4,
+    ) {
+        let mut world = World::new(span, count_max);
+        let (mut passed, mut reached) = (BTreeSet::new(), i64::MIN);
+        for (event, before) in &events {
+            match *before {
+                Before::Nothing => {}
+                Before::Commit => world.commit(),
+                Before::Restart | Before::Change { .. } => {
+                    world.commit();
+                    if let Before::Change { span, count_max, .. } = *before {
+                        world.span = world.span.min(span);
+                        world.count_max = world.count_max.min(count_max);
+                    }
+                    block_on(world.open());
+                    world.dedupe.advance(Timestamp(reached), &mut Context::default().at_most(0));
+                }
+                Before::WorkOff(count) => {
+                    world.dedupe.work_off(&mut Context::default().at_most(count));
+                }
+            }
+            reached = event.watermark;
+            if world.push(event, most) == Some(true) {
+                prop_assert!(passed.insert((event.time, event.entry())), "{event:?} again");
+            }
+        }
+    }
+}
+
 fn event(key: &[u8], id: i64, time: i64) -> Event {
     Event {
         key: key.to_vec(),
@@ -343,11 +379,28 @@ fn of_ids_of_one_time_the_one_with_the_least_bytes_goes_first() {
     for id in [7, 5, 6] {
         assert_eq!(world.push(&event(b"k", id, 1), usize::MAX), Some(true));
     }
-    // 5 went, whatever came when; and what came again pushed out itself.
+    // 5 went, whatever came when; and nobody can tell any more whether it was there.
     assert_eq!(world.push(&event(b"k", 7, 1), usize::MAX), None);
     assert_eq!(world.push(&event(b"k", 6, 1), usize::MAX), None);
-    assert_eq!(world.push(&event(b"k", 5, 1), usize::MAX), Some(true));
-    assert_eq!(world.push(&event(b"k", 5, 1), usize::MAX), Some(true));
+    assert_eq!(world.push(&event(b"k", 5, 1), usize::MAX), Some(false));
+    assert_eq!(world.push(&event(b"k", 4, 1), usize::MAX), Some(false));
+    assert_eq!(world.push(&event(b"k", 8, 1), usize::MAX), Some(true));
+    assert_eq!(world.push(&event(b"k", 6, 1), usize::MAX), Some(false));
+}
+
+/// Once a full key took what it had forgotten for new: of A, B, A, A with room for one, all four went
+/// through.
+#[test]
+fn what_a_full_key_has_forgotten_is_set_aside_as_late_when_it_comes_again() {
+    let mut world = World::new(1_000, 1);
+    let (a, b) = (event(b"k", 1, 10), event(b"k", 2, 20));
+    let outcomes = [&a, &b, &a, &a].map(|event| world.push(event, usize::MAX));
+    assert_eq!(
+        outcomes,
+        [Some(true), Some(true), Some(false), Some(false)]
+    );
+    // Of another key nothing is forgotten.
+    assert_eq!(world.push(&event(b"l", 1, 10), usize::MAX), Some(true));
 }
 
 #[test]
