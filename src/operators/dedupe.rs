@@ -214,7 +214,10 @@ impl Dedupe {
                 rows,
                 row,
                 "dedupe.late",
-                format!("older than the {} ids remembered of its key", self.count_max),
+                format!(
+                    "older than the {} ids remembered of its key",
+                    self.count_max
+                ),
             ),
             Err(error) => cx.set_aside(rows, row, "dedupe.key", error.to_string()),
         }

@@ -12,14 +12,20 @@
 //! | `dl-trace` | its W3C trace context, if it had a header `traceparent` |
 //! | `dl-history` | if it was a dead letter before: `CLASS STAGE PLACE` of each earlier time, a line each, the last one first, at most 8 |
 //! | `dl-payload` | `full`, or `truncated BYTES HASH`: the length of the whole and its hash where it was known |
+//! | `dl-key` | `truncated BYTES HASH`, if the record's key did not fit |
 //! | `dl-headers` | `removed BYTES`, if the record's own headers did not fit |
 //!
+//! No value is longer than 1 KiB, and all together are below 8 KiB, whatever came in.
+//!
 //! None says when, by the clock, or on which machine: a replay writes the same bytes.
+
+mod earlier;
 
 use std::sync::Arc;
 
 use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPartition};
 
+use self::earlier::{Earlier, keep};
 use super::Marker;
 use crate::events::identity::{self, Identity};
 use crate::events::{JsonEncoder, Poison};
@@ -32,33 +38,25 @@ pub(crate) const DEAD_LETTERS: &str = "";
 /// Longest text of an error, in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
 
-/// Longest name of a stage, in bytes.
-const STAGE_BYTES_MAX: usize = 256;
+/// Longest name of a stage or a pipeline, in bytes.
+const NAME_BYTES_MAX: usize = 256;
 
-/// Longest trace context, in bytes: that of W3C's first version has 55.
-const TRACE_BYTES_MAX: usize = 128;
-
-/// Most earlier deaths that are told.
-const HISTORY_MAX: usize = 8;
-
-/// Longest line about one of them, in bytes: all together stay below a header's KiB.
-const HISTORY_BYTES_MAX: usize = 120;
-
-/// Most bytes of headers a dead letter gets beside the record's own.
-const HEADER_BYTES_MAX: usize = 8 * 1024;
+/// Room for the headers that say what was cut, in bytes.
+const LAST_BYTES_MAX: usize = 256;
 
 /// Header of a record that is only the beginning of what came in: the length of the whole, in bytes.
 pub(crate) const WHOLE_BYTES: &str = "line-bytes";
 
 /// Writes dead letters for one task.
 ///
-/// Payload, key, timestamp and headers of the record stay as they were, byte for byte; headers that
-/// begin with `dl-` are added, or replaced if the record was a dead letter before.
+/// Payload, key, timestamp and headers of the record stay as they were, byte for byte, unless all of it
+/// is more than the broker takes; headers that begin with `dl-` are added, or replaced if the record was
+/// a dead letter before.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
     at: TopicPartition,
     pipeline: String,
-    // What the broker takes at most; a larger dead letter goes without payload, with its hash.
+    // What the broker takes at most.
     record_bytes_max: usize,
     set: RecordSet,
     // How many of each class are in the set.
@@ -77,7 +75,7 @@ impl DeadLetters {
         Self {
             set: RecordSet::new(at.clone()),
             at,
-            pipeline,
+            pipeline: cut(&pipeline, NAME_BYTES_MAX).to_owned(),
             record_bytes_max,
             classes: Vec::new(),
             written: 0,
@@ -178,7 +176,7 @@ impl DeadLetters {
         let own = self.headers.encoded().len();
         self.push_place(source, stage, time, &earlier);
         let headers = &mut self.headers;
-        headers.push("dl-stage", cut(stage, STAGE_BYTES_MAX).as_bytes());
+        headers.push("dl-stage", cut(stage, NAME_BYTES_MAX).as_bytes());
         headers.push("dl-class", class.as_bytes());
         headers.push("dl-disposition", disposition.as_bytes());
         headers.push("dl-error", cut(why, ERROR_BYTES_MAX).as_bytes());
@@ -189,7 +187,6 @@ impl DeadLetters {
         if earlier.write_history(&mut self.text) {
             headers.push("dl-history", &self.text);
         }
-        debug_assert!(headers.encoded().len() - own <= HEADER_BYTES_MAX);
         self.push_record(time, key, value, earlier.whole, own);
         self.written += 1;
         match self.classes.iter_mut().find(|(of, _)| *of == class) {
@@ -239,33 +236,39 @@ impl DeadLetters {
         whole: Option<u64>,
         own: usize,
     ) {
-        let text = &mut self.text;
-        text.clear();
+        let max = self.record_bytes_max;
         let bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        if bytes + self.headers.encoded().len() + 128 <= self.record_bytes_max {
-            match whole {
-                // Of the rest nobody knows a hash.
-                Some(bytes) => write_truncated(bytes, text),
-                None => text.extend_from_slice(b"full"),
-            }
-            self.headers.push("dl-payload", text);
-            self.set.push(Some(time), key, value, &self.headers);
-            return;
-        }
-        // A dead letter may never fail for its size.
-        let value = value.unwrap_or_default();
-        write_truncated(whole.unwrap_or(value.len() as u64), text);
-        if whole.is_none() {
-            text.push(b' ');
-            write_hex(Identity::of("payload").bytes(value).finish(), text);
-        }
-        self.headers.push("dl-payload", text);
-        if own > self.record_bytes_max / 4 {
+        // A dead letter may never fail for its size: of what is too large each part has a share, and
+        // they leave an eighth for the headers that are added.
+        let is_all = bytes + self.headers.encoded().len() + LAST_BYTES_MAX <= max;
+        let (kept_key, kept) = match is_all {
+            true => (key, value),
+            false => (beginning(key, max / 8), beginning(value, max / 2)),
+        };
+        if !is_all && own > max / 4 {
             self.headers = without_own(&self.headers);
         }
-        let kept = &value[..value.len().min(self.record_bytes_max / 2)];
-        let key = key.map(|key| &key[..key.len().min(1024)]);
-        self.set.push(Some(time), key, Some(kept), &self.headers);
+        let is_cut = |kept: Option<&[u8]>, whole: Option<&[u8]>| {
+            kept.map(<[u8]>::len) < whole.map(<[u8]>::len)
+        };
+        let text = &mut self.text;
+        if is_cut(kept_key, key) {
+            write_truncated("key", key.unwrap_or_default(), text);
+            self.headers.push("dl-key", text);
+        }
+        match whole {
+            // Of the rest nobody knows a hash.
+            Some(bytes) => write_truncated_bytes(bytes, text),
+            None if is_cut(kept, value) => {
+                write_truncated("payload", value.unwrap_or_default(), text);
+            }
+            None => {
+                text.clear();
+                text.extend_from_slice(b"full");
+            }
+        }
+        self.headers.push("dl-payload", text);
+        self.set.push(Some(time), kept_key, kept, &self.headers);
     }
 
     /// Takes what was written since the last call.
@@ -278,68 +281,6 @@ impl DeadLetters {
 
     pub(crate) fn bytes(&self) -> usize {
         self.set.bytes()
-    }
-}
-
-/// What the headers of a record that comes in say of it.
-#[derive(Default)]
-struct Earlier<'a> {
-    /// Bytes of the whole payload, if this is only its beginning.
-    whole: Option<u64>,
-    trace: Option<&'a [u8]>,
-    // Of the death before, if it is a dead letter.
-    id: Option<&'a [u8]>,
-    stage: Option<&'a str>,
-    class: Option<&'a str>,
-    place: Option<&'a str>,
-    history: Option<&'a str>,
-}
-
-/// Copies a record's own headers, and reads those that mean something here. Anybody may send any of
-/// them: only what is well formed is believed, and nothing of any length is taken over.
-fn keep<'a>(record: RecordRef<'a>, headers: &mut Headers) -> Earlier<'a> {
-    let mut earlier = Earlier::default();
-    let text = |value| std::str::from_utf8(value).ok();
-    for (name, value) in record.headers() {
-        match name {
-            // Ids of ours are 32 long.
-            "dl-id" if value.len() <= 64 => earlier.id = Some(value),
-            "dl-stage" => earlier.stage = text(value),
-            "dl-class" => earlier.class = text(value),
-            "dl-src" => earlier.place = text(value),
-            "dl-history" => earlier.history = text(value),
-            WHOLE_BYTES => earlier.whole = text(value).and_then(|text| text.parse().ok()),
-            "traceparent" if value.len() <= TRACE_BYTES_MAX => earlier.trace = Some(value),
-            "dl-trace" if value.len() <= TRACE_BYTES_MAX => {
-                earlier.trace = earlier.trace.or(Some(value));
-            }
-            _ => {}
-        }
-        // What is said of an earlier death is replaced.
-        if !name.starts_with("dl-") {
-            headers.push(name, value);
-        }
-    }
-    earlier
-}
-
-impl Earlier<'_> {
-    /// Writes the deaths before this one, a line each, the last one first; false if there are none.
-    fn write_history(&self, text: &mut Vec<u8>) -> bool {
-        let (Some(class), Some(place)) = (self.class, self.place) else {
-            return false;
-        };
-        text.clear();
-        let stage = self.stage.unwrap_or("-");
-        let last = format!("{class} {stage} {place}").replace('\n', " ");
-        let before = self.history.unwrap_or_default().lines();
-        for line in std::iter::once(&*last).chain(before).take(HISTORY_MAX) {
-            if !text.is_empty() {
-                text.push(b'\n');
-            }
-            text.extend_from_slice(cut(line, HISTORY_BYTES_MAX).as_bytes());
-        }
-        true
     }
 }
 
@@ -392,10 +333,22 @@ fn stage_id(stage: &str) -> u128 {
     Identity::of(stage).number(0).finish()
 }
 
-/// That a payload is only the beginning of one of so many bytes.
-fn write_truncated(bytes: u64, text: &mut Vec<u8>) {
+/// Writes that only the beginning of this is there.
+fn write_truncated(kind: &str, whole: &[u8], text: &mut Vec<u8>) {
+    write_truncated_bytes(whole.len() as u64, text);
+    text.push(b' ');
+    write_hex(Identity::of(kind).bytes(whole).finish(), text);
+}
+
+/// Writes that only the beginning of something of so many bytes is there.
+fn write_truncated_bytes(bytes: u64, text: &mut Vec<u8>) {
+    text.clear();
     text.extend_from_slice(b"truncated ");
     write_int(i64::try_from(bytes).unwrap_or(i64::MAX), text);
+}
+
+fn beginning(whole: Option<&[u8]>, bytes: usize) -> Option<&[u8]> {
+    whole.map(|whole| &whole[..whole.len().min(bytes)])
 }
 
 /// Writes all 32 digits.
@@ -432,133 +385,4 @@ fn cut(text: &str, bytes: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use tidemill_broker::{BatchBuilder, Offset, Topic};
-
-    use super::*;
-
-    #[test]
-    fn a_dead_letter_fits_however_large_the_record_and_its_headers() {
-        let at = |name| TopicPartition::new(Topic::new(name).unwrap(), 0);
-        for (headers, value, kept_headers) in [
-            (10, 0, true),
-            (10, 63_000, true),
-            (10, 65_000, true),
-            (40_000, 10, true),
-            (65_000, 10, false),
-            (30_000, 64_000, false),
-        ] {
-            let own = Headers::new().with("own", vec![b'h'; headers]);
-            let mut builder = BatchBuilder::default();
-            let value = vec![b'v'; value];
-            builder.push(Timestamp(7), Some(b"key"), Some(&value), own.encoded());
-            let batch = builder.build(at("t"), Offset(1));
-            let mut dead = DeadLetters::new(at("dead"), "p".into(), 64 << 10);
-            dead.poison(
-                &batch,
-                0,
-                0,
-                &Poison::new("decode.too_large", "x".repeat(5_000)),
-            );
-            let set = dead.take();
-            let record = set.get(0);
-            let bytes = record.encoded_headers().len()
-                + record.key.map_or(0, <[u8]>::len)
-                + record.value.map_or(0, <[u8]>::len);
-            assert!(bytes < 64 << 10, "{bytes} of {headers} and {}", value.len());
-            let named = |name: &str| record.headers().find(|(found, _)| *found == name);
-            assert_eq!(named("own").is_some(), kept_headers, "{headers}");
-            assert_eq!(named("dl-headers").is_some(), !kept_headers, "{headers}");
-            assert_eq!(named("dl-error").unwrap().1.len(), ERROR_BYTES_MAX);
-            assert!(value.starts_with(record.value.unwrap()));
-        }
-    }
-
-    #[test]
-    fn the_gaps_of_two_partitions_are_two_dead_letters() {
-        let topic = Topic::new("t").unwrap();
-        let id = |partition| {
-            let at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
-            let mut dead = DeadLetters::new(at, "p".into(), 1 << 20);
-            dead.gap(&TopicPartition::new(topic.clone(), partition), 10, 20);
-            header(&dead.take(), "dl-id").unwrap()
-        };
-        assert_eq!(id(0), id(0));
-        assert_ne!(id(0), id(1));
-    }
-
-    fn batch(value: &[u8], headers: &Headers) -> Batch {
-        let mut builder = BatchBuilder::default();
-        builder.push(Timestamp(7), None, Some(value), headers.encoded());
-        let at = TopicPartition::new(Topic::new("t").unwrap(), 3);
-        builder.build(at, Offset(1))
-    }
-
-    fn set_aside(batch: &Batch, class: &'static str) -> RecordSet {
-        let at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
-        let mut dead = DeadLetters::new(at, "p".into(), 1 << 20);
-        dead.poison(batch, 0, 0, &Poison::new(class, "why".to_owned()));
-        dead.take()
-    }
-
-    fn header(set: &RecordSet, name: &str) -> Option<String> {
-        let record = set.get(0);
-        let mut found = record.headers().filter(|(found, _)| *found == name);
-        let value = found
-            .next()
-            .map(|(_, value)| String::from_utf8(value.to_vec()).unwrap());
-        assert!(found.next().is_none(), "`{name}` is there once");
-        value
-    }
-
-    #[test]
-    fn a_record_that_is_set_aside_again_keeps_its_id_and_tells_what_was_before() {
-        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let own = Headers::new().with("traceparent", trace);
-        let mut set = set_aside(&batch(b"x", &own), "decode.first");
-        assert_eq!(header(&set, "dl-history"), None);
-        assert_eq!(header(&set, "dl-trace").as_deref(), Some(trace));
-        let id = header(&set, "dl-id");
-        for death in 0..12 {
-            let mut headers = Headers::new();
-            for (name, value) in set.get(0).headers() {
-                headers.push(name, value);
-            }
-            set = set_aside(&batch(b"x", &headers), "decode.again");
-            let history = header(&set, "dl-history").unwrap();
-            assert_eq!(history.lines().count(), (death + 1).min(HISTORY_MAX));
-            let last = match death {
-                0 => "decode.first decode t/3@0",
-                _ => "decode.again decode t/3@0",
-            };
-            assert_eq!(history.lines().next(), Some(last));
-            assert_eq!(header(&set, "dl-id"), id);
-            assert_eq!(header(&set, "dl-class").as_deref(), Some("decode.again"));
-            assert_eq!(header(&set, "traceparent").as_deref(), Some(trace));
-        }
-    }
-
-    #[test]
-    fn headers_that_anybody_may_have_sent_are_bounded_and_believed_only_where_well_formed() {
-        let long = "y".repeat(100_000);
-        let headers = Headers::new()
-            .with("dl-id", &long)
-            .with("dl-trace", &long)
-            .with("dl-class", &long)
-            .with("dl-src", "a\nb")
-            .with("dl-history", format!("{long}\n").repeat(3))
-            .with(WHOLE_BYTES, "many");
-        let set = set_aside(&batch(b"x", &headers), "decode.first");
-        assert_eq!(header(&set, "dl-id").unwrap().len(), 32);
-        assert_eq!(header(&set, "dl-trace"), None);
-        assert_eq!(header(&set, "dl-payload").as_deref(), Some("full"));
-        let history = header(&set, "dl-history").unwrap();
-        assert_eq!(history.lines().count(), 4);
-        assert!(history.lines().all(|line| line.len() == HISTORY_BYTES_MAX));
-        let no_text = Headers::new()
-            .with("dl-class", [0xff])
-            .with("dl-src", "t/0@0");
-        let set = set_aside(&batch(b"x", &no_text), "decode.first");
-        assert_eq!(header(&set, "dl-history"), None);
-    }
-}
+mod tests;

@@ -395,10 +395,7 @@ fn what_a_full_key_has_forgotten_is_set_aside_as_late_when_it_comes_again() {
     let mut world = World::new(1_000, 1);
     let (a, b) = (event(b"k", 1, 10), event(b"k", 2, 20));
     let outcomes = [&a, &b, &a, &a].map(|event| world.push(event, usize::MAX));
-    assert_eq!(
-        outcomes,
-        [Some(true), Some(true), Some(false), Some(false)]
-    );
+    assert_eq!(outcomes, [Some(true), Some(true), Some(false), Some(false)]);
     // Of another key nothing is forgotten.
     assert_eq!(world.push(&event(b"l", 1, 10), usize::MAX), Some(true));
 }
