@@ -20,6 +20,7 @@ mod reassigned;
 mod refused;
 mod scripted;
 mod under_way;
+mod visits;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -106,6 +106,7 @@ struct Disk {
     faults: VecDeque<(Call, u64, Fault)>,
     poisoned: Option<Poison>,
     latency: Duration,
+    reads: u64,
 }
 
 /// The medium of a [`MemoryStore`]: outlives the stores that are opened over it. Clones are the same medium.
@@ -167,6 +168,11 @@ impl MemoryDisk {
         let mut disk = self.lock();
         disk.latency = Duration::ZERO;
         disk.faults.clear();
+    }
+
+    /// How often elements were read, whatever number of them at once.
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
     }
 
     /// How many changes are written and not synced.
@@ -246,6 +252,7 @@ impl MemoryStore {
         if disk.living != self.opening {
             return Err(Error::Closed);
         }
+        disk.reads += u64::from(call == Call::Read);
         if let Some(poison) = &disk.poisoned {
             return Err(poison.clone().into());
         }

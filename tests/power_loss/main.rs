@@ -15,6 +15,7 @@ mod image;
 mod job;
 #[path = "../skip/mod.rs"]
 mod skip;
+mod syncs;
 mod trace;
 
 use std::collections::BTreeSet;
@@ -204,6 +205,23 @@ fn a_log_that_is_not_synced_loses_what_it_acknowledged() {
         lost += u32::from(left < image.epochs);
     }
     assert!(lost >= 2, "of 40 images {lost} lost something");
+}
+
+/// No chance: what a store stands on is synced before it is needed, whatever an image would show.
+#[test]
+fn all_that_a_store_stands_on_is_synced_before_it_is_needed() {
+    const STORE: &str = "state/tasks/0-0";
+    let directory = tempfile::tempdir().unwrap();
+    let Some(shim) = shim(directory.path()) else {
+        return;
+    };
+    let traced = record(&directory.path().join("job"), &shim, &WAYS[0], 2);
+    assert_eq!(syncs::missing(&traced.calls, STORE), BTreeSet::new());
+    for name in ["sled/conf", "sled/db", "sled", "0-0"] {
+        let calls = image::without_syncs_of(&traced.calls, &format!("/{name}"));
+        let missing = syncs::missing(&calls, STORE);
+        assert!(!missing.is_empty(), "without syncs of {name}");
+    }
 }
 
 /// And so do stores of which nothing was synced, or not how they are laid out.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(10);
 pub(super) struct Engine {
     // Dropped in this order: the lock last.
     db: sled::Db,
-    db_file: Arc<File>,
+    db_file: Arc<Mutex<File>>,
     note: NoteFile,
     path: PathBuf,
     _lock: Lock,
@@ -104,10 +104,10 @@ impl Engine {
     pub(super) fn new(dir: &Path, lock: Lock, note: NoteFile, db: sled::Db) -> Result<Self> {
         let path = dir.join(ENGINE);
         let db_path = path.join("db");
-        let db_file = Arc::new(File::open(&db_path).map_err(Error::io("open", &db_path))?);
+        let db_file = File::open(&db_path).map_err(Error::io("open", &db_path))?;
         let engine = Self {
             db,
-            db_file,
+            db_file: Arc::new(Mutex::new(db_file)),
             note,
             path,
             _lock: lock,
@@ -245,7 +245,7 @@ impl Engine {
 
     /// Hands everything to the kernel. It is durable once the returned file, at its path, is synced: that takes
     /// long, and reads need not wait for it.
-    pub(super) fn flush(&self) -> Result<(Arc<File>, PathBuf)> {
+    pub(super) fn flush(&self) -> Result<(Arc<Mutex<File>>, PathBuf)> {
         self.db
             .flush()
             .map_err(|error| self.failed("flush", error))?;
@@ -368,5 +368,16 @@ fn translate(doing: &'static str, path: &Path, error: sled::Error) -> Error {
                 source: Some(Box::new(other)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Lets every later sync fail, as on a disk that does.
+    pub(super) fn break_syncs(&mut self) -> Result<()> {
+        let path = Path::new("/dev/null");
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        self.db_file = Arc::new(Mutex::new(file));
+        Ok(())
     }
 }

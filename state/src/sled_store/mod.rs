@@ -15,6 +15,7 @@ mod layout;
 mod worker;
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -192,12 +193,15 @@ impl StateStore for SledStore {
 
     async fn sync(&self) -> Result<()> {
         let (file, path) = self.worker.call(|engine| engine.flush()).await?;
-        let poison = self.worker.poison();
+        let failure = self.worker.failure();
         off_thread(move || {
-            // Poisons also when nobody waits for it any more: a failed fsync is never tried again.
+            // One after the other, and none after one that failed, also when nobody waits for that any
+            // more: the kernel tells a failure once, and the next fsync is told that all is well.
+            let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.check()?;
             file.sync_all()
                 .map_err(Error::io("sync", path))
-                .inspect_err(|error| poison(error))
+                .inspect_err(|error| failure.set(error))
         })
         .await
     }
@@ -231,5 +235,65 @@ impl StateStore for SledStore {
 
     async fn close(&self) -> Result<()> {
         self.worker.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn store(path: &std::path::Path) -> SledStore {
+        let identity = Identity {
+            pipeline: "bars".into(),
+            task: "0".into(),
+        };
+        let options = SledOptions {
+            path: path.to_path_buf(),
+            identity,
+            owner: "a test".into(),
+            new_id: 1,
+            cache_bytes: 1 << 20,
+        };
+        SledStore::open(options).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn after_a_sync_that_failed_nothing_is_synced_written_or_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).await;
+        let change = || Change {
+            key: "k".into(),
+            value: Some("v".into()),
+        };
+        store.write(vec![change()]).await.unwrap();
+        store.sync().await.unwrap();
+        let broken = store.worker.call(|engine| engine.break_syncs()).await;
+        broken.unwrap();
+
+        // Both are handed to the kernel before the first of them fails.
+        let (one, other) = tokio::join!(store.sync(), store.sync());
+        let (failed, refused) = match one {
+            Err(Error::Io { .. }) => (one, other),
+            _ => (other, one),
+        };
+        let first = failed.unwrap_err();
+        assert!(matches!(first, Error::Io { doing: "sync", .. }), "{first}");
+        for later in [
+            refused,
+            store.sync().await,
+            store.write(vec![change()]).await,
+            store.get_many(vec!["k".into()]).await.map(drop),
+            store.set_note(Note::default()).await,
+        ] {
+            match later.unwrap_err() {
+                Error::Poisoned { what, .. } => assert_eq!(what, first.chain()),
+                error => panic!("{error}"),
+            }
+        }
+        // Its directory is free for the next owner all the same, who recovers.
+        store.close().await.unwrap();
+        let store = self::store(dir.path()).await;
+        let value = store.get_many(vec!["k".into()]).await.unwrap();
+        assert_eq!(value, [Some("v".into())]);
     }
 }

@@ -17,6 +17,24 @@ const WAITING_MAX: usize = 16;
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
+/// The first failure, once there was one: nothing goes on after it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FirstFailure(Arc<OnceLock<Poison>>);
+
+impl FirstFailure {
+    /// Refuses if anything has failed.
+    pub(super) fn check(&self) -> Result<()> {
+        let poison = self.0.get().cloned();
+        poison.map_or(Ok(()), |poison| Err(poison.into()))
+    }
+
+    /// Takes note of a failure.
+    pub(super) fn set(&self, error: &Error) {
+        // The first is the one to tell.
+        let _ = self.0.set(error.poisons());
+    }
+}
+
 /// The engine's thread, and the way to it.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -24,7 +42,7 @@ pub(super) struct Worker {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Told when the engine is gone and its directory free.
     ended: tokio::sync::watch::Receiver<bool>,
-    poison: Arc<OnceLock<Poison>>,
+    failure: FirstFailure,
     path: PathBuf,
 }
 
@@ -65,7 +83,7 @@ impl Worker {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
             ended,
-            poison: Arc::new(OnceLock::new()),
+            failure: FirstFailure::default(),
             path,
         };
         let told = opened.await.map_err(|_| Error::Closed)??;
@@ -88,18 +106,14 @@ impl Worker {
             .clone();
         let jobs = jobs.ok_or(Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let (poison, path) = (self.poison.clone(), self.path.clone());
+        let (failure, path) = (self.failure.clone(), self.path.clone());
         let job: Job = Box::new(move |engine| {
             // Asked here and not before queueing: a job queued behind the one that fails must not run either.
-            let result = match poison.get() {
-                Some(poison) => Err(poison.clone().into()),
-                None => catch_unwind(AssertUnwindSafe(|| job(engine)))
+            let result = failure.check().and_then(|()| {
+                catch_unwind(AssertUnwindSafe(|| job(engine)))
                     .unwrap_or_else(|panic| Err(panicked(&path, &*panic)))
-                    .inspect_err(|error| {
-                        // The first failure is the one to tell.
-                        let _ = poison.set(error.poisons());
-                    }),
-            };
+                    .inspect_err(|error| failure.set(error))
+            });
             // Nobody may wait for it any more.
             let _ = reply.send(result);
         });
@@ -108,12 +122,8 @@ impl Worker {
     }
 
     /// What a failure beside the thread is to be told to.
-    pub(super) fn poison(&self) -> impl Fn(&Error) + Send + 'static {
-        let poison = self.poison.clone();
-        move |error| {
-            // The first failure is the one to tell.
-            let _ = poison.set(error.poisons());
-        }
+    pub(super) fn failure(&self) -> FirstFailure {
+        self.failure.clone()
     }
 
     /// Ends the thread after the jobs before, and waits for it.

@@ -9,3 +9,4 @@ mod savepoint;
 mod sled;
 mod stored;
 mod tables;
+mod visits;

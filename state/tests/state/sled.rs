@@ -131,3 +131,35 @@ async fn a_directory_in_use_is_refused_and_free_again_once_closed() {
     assert!(matches!(store.sync().await, Err(Error::Closed)));
     open(dir.path()).await;
 }
+
+/// How many threads of this process have a name.
+#[cfg(target_os = "linux")]
+fn threads(name: &str) -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim() == name).count()
+}
+
+/// The engine's flusher only logs an fsync that failed, and goes on as if what was to be synced were safe.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_engine_flushes_when_told_to_and_never_by_itself() {
+    const OPENER: &str = "opens sled";
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("ours")).await;
+    let other = dir.path().join("other");
+    let opening = move || {
+        // One that does, to see that it would be seen.
+        let config = sled::Config::new().path(other);
+        let _db = config.flush_every_ms(Some(3_600_000)).open().unwrap();
+        // A thread is called like the one that began it until it has taken its own name.
+        while threads(OPENER) > 1 {
+            std::thread::yield_now();
+        }
+        threads("log flusher")
+    };
+    let opener = std::thread::Builder::new().name(OPENER.to_owned());
+    assert_eq!(opener.spawn(opening).unwrap().join().unwrap(), 1);
+    store.close().await.unwrap();
+}
