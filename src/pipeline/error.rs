@@ -1,9 +1,11 @@
 //! Why a pipeline stopped.
 
+use std::any::Any;
 use std::path::PathBuf;
 
 use tidemill_broker as broker;
 use tidemill_broker::{Offset, Topic, TopicPartition};
+use tokio::task::JoinError;
 
 use super::TaskId;
 use crate::config::Changes;
@@ -150,6 +152,16 @@ pub enum Error {
         /// The part.
         part: &'static str,
     },
+    /// A task panicked.
+    #[error(
+        "task {task} panicked: {what}; this is a mistake in tidemill, and what it had committed stays"
+    )]
+    Panicked {
+        /// The task.
+        task: TaskId,
+        /// What it said.
+        what: String,
+    },
     /// An epoch was dropped because its assignment broke.
     #[error("an epoch was dropped because its assignment broke")]
     Dropped,
@@ -188,6 +200,24 @@ impl Error {
             if matches!(source, E::Damaged { .. } | E::DigestMismatch { .. } | E::Decode { .. }))
     }
 
+    /// A part of a task came to no end of its own.
+    pub(crate) fn died(task: TaskId, error: JoinError) -> Self {
+        match error.try_into_panic() {
+            Ok(panic) => Self::panicked(task, &*panic),
+            Err(_) => Self::Gone { part: "a task" },
+        }
+    }
+
+    /// A task panicked with this payload.
+    pub(crate) fn panicked(task: TaskId, panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Self::Panicked {
+            task,
+            what: text.unwrap_or("it did not say why").to_owned(),
+        }
+    }
+
     /// What kind of end it is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -222,7 +252,7 @@ impl Error {
             | Self::ChangedIn { .. } => Kind::Integrity,
             Self::Fenced { .. } | Self::InUse { .. } | Self::Dropped => Kind::Fenced,
             Self::Unknown { .. } => Kind::Unknown,
-            Self::Gone { .. } => Kind::Internal,
+            Self::Gone { .. } | Self::Panicked { .. } => Kind::Internal,
         }
     }
 }

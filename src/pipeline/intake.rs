@@ -4,18 +4,22 @@
 //! A task that is slow stops its own partitions and nobody else's; one that restores, halts or loses
 //! its partitions likewise.
 
+mod ending;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tidemill_broker::{
     Consumer, Delivery, Error as BrokerError, Generation, Offset, Permit, TopicPartition,
 };
-use tidemill_state::{crash_point, planted};
+use tidemill_state::crash_point;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::committer::ToCommitter;
 use super::error::Doing;
@@ -290,6 +294,7 @@ impl Intake {
         );
         let (shared, generation) = (self.shared.clone(), self.generation.clone());
         let (committer, to_intake) = (self.committer.clone(), self.to_intake.clone());
+        let to_committer = committer.clone();
         info!(task = %id, "starting a task");
         self.running.spawn(crash_point::inherit(async move {
             let end = async {
@@ -323,7 +328,16 @@ impl Intake {
                     never = forward => never,
                 }
             };
-            (id, run, end.await)
+            // One that panics is one that halts: nothing of it is shared but what it has handed over.
+            let end = AssertUnwindSafe(end).catch_unwind().await;
+            let end = match end {
+                Ok(end) => end,
+                Err(panic) => {
+                    let _ = to_committer.send(ToCommitter::End(id)).await;
+                    Err(Error::panicked(id, &*panic))
+                }
+            };
+            (id, run, end)
         }));
     }
 
@@ -421,109 +435,5 @@ impl Intake {
         for at in partitions {
             self.assigned.remove(at);
         }
-    }
-
-    async fn revoke(&mut self, partitions: &[TopicPartition], permit: Permit) {
-        crash_point!("intake.revoked");
-        planted!(P6, {
-            self.forget(partitions);
-            return;
-        });
-        let tasks = self.tasks_of(partitions);
-        for &id in &tasks {
-            self.end(id, End::Stop);
-        }
-        self.forget(partitions);
-        if !tasks.is_empty() {
-            // The permit drops once each of them has settled.
-            self.leaving.push((tasks, permit));
-        }
-    }
-
-    /// Tells a task to end.
-    fn end(&mut self, id: TaskId, end: End) {
-        if let Some(handle) = self.tasks.get_mut(&id) {
-            handle.is_leaving = true;
-            handle.stalled.clear();
-            handle.orders.end(end);
-        }
-    }
-
-    async fn note_ended(
-        &mut self,
-        ended: std::result::Result<(TaskId, u64, Result<TaskEnd>), tokio::task::JoinError>,
-    ) -> Result<()> {
-        let (id, run, end) = ended.map_err(|_| Error::Gone { part: "a task" })?;
-        let mut was_told = false;
-        if let Some(handle) = self.tasks.get(&id).filter(|handle| handle.run == run) {
-            was_told = handle.is_leaving;
-            self.tasks.remove(&id);
-        }
-        for (tasks, _) in &mut self.leaving {
-            tasks.remove(&id);
-        }
-        self.leaving.retain(|(tasks, _)| !tasks.is_empty());
-        match end {
-            Ok(TaskEnd::Committed) => debug!(task = %id, "a task has ended"),
-            Ok(TaskEnd::Finished) => {
-                debug!(task = %id, "a task has finished");
-                // If it was to leave, it begins anew should its partitions be ours again.
-                if !was_told
-                    && self
-                        .assigned
-                        .iter()
-                        .any(|at| self.task_of.get(at) == Some(&id))
-                {
-                    self.done.insert(id);
-                }
-            }
-            Ok(TaskEnd::Dropped) => {
-                info!(task = %id, "a task dropped what was not committed");
-            }
-            Err(error @ (Error::Fenced { .. } | Error::Gone { .. })) => return Err(error),
-            Err(error) if error.is_store_damage() && self.rebuilt.insert(id) => {
-                warn!(task = %id, error = &error as &dyn std::error::Error, "the store is damaged: rebuilding it from the log");
-                let why = error.to_string();
-                let aside = self.shared.stores.set_aside(&id.to_string(), &why).await;
-                aside.map_err(|source| Error::State { task: id, source })?;
-            }
-            Err(error) => {
-                // Told now if others go on without it, or if it is not what the run ends with.
-                if !self.tasks.is_empty() || self.first_error.is_some() {
-                    error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
-                }
-                self.done.insert(id);
-                self.first_error.get_or_insert(error);
-            }
-        }
-        self.start_missing().await;
-        Ok(())
-    }
-
-    async fn stop_all(&mut self) {
-        for handle in self.tasks.values() {
-            handle.orders.end(End::Stop);
-        }
-        loop {
-            let ended = tokio::select! {
-                ended = self.running.join_next() => ended,
-                // Its answer is not needed any more, but it waits for room to give it.
-                Some(_) = self.from_tasks.recv() => continue,
-            };
-            let Some(ended) = ended else { break };
-            match ended {
-                Ok((id, _, Ok(TaskEnd::Finished))) => {
-                    self.done.insert(id);
-                }
-                Ok((id, _, Err(error))) => {
-                    if self.first_error.is_some() {
-                        error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
-                    }
-                    self.first_error.get_or_insert(error);
-                }
-                Ok((_, _, Ok(TaskEnd::Committed | TaskEnd::Dropped))) | Err(_) => {}
-            }
-        }
-        self.leaving.clear();
     }
 }

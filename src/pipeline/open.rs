@@ -312,11 +312,6 @@ async fn open_over(
             OpenEpoch::default()
         },
         in_flight: None,
-        // What an unclean end left, what came back older than it was, and what was rebuilt, is compared
-        // with the log's digest.
-        verify: !recovered.clean
-            || recovered.epoch.is_none()
-            || recovered.epoch < recovered.note_newest,
         pass: None,
         next_pass: Instant::now(),
     })

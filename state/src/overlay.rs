@@ -32,10 +32,12 @@ pub(crate) struct Overlay {
     pub(crate) note: Note,
     /// Whether the changelog is still being redone.
     pub(crate) redoing: bool,
+    /// Whether the store is still to be compared with its digest.
+    pub(crate) unverified: bool,
 }
 
 impl Overlay {
-    pub(crate) fn new(stored: Option<Stored>, note: Note) -> Self {
+    pub(crate) fn new(stored: Option<Stored>, was_open: bool, note: Note) -> Self {
         let nothing = Stored {
             epoch: Epoch::NONE,
             changelog_offset: 0,
@@ -52,6 +54,8 @@ impl Overlay {
             stored,
             note,
             redoing: true,
+            // What an unclean end left, what came back older than it was, and what is built anew.
+            unverified: was_open || stored.is_none_or(|stored| Some(stored.epoch) < note.newest),
         }
     }
 

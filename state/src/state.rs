@@ -50,7 +50,7 @@ pub struct Recovered {
     /// The engine compares both with the log's last marker. Newer than that marker means that the *log* lost
     /// something: halt.
     pub note_newest: Option<Epoch>,
-    /// Whether the last owner closed the store. If not, [`WriteBehind::verify`] it in the background.
+    /// Whether the last owner closed the store, and nothing was left to [verify](State::is_verified).
     pub clean: bool,
     /// About the store, and whether a damaged one was set aside.
     pub store: OpenedStore,
@@ -131,7 +131,7 @@ impl State {
         let shared = Shared {
             store,
             options,
-            overlay: Mutex::new(Overlay::new(stored, note)),
+            overlay: Mutex::new(Overlay::new(stored, found.open, note)),
             pass: AsyncMutex::new(()),
             relief: Notify::new(),
         };
@@ -201,6 +201,8 @@ impl State {
             digest,
         };
         overlay.redoing = false;
+        // Nothing was ever committed that it could differ from.
+        overlay.unverified &= epoch > Epoch::NONE;
         Ok(())
     }
 
@@ -275,6 +277,12 @@ impl State {
         self.last_stored() != Some(self.last_committed())
     }
 
+    /// Whether there is no need to [`WriteBehind::verify`] the store. There is after an unclean end, where it came
+    /// back older than it was, and where it was built anew; until that was done, also by a later owner.
+    pub fn is_verified(&self) -> bool {
+        !self.shared.overlay().unverified
+    }
+
     /// Bytes that are closed or committed, and not yet written behind.
     pub fn dirty_bytes(&self) -> usize {
         self.shared.overlay().dirty_bytes()
@@ -306,7 +314,8 @@ impl State {
     }
 
     /// Closes the store. What was not written behind is redone from the changelog when it is opened again; a
-    /// [`WriteBehind::pass`] before makes that nothing.
+    /// [`WriteBehind::pass`] before makes that nothing. One that was to be verified and was not is as not closed for
+    /// whoever opens it next.
     ///
     /// # Errors
     ///
@@ -317,7 +326,7 @@ impl State {
         store.sync().await?;
         let note = {
             let mut overlay = self.shared.overlay();
-            overlay.note.open = false;
+            overlay.note.open = overlay.unverified;
             overlay.note.has_stored |= overlay.stored.is_some();
             overlay.note
         };

@@ -202,6 +202,7 @@ impl WriteBehind {
                 found: digest,
             });
         }
+        self.shared.overlay().unverified = false;
         Ok(elements)
     }
 

@@ -121,8 +121,6 @@ pub(crate) struct Task {
     pub(crate) ended_at: Option<Timestamp>,
     pub(crate) open: OpenEpoch,
     pub(crate) in_flight: Option<InFlight>,
-    /// Whether the store is still to be compared with the digest of the log.
-    pub(crate) verify: bool,
     pub(crate) pass: Option<Pass>,
     pub(crate) next_pass: Instant,
 }
@@ -179,16 +177,10 @@ impl Task {
             .await;
         // The inbox goes first, so that the intake does not wait on a task that takes no more.
         drop(inbox);
-        if let Some(mut pass) = self.pass.take() {
-            // A pass that is given up is redone from the changelog, but its store is not ours to
-            // reopen before it has ended.
-            let _ = (&mut pass.0).await;
-        }
-        if end.is_ok() {
-            self.write_behind_now().await?;
-        }
+        let behind = self.end_behind(&end).await;
         let closed = self.state.close().await;
         let end = end?;
+        behind?;
         closed.map_err(|source| Error::State {
             task: self.settings.id,
             source,

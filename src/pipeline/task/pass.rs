@@ -1,25 +1,42 @@
-//! Writing committed state behind, beside the task's work.
+//! Writing committed state behind, beside the task's work, and comparing what was written with the log.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tidemill_state::{Epoch, crash_point};
-use tokio::task::JoinHandle;
+use tidemill_state::crash_point;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::Task;
+use super::{Task, TaskEnd};
 use crate::pipeline::recovery::retrying;
 use crate::pipeline::{Error, Result};
 
 /// How often committed state is written behind.
 const WRITE_BEHIND_EVERY: Duration = Duration::from_secs(1);
 
-/// A pass beside the work. It does not outlive its task: another may then own the store.
+/// A pass beside the work, and the comparison of the store with its digest where that is due. It does
+/// not outlive its task: another may then own the store.
 #[derive(Debug)]
-pub(crate) struct Pass(pub(super) JoinHandle<tidemill_state::Result<tidemill_state::Pass>>);
+pub(crate) struct Pass {
+    job: JoinHandle<tidemill_state::Result<()>>,
+    // Dropped to give the comparison up.
+    verifies: Option<oneshot::Sender<Infallible>>,
+}
+
+/// How a pass came to its end.
+pub(super) type PassDone = std::result::Result<tidemill_state::Result<()>, JoinError>;
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.abort();
+        self.job.abort();
+    }
+}
+
+impl Pass {
+    /// Waits until it is done.
+    pub(super) async fn done(&mut self) -> PassDone {
+        (&mut self.job).await
     }
 }
 
@@ -28,49 +45,60 @@ impl Task {
         self.next_pass = Instant::now() + WRITE_BEHIND_EVERY;
         let write_behind = self.state.write_behind();
         let broker = self.brokers[self.home].clone();
-        let verify = std::mem::take(&mut self.verify);
+        let is_due = !self.state.is_verified();
+        let (verifies, given_up) = oneshot::channel();
         let pass = async move {
             let durable = |_| async move { retrying(|| broker.sync()).await };
-            let pass = write_behind.pass(durable).await?;
-            if verify && pass.epoch > Epoch::NONE {
-                write_behind.verify().await?;
+            write_behind.pass(durable).await?;
+            if is_due {
+                tokio::select! {
+                    biased;
+                    _ = given_up => {}
+                    verified = write_behind.verify() => {
+                        verified?;
+                    }
+                }
             }
-            Ok(pass)
+            Ok(())
         };
-        self.pass = Some(Pass(tokio::spawn(crash_point::inherit(pass))));
+        self.pass = Some(Pass {
+            job: tokio::spawn(crash_point::inherit(pass)),
+            verifies: Some(verifies),
+        });
     }
 
-    pub(super) fn end_pass(
-        &mut self,
-        done: std::result::Result<
-            tidemill_state::Result<tidemill_state::Pass>,
-            tokio::task::JoinError,
-        >,
-    ) -> Result<()> {
+    pub(super) fn end_pass(&mut self, done: PassDone) -> Result<()> {
         self.pass = None;
+        let task = self.settings.id;
         match done {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(source)) => Err(Error::State {
-                task: self.settings.id,
-                source,
-            }),
-            Err(_) => Err(Error::Gone {
-                part: "writing behind",
-            }),
+            Ok(done) => done.map_err(|source| Error::State { task, source }),
+            Err(died) => Err(Error::died(task, died)),
         }
     }
 
-    /// Writes behind once more, so that a restart has nothing to redo.
-    pub(super) async fn write_behind_now(&mut self) -> Result<()> {
-        let broker = self.brokers[self.home].clone();
-        let pass = self
-            .state
-            .write_behind()
-            .pass(|_| async move { retrying(|| broker.sync()).await })
-            .await;
-        pass.map(|_| ()).map_err(|source| Error::State {
-            task: self.settings.id,
-            source,
-        })
+    /// Writes behind once more, so that a restart has nothing to redo, unless the task failed.
+    ///
+    /// At the end of every input the store is also compared with its digest, if that is due: a run that
+    /// goes over what there is may never come to it otherwise. One that is told to go has no time for
+    /// it; what was not compared stays due, as the store itself knows.
+    pub(super) async fn end_behind(&mut self, end: &Result<TaskEnd>) -> Result<()> {
+        if let Some(pass) = &mut self.pass {
+            // What is given up is redone from the changelog, but the store is not ours to close before
+            // the pass has ended.
+            pass.verifies = None;
+            let done = pass.done().await;
+            self.end_pass(done)?;
+        }
+        if end.is_ok() {
+            self.begin_pass();
+        }
+        if let Some(pass) = &mut self.pass {
+            if !matches!(end, Ok(TaskEnd::Finished)) {
+                pass.verifies = None;
+            }
+            let done = pass.done().await;
+            self.end_pass(done)?;
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use tidemill_broker::{Consumer, Delivery};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::pass::Pass;
+use super::pass::{Pass, PassDone};
 use super::{Command, InFlight, Input, Task};
 use crate::pipeline::Result;
 use crate::pipeline::committer::Cut;
@@ -25,9 +25,7 @@ pub(super) enum Event {
     Close,
     Idle,
     PassDue,
-    PassDone(
-        std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError>,
-    ),
+    PassDone(PassDone),
 }
 
 impl Task {
@@ -82,11 +80,9 @@ pub(super) async fn settled(in_flight: &mut Option<InFlight>) -> Settled {
     }
 }
 
-async fn pass_done(
-    pass: &mut Option<Pass>,
-) -> std::result::Result<tidemill_state::Result<tidemill_state::Pass>, tokio::task::JoinError> {
+async fn pass_done(pass: &mut Option<Pass>) -> PassDone {
     match pass {
-        Some(pass) => (&mut pass.0).await,
+        Some(pass) => pass.done().await,
         None => std::future::pending().await,
     }
 }

@@ -2,14 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use tidemill_broker::Transaction;
-use tidemill_state::{
-    Change, Digest, Error as StateError, MemoryStore, Note, OpenedStore, Page, StateStore, Stored,
-};
+use tidemill_state::{Digest, Error as StateError};
 use tokio::time::timeout;
 
+use super::hooked::Hooked;
 use super::scripted::{Commit, Scripted};
 use super::*;
 
@@ -22,119 +19,26 @@ const COPY: &str = r#"
     topic = "all"
 "#;
 
-/// Stores in memory, of which the next one that is written to turns out to be damaged once asked for.
-#[derive(Debug, Default)]
-struct Damaging {
-    inner: MemoryStores,
-    is_damaged: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Stores for Damaging {
-    async fn open(
-        &self,
-        pipeline: &str,
-        task: &str,
-    ) -> tidemill_state::Result<Arc<dyn StateStore>> {
-        let identity = tidemill_state::Identity {
-            pipeline: pipeline.to_owned(),
-            task: task.to_owned(),
-        };
-        Ok(Arc::new(Damaged {
-            inner: MemoryStore::open(&self.inner.disk(task), &identity)?,
-            is_damaged: self.is_damaged.clone(),
-        }))
-    }
-
-    async fn set_aside(&self, task: &str, why: &str) -> tidemill_state::Result<()> {
-        self.inner.set_aside(task, why).await
-    }
-}
-
-#[derive(Debug)]
-struct Damaged {
-    inner: MemoryStore,
-    is_damaged: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl StateStore for Damaged {
-    fn opened(&self) -> OpenedStore {
-        self.inner.opened()
-    }
-
-    async fn get_many(&self, keys: Vec<Bytes>) -> tidemill_state::Result<Vec<Option<Bytes>>> {
-        self.inner.get_many(keys).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: Bytes,
-        after: Option<Bytes>,
-        limit: usize,
-    ) -> tidemill_state::Result<Page> {
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn get_prefixes(&self, prefixes: Vec<Bytes>) -> tidemill_state::Result<Vec<Page>> {
-        self.inner.get_prefixes(prefixes).await
-    }
-
-    async fn write(&self, changes: Vec<Change>) -> tidemill_state::Result<()> {
-        if self.is_damaged.swap(false, Ordering::Relaxed) {
-            return Err(StateError::DigestMismatch {
-                epoch: tidemill_state::Epoch(1),
-                expected: Digest::EMPTY,
-                found: Digest(1),
-            });
-        }
-        self.inner.write(changes).await
-    }
-
-    async fn sync(&self) -> tidemill_state::Result<()> {
-        self.inner.sync().await
-    }
-
-    async fn stored(&self) -> tidemill_state::Result<Option<Stored>> {
-        self.inner.stored().await
-    }
-
-    async fn set_stored(&self, stored: Stored) -> tidemill_state::Result<()> {
-        self.inner.set_stored(stored).await
-    }
-
-    async fn note(&self) -> tidemill_state::Result<Note> {
-        self.inner.note().await
-    }
-
-    async fn set_note(&self, note: Note) -> tidemill_state::Result<()> {
-        self.inner.set_note(note).await
-    }
-
-    async fn clear(&self) -> tidemill_state::Result<()> {
-        self.inner.clear().await
-    }
-
-    async fn size(&self) -> tidemill_state::Result<u64> {
-        self.inner.size().await
-    }
-
-    async fn close(&self) -> tidemill_state::Result<()> {
-        self.inner.close().await
-    }
-}
-
 /// The task ended while its second epoch was being committed, and was opened again at its first: it
 /// took the same records once more, and both epochs were committed.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_opened_again_under_a_commit_in_flight_repeats_nothing() {
     let inner = broker_with(1).await;
-    let stores = Arc::new(Damaging::default());
-    let (commits, is_damaged) = (AtomicU64::new(0), stores.is_damaged.clone());
+    let (commits, is_damaged) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
+    let damaged = is_damaged.clone();
+    let stores = Hooked::on_write(move |_| match damaged.swap(false, Ordering::Relaxed) {
+        true => Err(StateError::DigestMismatch {
+            epoch: tidemill_state::Epoch(1),
+            expected: Digest::EMPTY,
+            found: Digest(1),
+        }),
+        false => Ok(()),
+    });
+    let damage = is_damaged.clone();
     let broker =
         Scripted::new(&inner).on_commit(move |_| match commits.fetch_add(1, Ordering::Relaxed) {
             1 => {
-                is_damaged.store(true, Ordering::Relaxed);
+                damage.store(true, Ordering::Relaxed);
                 Commit::Waits(Duration::from_secs(10))
             }
             _ => Commit::Goes,
@@ -149,10 +53,7 @@ async fn a_task_that_is_opened_again_under_a_commit_in_flight_repeats_nothing() 
     assert_eq!(read_all(&inner, "all").await.len(), 1);
     inner.send(tick("BTC-USD", 1, "2", "1")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert!(
-        !stores.is_damaged.load(Ordering::Relaxed),
-        "nothing was written"
-    );
+    assert!(!is_damaged.load(Ordering::Relaxed), "nothing was written");
     inner.send(tick("BTC-USD", 2, "3", "1")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     stop.send(true).unwrap();

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidemill_broker::{
-    Broker, Consumer, ConsumerOptions, Delivery, Error as BrokerError, Generation, Layer, Offset,
-    Outcome, Rejection, Result, Subscription, TopicPartition, Transaction, TransactionalId,
-    Transactor,
+    Acks, Broker, Consumer, ConsumerOptions, Delivery, Error as BrokerError, Generation, Layer,
+    Offset, Outcome, RecordSet, Rejection, Result, Subscription, TopicPartition, Transaction,
+    TransactionalId, Transactor,
 };
 use tidemill_broker_memory::MemoryBroker;
 
@@ -24,12 +24,15 @@ pub(super) enum Commit {
 type OnCommit = Arc<dyn Fn(&Transaction) -> Commit + Send + Sync>;
 /// Asked before each delivery of the inputs: what comes before it.
 type OnDelivery = Arc<dyn Fn(&Delivery) -> Vec<Delivery> + Send + Sync>;
+/// Asked before records are produced outside of transactions; how long that takes.
+type OnAppend = Arc<dyn Fn(&[RecordSet]) -> Duration + Send + Sync>;
 type OnPause = Arc<dyn Fn(&[TopicPartition], bool) + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) struct Scripted {
     inner: MemoryBroker,
     on_commit: OnCommit,
+    on_append: OnAppend,
     on_delivery: OnDelivery,
     on_pause: OnPause,
     /// How long each delivery takes of partitions that are read by hand, one record at a time.
@@ -47,6 +50,7 @@ impl Scripted {
         Self {
             inner: inner.clone(),
             on_commit: Arc::new(|_| Commit::Goes),
+            on_append: Arc::new(|_| Duration::ZERO),
             on_delivery: Arc::new(|_| Vec::new()),
             on_pause: Arc::new(|_, _| {}),
             pace: Duration::ZERO,
@@ -58,6 +62,14 @@ impl Scripted {
         say: impl Fn(&Transaction) -> Commit + Send + Sync + 'static,
     ) -> Self {
         self.on_commit = Arc::new(say);
+        self
+    }
+
+    pub(super) fn on_append(
+        mut self,
+        say: impl Fn(&[RecordSet]) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.on_append = Arc::new(say);
         self
     }
 
@@ -88,6 +100,11 @@ impl Scripted {
 impl Layer for Scripted {
     fn inner(&self) -> &dyn Broker {
         &self.inner
+    }
+
+    async fn append(&self, records: Vec<RecordSet>) -> Result<Vec<Acks>> {
+        tokio::time::sleep((self.on_append)(&records)).await;
+        self.inner.produce(records).await
     }
 
     async fn consume(&self, mut options: ConsumerOptions) -> Result<Box<dyn Consumer>> {

@@ -1,0 +1,136 @@
+//! How tasks end: told to, by themselves, or because something broke in one of them.
+
+use tidemill_broker::{Permit, TopicPartition};
+use tidemill_state::{crash_point, planted};
+use tokio::task::JoinError;
+use tracing::{debug, error, info, warn};
+
+use super::Intake;
+use crate::pipeline::open::Stores;
+use crate::pipeline::orders::End;
+use crate::pipeline::task::TaskEnd;
+use crate::pipeline::{Error, Result, TaskId};
+
+impl Intake {
+    pub(super) async fn revoke(&mut self, partitions: &[TopicPartition], permit: Permit) {
+        crash_point!("intake.revoked");
+        planted!(P6, {
+            self.forget(partitions);
+            return;
+        });
+        let tasks = self.tasks_of(partitions);
+        for &id in &tasks {
+            self.end(id, End::Stop);
+        }
+        self.forget(partitions);
+        if !tasks.is_empty() {
+            // The permit drops once each of them has settled.
+            self.leaving.push((tasks, permit));
+        }
+    }
+
+    /// Tells a task to end.
+    pub(super) fn end(&mut self, id: TaskId, end: End) {
+        if let Some(handle) = self.tasks.get_mut(&id) {
+            handle.is_leaving = true;
+            handle.stalled.clear();
+            handle.orders.end(end);
+        }
+    }
+
+    pub(super) async fn note_ended(
+        &mut self,
+        ended: std::result::Result<(TaskId, u64, Result<TaskEnd>), JoinError>,
+    ) -> Result<()> {
+        let (id, run, end) = ended.map_err(|_| Error::Gone { part: "a task" })?;
+        let mut was_told = false;
+        if let Some(handle) = self.tasks.get(&id).filter(|handle| handle.run == run) {
+            was_told = handle.is_leaving;
+            self.tasks.remove(&id);
+        }
+        for (tasks, _) in &mut self.leaving {
+            tasks.remove(&id);
+        }
+        self.leaving.retain(|(tasks, _)| !tasks.is_empty());
+        match end {
+            Ok(TaskEnd::Committed) => debug!(task = %id, "a task has ended"),
+            Ok(TaskEnd::Finished) => {
+                debug!(task = %id, "a task has finished");
+                // If it was to leave, it begins anew should its partitions be ours again.
+                if !was_told
+                    && self
+                        .assigned
+                        .iter()
+                        .any(|at| self.task_of.get(at) == Some(&id))
+                {
+                    self.done.insert(id);
+                }
+            }
+            Ok(TaskEnd::Dropped) => {
+                info!(task = %id, "a task dropped what was not committed");
+            }
+            Err(error @ (Error::Fenced { .. } | Error::Gone { .. })) => return Err(error),
+            Err(error) if self.may_rebuild(id, &error) => {
+                set_aside(&*self.shared.stores, id, &error).await?
+            }
+            Err(error) => {
+                // Told now if others go on without it, or if it is not what the run ends with.
+                if !self.tasks.is_empty() || self.first_error.is_some() {
+                    error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
+                }
+                self.done.insert(id);
+                self.first_error.get_or_insert(error);
+            }
+        }
+        self.start_missing().await;
+        Ok(())
+    }
+
+    /// Whether the log is to rebuild the store of a task: not a second time.
+    fn may_rebuild(&mut self, id: TaskId, error: &Error) -> bool {
+        error.is_store_damage() && self.rebuilt.insert(id)
+    }
+
+    pub(super) async fn stop_all(&mut self) {
+        for handle in self.tasks.values() {
+            handle.orders.end(End::Stop);
+        }
+        loop {
+            let ended = tokio::select! {
+                ended = self.running.join_next() => ended,
+                // Its answer is not needed any more, but it waits for room to give it.
+                Some(_) = self.from_tasks.recv() => continue,
+            };
+            let Some(ended) = ended else { break };
+            let (id, error) = match ended {
+                Ok((id, _, Err(error))) => (id, error),
+                Ok((id, _, Ok(TaskEnd::Finished))) => {
+                    self.done.insert(id);
+                    continue;
+                }
+                Ok((_, _, Ok(TaskEnd::Committed | TaskEnd::Dropped))) | Err(_) => continue,
+            };
+            // The next run rebuilds it.
+            let failed = match self.may_rebuild(id, &error) {
+                true => set_aside(&*self.shared.stores, id, &error).await.err(),
+                false => Some(error),
+            };
+            if let Some(error) = failed {
+                if self.first_error.is_some() {
+                    error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                }
+                self.first_error.get_or_insert(error);
+            }
+        }
+        self.leaving.clear();
+    }
+}
+
+/// Moves a damaged store out of the way.
+async fn set_aside(stores: &dyn Stores, task: TaskId, error: &Error) -> Result<()> {
+    warn!(%task, error = error as &dyn std::error::Error, "the store is damaged: rebuilding it from the log");
+    let aside = stores
+        .set_aside(&task.to_string(), &error.to_string())
+        .await;
+    aside.map_err(|source| Error::State { task, source })
+}
