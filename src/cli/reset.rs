@@ -260,7 +260,7 @@ fn report(
         let lost: Vec<_> = reset
             .lost
             .iter()
-            .map(|lost| json!({ "sink": lost.sink, "topic": lost.topic.as_str() }))
+            .map(|lost| json!({ "sink": lost.sink(), "topic": lost.topic.as_str() }))
             .collect();
         console.json(&json!({
             "pipeline": pipeline,

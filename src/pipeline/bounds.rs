@@ -18,7 +18,7 @@ pub struct Bounds {
     /// many, and epochs are closed between them. In which order the rows of several stages meet in
     /// another, or in a topic, may depend on it.
     pub due_at_once: usize,
-    /// Live, for the whole run: epochs of several tasks go into one transaction up to this many bytes,
+    /// For the whole run: epochs of several tasks go into one transaction up to this many bytes,
     /// and the rest into the next. The epoch of one task always goes in as a whole.
     pub transaction_bytes: usize,
 }

@@ -283,12 +283,15 @@ pub(crate) fn sinks(
     plan: &Plan,
     topology: &SubTopology,
     topics: &Topics,
+    brokers: &[Arc<dyn Broker>],
     task: TaskId,
 ) -> Vec<SinkWriter> {
     let sink = |&index: &usize| {
         let inputs = plan.sinks[index].inputs.iter();
         let edges: Vec<Arc<str>> = inputs.map(|input| name_of(plan, *input)).collect();
-        SinkWriter::new(plan, index, topics.sinks[index], task.partition, &edges)
+        let broker = &brokers[plan.sinks[index].topic.broker];
+        let bounds = (topics.sinks[index], broker.capabilities().record_bytes_max);
+        SinkWriter::new(plan, index, bounds, task.partition, &edges)
     };
     topology.sinks.iter().map(sink).collect()
 }

@@ -23,12 +23,11 @@ use super::{Attempt, Error, MARKER_KEY, Marker, Progress, Result, TaskId};
 /// How transactions are cut from epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Whatever is closed goes, up to [`Bounds::transaction_bytes`](super::Bounds::transaction_bytes): least
-    /// delay.
+    /// Whatever is closed goes: least delay.
     Live,
-    /// Transaction *k* is epoch *k* of every task not at its end, so that output topics come out
-    /// equal byte for byte, for any number of threads. It is as large as all of them together: with
-    /// many tasks the bytes of an epoch have to be few enough for the broker to take it.
+    /// First epoch *k* of every task not at its end, in their order, then epoch *k + 1*: so that output
+    /// topics come out equal byte for byte, for any number of threads and wherever a run was broken
+    /// off. They are one transaction where they are not too much for one.
     Lockstep,
 }
 
@@ -48,7 +47,7 @@ pub(crate) enum ToCommitter {
 pub(crate) struct Terms {
     pub(crate) id: TransactionalId,
     pub(crate) cut: Cut,
-    /// Live, as many bytes of epochs go into one transaction, or else one epoch.
+    /// As many bytes of epochs go into one transaction, or else one epoch.
     pub(crate) transaction_bytes: usize,
     /// The attempt of each marker; its transactions are counted from there.
     pub(crate) attempt: Attempt,
@@ -133,8 +132,7 @@ impl Committer {
                 self.take(message);
             }
             while self.is_complete() {
-                let epochs = self.next_epochs();
-                for epochs in by_generation(epochs) {
+                for epochs in self.next_transactions() {
                     self.commit(epochs).await?;
                 }
                 while let Ok(message) = self.inbox.try_recv() {
@@ -180,12 +178,40 @@ impl Committer {
         }
     }
 
+    /// Takes what is committed before any other epoch is looked at.
+    fn next_transactions(&mut self) -> Vec<Vec<Submission>> {
+        let transactions = match self.terms.cut {
+            Cut::Live => vec![self.next_epochs()],
+            Cut::Lockstep => self.next_in_step(),
+        };
+        transactions.into_iter().flat_map(by_generation).collect()
+    }
+
+    /// The epochs that are first by their number, in as many transactions as they need.
+    fn next_in_step(&mut self) -> Vec<Vec<Submission>> {
+        let number = |one: &Submission| one.epoch.marker.epoch;
+        let first = self.waiting.values().map(number).min();
+        let next = self
+            .waiting
+            .extract_if(.., |_, one| Some(number(one)) == first);
+        let mut transactions: Vec<Vec<Submission>> = Vec::new();
+        let mut bytes = 0;
+        for (_, one) in next {
+            bytes += one.epoch.bytes();
+            match transactions.last_mut() {
+                Some(last) if bytes <= self.terms.transaction_bytes => last.push(one),
+                _ => {
+                    bytes = one.epoch.bytes();
+                    transactions.push(vec![one]);
+                }
+            }
+        }
+        transactions
+    }
+
     /// Takes what goes into the next transaction: as much as may. The tasks take turns, so that the
     /// last ones have theirs however much the first ones write.
     fn next_epochs(&mut self) -> Vec<Submission> {
-        if self.terms.cut == Cut::Lockstep {
-            return std::mem::take(&mut self.waiting).into_values().collect();
-        }
         let tasks = || self.waiting.keys().copied();
         let later = tasks().filter(|task| Some(*task) > self.turn);
         let order: Vec<TaskId> = later

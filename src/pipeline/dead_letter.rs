@@ -5,7 +5,7 @@
 //! | `dl-v` | version of these headers: 1 |
 //! | `dl-id` | the same for the same record and stage, however often it is set aside |
 //! | `dl-src`, `dl-src-ts` | `TOPIC/PARTITION@OFFSET` of the record, with ` incarnation N` where the topic was created again, and its timestamp, microseconds since 1970 |
-//! | `dl-pipeline`, `dl-stage` | where it was set aside: `NAME VERSION HASH` of the pipeline, the hash that of its file; `decode`, `op:STAGE` or `source` |
+//! | `dl-pipeline`, `dl-stage` | where it was set aside: `NAME VERSION HASH` of the pipeline, the hash that of its file; `decode`, `op:STAGE`, `sink:SINK` or `source` |
 //! | `dl-class`, `dl-disposition` | the stable code of the reason; `poison`, `permanent` or `operator` |
 //! | `dl-error` | the reason in words, at most 1 KiB |
 //! | `dl-attempts` | how often it was tried |
@@ -27,6 +27,7 @@ use tidemill_broker::{Batch, Headers, RecordRef, RecordSet, Timestamp, TopicPart
 
 use self::earlier::{Earlier, keep};
 use super::Marker;
+use super::graph::Setter;
 use crate::events::identity::{self, Identity};
 use crate::events::{JsonEncoder, Poison};
 use crate::market::decimal::write_int;
@@ -111,9 +112,9 @@ impl DeadLetters {
         self.put(&source, "decode", poison.class, "poison", &poison.message);
     }
 
-    /// Sets aside a row that a stage could not take.
-    pub(crate) fn row(&mut self, stage: &str, dead: &Dead) {
-        let stage = format!("op:{stage}");
+    /// Sets aside a row that a stage or sink could not take.
+    pub(crate) fn row(&mut self, setter: &Setter, dead: &Dead) {
+        let stage = setter.to_string();
         let rows = &dead.rows;
         if let (None, Some(batch)) = (rows.id(dead.row), rows.source()) {
             let record = batch.get(rows.head(dead.row).record as usize);

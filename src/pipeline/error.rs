@@ -92,6 +92,14 @@ pub enum Error {
         /// How that shows.
         what: String,
     },
+    /// A topic that is read was deleted.
+    #[error(
+        "topic `{topic}`, which this pipeline reads, was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew"
+    )]
+    LostInput {
+        /// The topic.
+        topic: Topic,
+    },
     /// State and log contradict each other.
     #[error("task {task} cannot go on: {what}")]
     Contradiction {
@@ -247,6 +255,7 @@ impl Error {
             | Self::LostOutput { .. }
             | Self::Gap { .. }
             | Self::OtherLog { .. }
+            | Self::LostInput { .. }
             | Self::Contradiction { .. }
             | Self::Changed { .. }
             | Self::ChangedIn { .. } => Kind::Integrity,

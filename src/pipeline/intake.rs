@@ -212,10 +212,7 @@ impl Intake {
             }
             // Its partitions went before. Should it be made anew, it is another log.
             Err(BrokerError::UnknownTopic { topic }) => {
-                return Err(Error::OtherLog {
-                    at: TopicPartition::new(topic, 0),
-                    what: "it was deleted".into(),
-                });
+                return Err(Error::LostInput { topic });
             }
             Err(error) => return Err(error).doing(|| "cannot read the inputs".into()),
         }

@@ -1,6 +1,6 @@
-//! Outputs that are gone: topics that a pipeline has written to, its dead letters among them, and that
-//! are not there any more. Made anew in silence they would begin in the middle, as if nothing had been
-//! before.
+//! Outputs that are gone: topics that a pipeline has written to, its dead letters and control records
+//! among them, and that are not there any more. Made anew in silence they would begin in the middle, as
+//! if nothing had been before.
 
 use std::sync::Arc;
 
@@ -18,16 +18,38 @@ use crate::config::plan::{SinkPlan, TopicPlan};
 /// An output that is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostOutput {
-    /// The sink, by its name in the file; none for the dead letters.
-    pub sink: Option<String>,
+    /// What wrote there.
+    pub writer: Writer,
     /// Its topic.
     pub topic: Topic,
 }
 
+/// What writes to a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writer {
+    /// A sink, by its name in the file.
+    Sink(String),
+    /// The dead letters.
+    DeadLetters,
+    /// The control records: what was taken in which order.
+    Control,
+}
+
 impl LostOutput {
+    /// The sink that wrote there, if one did.
+    pub fn sink(&self) -> Option<&str> {
+        match &self.writer {
+            Writer::Sink(sink) => Some(sink),
+            Writer::DeadLetters | Writer::Control => None,
+        }
+    }
+
     /// What wrote there, in words.
     pub fn writer(&self) -> String {
-        writer(self.sink.as_deref())
+        match &self.writer {
+            Writer::Control => "the control records".into(),
+            Writer::Sink(_) | Writer::DeadLetters => writer(self.sink()),
+        }
     }
 }
 
@@ -86,20 +108,25 @@ pub(crate) async fn lost_outputs(
             missing.push(one);
         }
     }
-    if missing.is_empty() {
+    let outputs = &*brokers[plan.home()];
+    let control = own_topic(&plan.name, "control")?;
+    let has_control = describe(outputs, &control).await?.is_some();
+    if missing.is_empty() && has_control {
         return Ok(Vec::new());
     }
-    let outputs = &*brokers[plan.home()];
     let changelog = own_topic(&plan.name, "changelog")?;
     let Some(found) = describe(outputs, &changelog).await? else {
         return Ok(Vec::new());
     };
     let mut is_lost = vec![false; missing.len()];
+    // It is made before the first marker is written.
+    let mut control_is_lost = false;
     for partition in 0..found.partitions {
         let at = TopicPartition::new(changelog.clone(), partition);
         let Some((marker, _)) = last_marker(outputs, &at, Offset::START).await? else {
             continue;
         };
+        control_is_lost |= !has_control;
         let written = marker.sequences.iter().filter(|(_, _, count)| *count > 0);
         let written: Vec<&str> = written.map(|(name, ..)| name.as_str()).collect();
         let is_same = marker.config_hash == plan.config_hash;
@@ -117,12 +144,18 @@ pub(crate) async fn lost_outputs(
         }
     }
     let lost = missing.iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
-    Ok(lost
-        .map(|(one, _)| LostOutput {
-            sink: one.sink.map(|sink| sink.name.to_string()),
-            topic: one.topic.topic.clone(),
-        })
-        .collect())
+    let lost = lost.map(|(one, _)| LostOutput {
+        writer: match one.sink {
+            Some(sink) => Writer::Sink(sink.name.to_string()),
+            None => Writer::DeadLetters,
+        },
+        topic: one.topic.topic.clone(),
+    });
+    let control = LostOutput {
+        writer: Writer::Control,
+        topic: control,
+    };
+    Ok(lost.chain(control_is_lost.then_some(control)).collect())
 }
 
 /// Whether a version that has `written` under these names wrote to a topic that is missing.

@@ -45,7 +45,7 @@ pub use control::{Control, Step};
 pub(crate) use dead_letter::WHOLE_BYTES;
 pub use error::{Error, Kind, Result};
 pub use instance::{Instance, MemoryStores, SledStores};
-pub use lost::LostOutput;
+pub use lost::{LostOutput, Writer};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
 pub use open::Stores;
 pub use positions::input_offsets;

@@ -192,7 +192,9 @@ async fn open_over(
             id.partition % shared.topics.dead_letter_partitions.max(1),
         ),
         format!("{} {} {:016x}", plan.name, plan.version, plan.config_hash),
-        shared.outputs.capabilities().record_bytes_max,
+        shared.brokers[plan.dead_letter.broker]
+            .capabilities()
+            .record_bytes_max,
     );
     if let Some(marker) = &marker {
         dead.restore(marker);
@@ -249,7 +251,7 @@ async fn open_over(
         Some(_) => None,
         None => open_broadcast(shared, topology, &inputs).await?,
     };
-    let mut sinks = build::sinks(plan, topology, &shared.topics, id);
+    let mut sinks = build::sinks(plan, topology, &shared.topics, &shared.brokers, id);
     if let Some(marker) = &marker {
         for (sink, partition, count) in &marker.sequences {
             let sink = sinks.iter_mut().find(|one| *one.name == **sink);

@@ -274,9 +274,8 @@ impl Ordered {
                 Ok(Some(Next::End(partition, offset)))
             }
             Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => Ok(None),
-            Ok(Delivery::Lost { .. }) => Err(Error::OtherLog {
-                at: head.at.clone(),
-                what: "it was deleted".into(),
+            Ok(Delivery::Lost { .. }) => Err(Error::LostInput {
+                topic: head.at.topic.clone(),
             }),
             Err(error) if error.is_transient() => {
                 tokio::time::sleep(super::epoch::pause_before_retry(0)).await;

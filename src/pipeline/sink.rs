@@ -7,7 +7,7 @@ use tidemill_broker::{RecordSet, Topic, TopicPartition, partition};
 use super::graph::SinkRows;
 use crate::config::Plan;
 use crate::events::identity::Identity;
-use crate::operators::Encode;
+use crate::operators::{Dead, Encode};
 
 /// Most records and bytes that room is made for before they come: a sink of many partitions keeps that
 /// for each, whether or not anything comes.
@@ -22,6 +22,8 @@ pub(crate) struct SinkWriter {
     pub(crate) broker: usize,
     encode: Encode,
     topic: Topic,
+    // What its broker takes at most.
+    record_bytes_max: usize,
     // Where records without key go.
     home: u32,
     // One per partition.
@@ -32,11 +34,11 @@ pub(crate) struct SinkWriter {
 }
 
 impl SinkWriter {
-    /// A sink of a task over `partitions` partitions, with one edge for each name in `edges`.
+    /// A sink of a task over `partitions` partitions, each record of so many bytes at most, with one edge for each name in `edges`.
     pub(crate) fn new(
         plan: &Plan,
         sink: usize,
-        partitions: u32,
+        (partitions, record_bytes_max): (u32, usize),
         task_partition: u32,
         edges: &[Arc<str>],
     ) -> Self {
@@ -61,20 +63,20 @@ impl SinkWriter {
             sequences: vec![0; partitions as usize],
             edges: edges.iter().map(edge).collect(),
             topic,
+            record_bytes_max,
         }
     }
 
     /// Writes what came out of the graph for this sink, in the order of the input records that led
     /// to it, then of the sink's edges, so that the order does not depend on how batches were cut.
-    /// Returns how many.
-    pub(crate) fn write(&mut self, rows: &[&SinkRows]) -> u64 {
+    /// Returns how many; what is larger than the broker takes is `dead` instead.
+    pub(crate) fn write(&mut self, rows: &[&SinkRows], dead: &mut Vec<Dead>) -> u64 {
         let one_edge = rows.windows(2).all(|two| two[0].edge == two[1].edge);
         if one_edge {
             let mut count = 0;
             for one in rows {
-                count += one.rows.len() as u64;
                 for row in 0..one.rows.len() {
-                    self.write_row(one, row);
+                    count += u64::from(self.write_row(one, row, dead));
                 }
             }
             return count;
@@ -85,13 +87,14 @@ impl SinkWriter {
             order.extend((0..one.rows.len()).map(of));
         }
         order.sort_unstable();
-        for &(_, _, place, row) in &order {
-            self.write_row(rows[place], row);
-        }
-        order.len() as u64
+        let written = order
+            .iter()
+            .filter(|&&(_, _, place, row)| self.write_row(rows[place], row, dead));
+        written.count() as u64
     }
 
-    fn write_row(&mut self, rows: &SinkRows, row: usize) {
+    /// Whether it was written.
+    fn write_row(&mut self, rows: &SinkRows, row: usize, dead: &mut Vec<Dead>) -> bool {
         let partition = if self.sets.len() == 1 {
             0
         } else {
@@ -101,13 +104,27 @@ impl SinkWriter {
             }
         };
         let partition = partition as usize;
-        self.encode.encode(
-            &rows.rows,
-            row,
-            self.edges[rows.edge],
-            &mut self.sets[partition],
-        );
+        let set = &mut self.sets[partition];
+        let before = set.bytes();
+        self.encode
+            .encode(&rows.rows, row, self.edges[rows.edge], set);
+        let bytes = set.bytes() - before;
+        if bytes > self.record_bytes_max {
+            // In a transaction it would be refused for ever, and the task with it.
+            set.pop();
+            dead.push(Dead {
+                rows: rows.rows.clone(),
+                row,
+                class: "sink.too_large",
+                message: format!(
+                    "it makes a record of {bytes} bytes for topic `{}`, which takes {} at most",
+                    self.topic, self.record_bytes_max
+                ),
+            });
+            return false;
+        }
         self.sequences[partition] += 1;
+        true
     }
 
     /// Takes what was written since the last call.

@@ -129,7 +129,17 @@ impl Topics {
                 why: "the pipeline's inputs have another number of partitions than when its state was written; `tidemill offsets reset` makes it start anew".into(),
             });
         }
-        ensure(outputs, &own(&control, Cleanup::default()), count).await?;
+        let found = ensure(outputs, &own(&control, Cleanup::default()), count).await?;
+        if found.partitions < count.get() {
+            return Err(Error::PartitionCount {
+                topic: control,
+                found: found.partitions,
+                expected: count.get(),
+                why: format!(
+                    "one for each task; delete it, and create it with `--partitions {count}`"
+                ),
+            });
+        }
         Ok(Self {
             sources,
             sinks,

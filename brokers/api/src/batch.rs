@@ -286,6 +286,13 @@ impl BatchBuilder {
         });
     }
 
+    /// Takes the last record away again, with its bytes.
+    pub fn pop(&mut self) {
+        if let Some(last) = self.entries.pop() {
+            self.slab.truncate(last.start as usize);
+        }
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -132,6 +132,11 @@ impl RecordSet {
         self.records.push_with(timestamp, key, headers, write);
     }
 
+    /// Takes the last record away again.
+    pub fn pop(&mut self) {
+        self.records.pop();
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -367,6 +367,18 @@ fn the_guarantee_is_the_weakest_of_its_parts() {
         "[brokers.console]\nurl = \"file://d\"\n[brokers.main]",
     );
     let on_disk = ("[topics.bars]", "[topics.bars]\nbroker = \"console\"");
+    let also = (
+        "[brokers.main]",
+        "[brokers.console]\nurl = \"mem://\"\n[brokers.main]",
+    );
+    let dead_elsewhere = (
+        "name = \"gate\"",
+        "name = \"gate\"\ndead_letter = { broker = \"console\", topic = \"dead\" }",
+    );
+    let more_bars = (
+        "[topics.bars]",
+        "[sinks.more]\nfrom = \"bar\"\ntopic = \"more\"\n[topics.more]\nbroker = \"console\"\n[topics.bars]\nbroker = \"main\"",
+    );
     let from_disk = ("key = \"pair\"", "key = \"pair\"\nbroker = \"console\"");
     for (changes, expected) in [
         (&[][..], Guarantee::ExactlyOnce),
@@ -375,6 +387,12 @@ fn the_guarantee_is_the_weakest_of_its_parts() {
         // Memory in, disk out: a crash loses what was not read yet.
         (&[disk, trades, on_disk], Guarantee::AtMostOnce),
         (&[disk, from_disk, bars], Guarantee::ExactlyOnce),
+        // What lies on another broker than that of the transaction is no part of it.
+        (
+            &[also, trades, bars, dead_elsewhere],
+            Guarantee::AtLeastOnce,
+        ),
+        (&[also, trades, more_bars], Guarantee::AtLeastOnce),
     ] {
         assert_eq!(plan(changes).guarantee, expected, "{changes:?}");
     }

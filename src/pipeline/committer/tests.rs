@@ -57,58 +57,68 @@ impl Process {
 
     /// Hands over a task's epoch, in which it read up to offset `next`.
     async fn close(&self, task: TaskId, epoch: u64, next: u64) -> oneshot::Receiver<Settled> {
-        let epoch = Epoch(epoch);
-        let identity = Identity {
-            pipeline: "p".into(),
-            task: task.to_string(),
-        };
-        let store = MemoryStore::open(&MemoryDisk::default(), &identity).unwrap();
-        let (state, _) = State::open(Arc::new(store), StateOptions::default())
-            .await
-            .unwrap();
-        state
-            .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
-            .await
-            .unwrap();
-        let (answer, settled) = oneshot::channel();
-        let submission = Submission {
-            epoch: ClosedEpoch {
-                task,
-                records: Vec::new(),
-                delta: state.close_epoch(epoch, &mut []).unwrap(),
-                control: None,
-                marker: Marker {
-                    epoch,
-                    attempt: Attempt {
-                        instance: String::new(),
-                        run: 0,
-                        transaction: 0,
-                    },
-                    task: task.to_string(),
-                    partitions: 2,
-                    version: 1,
-                    config_hash: 0,
-                    inputs: vec![super::super::InputPosition {
-                        incarnation: 0,
-                        source: "in".into(),
-                        topic: "in".into(),
-                        partition: task.partition,
-                        identity: None,
-                        next,
-                    }],
-                    sequences: Vec::new(),
-                    digest: Digest::EMPTY,
-                },
-                changelog: changelog(task),
-                offsets: None,
-                opened: Instant::now(),
-            },
-            settled: answer,
-        };
+        let (submission, settled) = submission(task, epoch, next).await;
         let closed = ToCommitter::Closed(Box::new(submission));
         self.inbox.send(closed).await.unwrap();
         settled
     }
+}
+
+/// A task's epoch, in which it read up to offset `next`.
+async fn submission(
+    task: TaskId,
+    epoch: u64,
+    next: u64,
+) -> (Submission, oneshot::Receiver<Settled>) {
+    let epoch = Epoch(epoch);
+    let identity = Identity {
+        pipeline: "p".into(),
+        task: task.to_string(),
+    };
+    let store = MemoryStore::open(&MemoryDisk::default(), &identity).unwrap();
+    let (state, _) = State::open(Arc::new(store), StateOptions::default())
+        .await
+        .unwrap();
+    state
+        .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
+        .await
+        .unwrap();
+    let (answer, settled) = oneshot::channel();
+    let submission = Submission {
+        epoch: ClosedEpoch {
+            task,
+            records: Vec::new(),
+            delta: state.close_epoch(epoch, &mut []).unwrap(),
+            control: None,
+            marker: Marker {
+                epoch,
+                attempt: Attempt {
+                    instance: String::new(),
+                    run: 0,
+                    transaction: 0,
+                },
+                task: task.to_string(),
+                partitions: 2,
+                version: 1,
+                config_hash: 0,
+                inputs: vec![super::super::InputPosition {
+                    incarnation: 0,
+                    source: "in".into(),
+                    topic: "in".into(),
+                    partition: task.partition,
+                    identity: None,
+                    next,
+                }],
+                sequences: Vec::new(),
+                digest: Digest::EMPTY,
+            },
+            changelog: changelog(task),
+            offsets: None,
+            opened: Instant::now(),
+        },
+        settled: answer,
+    };
+    (submission, settled)
 }
 
 async fn broker() -> MemoryBroker {
@@ -209,4 +219,39 @@ async fn an_epoch_that_is_committed_already_is_not_committed_again() {
     assert!(matches!(settled, Ok(Settled::Committed { .. })));
     assert_eq!(markers(&broker, TASKS[0]).await, [(1, 10), (1, 20)]);
     assert_eq!(markers(&broker, TASKS[1]).await, [(1, 5)]);
+}
+
+/// A broker refuses what it is told under two generations at once.
+#[tokio::test]
+async fn epochs_of_two_generations_go_into_two_transactions() {
+    let generation = |number| {
+        Some(tidemill_broker::Generation {
+            number,
+            member: "m".into(),
+        })
+    };
+    let mut epochs = Vec::new();
+    for (partition, of) in [Some(1), Some(2), None, Some(2), Some(1)]
+        .into_iter()
+        .enumerate()
+    {
+        let task = TaskId {
+            sub_topology: 0,
+            partition: partition as u32,
+        };
+        let (mut one, _) = submission(task, 1, 10).await;
+        one.epoch.offsets = of.map(|number| super::super::epoch::EpochOffsets {
+            group: tidemill_broker::Group::new("g").unwrap(),
+            generation: generation(number),
+            next: Vec::new(),
+        });
+        epochs.push(one);
+    }
+    let parts = by_generation(epochs);
+    let tasks = |part: &Vec<Submission>| -> Vec<u32> {
+        part.iter().map(|one| one.epoch.task.partition).collect()
+    };
+    let parts: Vec<Vec<u32>> = parts.iter().map(tasks).collect();
+    // One without offsets goes with any.
+    assert_eq!(parts, [vec![0, 2, 4], vec![1, 3]]);
 }

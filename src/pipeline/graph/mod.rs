@@ -14,6 +14,7 @@
 mod backlog;
 mod fan_in;
 
+use std::fmt;
 use std::sync::Arc;
 
 use tidemill_broker::Timestamp;
@@ -148,10 +149,26 @@ pub(crate) fn least(times: impl Iterator<Item = EventTime>) -> EventTime {
 pub(crate) struct Output {
     /// Rows for a sink: those of one edge in order of their records.
     pub(crate) rows: Vec<SinkRows>,
-    /// Rows set aside, with the stage that did, in the order of the stages.
-    pub(crate) dead: Vec<(Arc<str>, Dead)>,
+    /// Rows set aside, with who did, in the order of the stages, then of the sinks.
+    pub(crate) dead: Vec<(Setter, Dead)>,
     /// Rows dropped because the file says so.
     pub(crate) dropped: u64,
+}
+
+/// Who sets a row aside, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Setter {
+    Stage(Arc<str>),
+    Sink(Arc<str>),
+}
+
+impl fmt::Display for Setter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage(name) => write!(f, "op:{name}"),
+            Self::Sink(name) => write!(f, "sink:{name}"),
+        }
+    }
 }
 
 /// Rows on their way into a sink.
@@ -365,7 +382,7 @@ impl Graph {
             context
                 .take_dead()
                 .into_iter()
-                .map(|dead| (name.clone(), dead)),
+                .map(|dead| (Setter::Stage(name.clone()), dead)),
         );
         output.dropped += context.take_dropped();
     }

@@ -71,14 +71,13 @@ pub(super) async fn open_input(
     let at = shared.at(source, partition);
     let identity = shared.topics.sources[source].identity;
     // Since the run began it may have become another, of other partitions than were found.
-    let gone = match describe(broker, &at.topic).await? {
-        Some(now) if now.identity == identity => None,
-        Some(_) => Some("it was deleted and created again"),
-        None => Some("it was deleted"),
-    };
-    if let Some(what) = gone {
-        let what = what.to_owned();
-        return Err(Error::OtherLog { at, what });
+    match describe(broker, &at.topic).await? {
+        Some(now) if now.identity == identity => {}
+        Some(_) => {
+            let what = "it was deleted and created again".to_owned();
+            return Err(Error::OtherLog { at, what });
+        }
+        None => return Err(Error::LostInput { topic: at.topic }),
     }
     let in_group = shared.is_shared(source) && shared.group.is_some();
     let known = marker.and_then(|marker| {

@@ -6,35 +6,31 @@
 mod close;
 mod output;
 mod pass;
+mod take;
+mod time;
 mod wait;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidemill_broker::{
-    Batch, Broker, Consumer, Delivery, Generation, RecordSet, Timestamp, TopicPartition,
-};
-use tidemill_state::{Epoch, State, crash_point, planted};
+use tidemill_broker::{Batch, Broker, Consumer, Generation, RecordSet, Timestamp, TopicPartition};
+use tidemill_state::{Epoch, State, planted};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::debug;
 
 use self::pass::Pass;
 use self::wait::{Event, settled};
 use super::committer::{Cut, ToCommitter};
-use super::control::{Step, Steps};
+use super::control::Steps;
 use super::dead_letter::DeadLetters;
 use super::epoch::Settled;
-use super::error::Doing;
-use super::graph::{EventTime, Graph, Output, least};
+use super::graph::Graph;
 use super::input::InputPartition;
-use super::ordered::{Next, Ordered};
-use super::recovery::retrying;
+use super::ordered::Ordered;
 use super::sink::SinkWriter;
 use super::times::Times;
 use super::{Error, Marker, Progress, Result, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
-use crate::events::{Poison, Rows};
 
 /// What the intake tells a task.
 #[derive(Debug)]
@@ -260,279 +256,4 @@ impl Task {
     fn is_state_full(&self) -> bool {
         self.state.is_full()
     }
-
-    /// Takes a batch of a co-partitioned input, cut where an epoch must end.
-    async fn take(&mut self, batch: &Batch) -> Result<()> {
-        let Some(index) = self.inputs.iter().position(|input| input.at == *batch.at()) else {
-            debug!(task = %self.settings.id, at = %batch.at(), "records of a foreign partition");
-            return Ok(());
-        };
-        self.take_from(index, batch).await
-    }
-
-    /// Takes what it may of a batch: the rest waits where the epoch is full, or more fell due than is
-    /// done at once.
-    async fn take_from(&mut self, index: usize, batch: &Batch) -> Result<()> {
-        let mut from = 0;
-        while from < batch.len() || (batch.is_empty() && from == 0) {
-            let room = match self.settings.cut {
-                Cut::Live => batch.len(),
-                Cut::Lockstep => {
-                    let taken = self.open.taken + self.open.worked;
-                    let left = self.settings.commit.records.saturating_sub(taken);
-                    let left = left.min(LOCKSTEP_RECORDS - self.open.taken % LOCKSTEP_RECORDS);
-                    usize::try_from(left).unwrap_or(usize::MAX).max(1)
-                }
-            };
-            let to = batch.len().min(from + room);
-            let is_left = self.wake(index, batch).await?;
-            if !is_left {
-                from += self.process(index, &part(batch, from, to)).await?.max(1);
-            }
-            if from < batch.len() && (self.is_full() || self.graph.has_backlog()) {
-                self.rest = Some((index, part(batch, from, batch.len())));
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// An input of which records come holds back again from where it was, before its rows go anywhere:
-    /// what else comes of the batch must not find that it is late. Whether that leaves anything to do
-    /// first.
-    async fn wake(&mut self, index: usize, batch: &Batch) -> Result<bool> {
-        let input = &self.inputs[index];
-        if batch.next() <= input.next || !input.is_idle {
-            return Ok(false);
-        }
-        self.set_awake(index).await?;
-        let is_left = self.graph.has_backlog();
-        if is_left {
-            // What is left may be committed without the records, which need not come first then.
-            self.open.steps.decided(Step::Awake {
-                input: index as u32,
-            });
-        }
-        Ok(is_left)
-    }
-
-    async fn set_awake(&mut self, index: usize) -> Result<()> {
-        let input = &mut self.inputs[index];
-        input.is_idle = false;
-        let source = input.source;
-        self.open.since.get_or_insert_with(Instant::now);
-        self.advance(source).await
-    }
-
-    /// Runs a batch through the operators into the open epoch: as many of its records as may come at
-    /// once, which it returns.
-    async fn process(&mut self, index: usize, batch: &Batch) -> Result<usize> {
-        crash_point!("task.taken");
-        let input = &self.inputs[index];
-        if batch.next() <= input.next {
-            // Taken already: a consumer that was moved back delivers it again.
-            return Ok(batch.len());
-        }
-        let source = input.source;
-        let before = self.inputs[index].decode.watermark();
-        let (mut rows, mut poisoned) = self.decode(index, batch);
-        let mut batch = batch;
-        let first;
-        if let Some(count) = self.graph.cut(source, &rows)
-            && count < batch.len()
-        {
-            first = part(batch, 0, count);
-            batch = &first;
-            self.inputs[index].decode.restore(before);
-            (rows, poisoned) = self.decode(index, batch);
-        }
-        let input = &mut self.inputs[index];
-        input.next = batch.next();
-        input.last_taken = Instant::now();
-        input.has_ended = false;
-        self.open.since.get_or_insert_with(Instant::now);
-        self.open.taken += batch.len() as u64;
-        self.open.steps.taken(index, batch.next());
-        self.progress.took(batch.len() as u64);
-        let mut output = Output::default();
-        let task = self.settings.id;
-        let failed = |source| Error::State { task, source };
-        let time = self.event_time(source);
-        self.graph
-            .push(source, Arc::new(rows), time, &mut self.state, &mut output)
-            .await
-            .map_err(failed)?;
-        let incarnation = self.inputs[index].decode.incarnation();
-        self.set_aside(&output.dead, (batch, incarnation), &poisoned);
-        self.write_out(output);
-        crash_point!("task.processed");
-        self.send_early().await?;
-        Ok(batch.len())
-    }
-
-    /// Decodes a batch, and takes note of how far event time has come with it.
-    fn decode(&mut self, index: usize, batch: &Batch) -> (Rows, Vec<(usize, Poison)>) {
-        let mut poisoned = Vec::new();
-        let input = &mut self.inputs[index];
-        let source = input.source;
-        let mut rows = input.decode.decode(batch, &mut |record, poison| {
-            poisoned.push((record, poison));
-        });
-        // Other partitions of a source that is read whole hold event time back.
-        let others = self
-            .inputs
-            .iter()
-            .enumerate()
-            .filter(|(other, input)| *other != index && input.source == source);
-        if let EventTime::At(limit) = least(others.map(|(_, input)| input.event_time())) {
-            for head in rows.heads_mut() {
-                head.watermark = head.watermark.min(limit.0);
-            }
-        }
-        (rows, poisoned)
-    }
-
-    /// Does a piece of what was too much to do at once.
-    async fn work_off(&mut self) -> Result<()> {
-        self.open.since.get_or_insert_with(Instant::now);
-        let mut output = Output::default();
-        let task = self.settings.id;
-        let failed = |source| Error::State { task, source };
-        let worked = self.graph.work_off(&mut self.state, &mut output).await;
-        self.open.worked += worked.map_err(failed)? as u64;
-        for input in &mut self.inputs {
-            // It was not asked meanwhile.
-            input.last_taken = Instant::now();
-        }
-        self.put_out(output);
-        crash_point!("task.worked_off");
-        self.send_early().await
-    }
-
-    /// How far event time has come on a source.
-    fn event_time(&self, source: usize) -> EventTime {
-        let partitions = self.inputs.iter().filter(|input| input.source == source);
-        least(partitions.map(InputPartition::event_time))
-    }
-
-    /// Moves the event time of a source on to where its partitions are.
-    async fn advance(&mut self, source: usize) -> Result<()> {
-        let time = self.event_time(source);
-        let mut output = Output::default();
-        let task = self.settings.id;
-        let failed = |source| Error::State { task, source };
-        self.graph
-            .advance(source, time, &mut self.state, &mut output)
-            .await
-            .map_err(failed)?;
-        self.put_out(output);
-        Ok(())
-    }
-
-    /// Whether everything that is committed in every input has been taken, by the logs' own word:
-    /// what told an end may have been overtaken.
-    async fn has_ended(&mut self) -> Result<bool> {
-        if !self.inputs.iter().all(|input| input.has_ended) {
-            return Ok(false);
-        }
-        for input in &mut self.inputs {
-            let broker = self.brokers[input.broker].clone();
-            let at = input.at.clone();
-            let ends = retrying(|| broker.watermarks(&at)).await;
-            let ends = ends.doing(|| format!("cannot look at {at}"))?;
-            input.has_ended = input.next >= ends.last_stable;
-        }
-        Ok(self.inputs.iter().all(|input| input.has_ended))
-    }
-
-    fn note_end(&mut self, at: &TopicPartition, offset: tidemill_broker::Offset) {
-        if let Some(input) = self.inputs.iter_mut().find(|input| input.at == *at) {
-            input.has_ended = offset >= input.next;
-        }
-    }
-
-    async fn take_broadcast(&mut self, delivery: tidemill_broker::Result<Delivery>) -> Result<()> {
-        match delivery {
-            Ok(Delivery::Records(batch)) => self.take(&batch).await,
-            Ok(Delivery::End { partition, offset }) => {
-                self.note_end(&partition, offset);
-                Ok(())
-            }
-            Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => Ok(()),
-            Ok(Delivery::Lost { partitions }) => Err(Error::OtherLog {
-                at: partitions
-                    .first()
-                    .cloned()
-                    .unwrap_or_else(|| self.settings.changelog.clone()),
-                what: "it was deleted".into(),
-            }),
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
-                Ok(())
-            }
-            Err(error) => Err(error).doing(|| "cannot read a broadcast input".into()),
-        }
-    }
-
-    /// The clock says that an input is idle: one at a time, for what that makes due comes before the
-    /// next.
-    async fn note_idle(&mut self) -> Result<()> {
-        let now = Instant::now();
-        let is_idle = |input: &InputPartition| input.idle_at().is_some_and(|at| at <= now);
-        let Some(index) = self.inputs.iter().position(is_idle) else {
-            return Ok(());
-        };
-        // Silent is only who has nothing to say: it may not have been asked meanwhile, or what it
-        // gave is still on its way.
-        let input = &mut self.inputs[index];
-        let ends = self.brokers[input.broker].watermarks(&input.at).await;
-        if ends.is_ok_and(|ends| ends.last_stable <= input.next) {
-            return self.set_idle(index).await;
-        }
-        input.last_taken = Instant::now();
-        Ok(())
-    }
-
-    async fn set_idle(&mut self, index: usize) -> Result<()> {
-        let input = &mut self.inputs[index];
-        input.is_idle = true;
-        let source = input.source;
-        self.open.since.get_or_insert_with(Instant::now);
-        self.open.steps.decided(Step::Idle {
-            input: index as u32,
-        });
-        self.advance(source).await
-    }
-
-    /// Takes what comes next where the order is given.
-    async fn take_next(&mut self, next: Next) -> Result<()> {
-        match next {
-            Next::Batch(index, batch) => self.take_from(index, &batch).await,
-            Next::End(at, offset) => {
-                self.note_end(&at, offset);
-                Ok(())
-            }
-            // The end of every input counts from now on.
-            Next::Followed => Ok(()),
-            Next::Idle(index) => self.set_idle(index).await,
-            Next::Awake(index) => {
-                self.set_awake(index).await?;
-                self.open.steps.decided(Step::Awake {
-                    input: index as u32,
-                });
-                Ok(())
-            }
-            Next::Ended(watermark) => self.end_at(watermark).await,
-        }
-    }
-}
-
-/// Records `from..to` of a batch.
-fn part(batch: &Batch, from: usize, to: usize) -> Batch {
-    let next = if to < batch.len() {
-        batch.get(to).offset
-    } else {
-        batch.next()
-    };
-    batch.slice(from..to, next)
 }

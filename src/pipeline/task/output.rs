@@ -1,7 +1,5 @@
 //! What a task writes: outputs and dead letters, on their way to their brokers.
 
-use std::sync::Arc;
-
 use tidemill_broker::{Batch, Broker, Class, RecordSet};
 
 use super::{Task, Written};
@@ -11,11 +9,13 @@ use crate::operators::Dead;
 use crate::pipeline::Result;
 use crate::pipeline::epoch::pause_before_retry;
 use crate::pipeline::error::Doing;
-use crate::pipeline::graph::{Output, SinkRows};
+use crate::pipeline::graph::{Output, Setter, SinkRows};
 use crate::pipeline::recovery::retrying;
 
 impl Task {
-    pub(super) fn write_out(&mut self, output: Output) {
+    /// Writes what came out for the sinks; what one cannot take joins what the stages set aside.
+    pub(super) fn write_out(&mut self, output: &mut Output) {
+        let mut too_large = Vec::new();
         for (index, sink) in self.sinks.iter_mut().enumerate() {
             let rows: Vec<&SinkRows> = output
                 .rows
@@ -23,8 +23,10 @@ impl Task {
                 .filter(|rows| rows.sink == index)
                 .collect();
             if !rows.is_empty() {
-                self.progress.wrote(sink.write(&rows));
+                self.progress.wrote(sink.write(&rows, &mut too_large));
             }
+            let by = |dead| (Setter::Sink(sink.name.clone()), dead);
+            output.dead.extend(too_large.drain(..).map(by));
         }
         self.progress.set_aside(output.dead.len() as u64);
         if output.dropped > 0 {
@@ -33,33 +35,33 @@ impl Task {
     }
 
     /// Writes out what event time alone has made.
-    pub(super) fn put_out(&mut self, output: Output) {
-        for (stage, dead) in &output.dead {
-            self.dead.row(stage, dead);
+    pub(super) fn put_out(&mut self, mut output: Output) {
+        self.write_out(&mut output);
+        for (setter, dead) in &output.dead {
+            self.dead.row(setter, dead);
         }
-        self.write_out(output);
     }
 
-    /// Sets aside what could not be decoded and what the stages could not take of a batch: in the
+    /// Sets aside what could not be decoded and what stages and sinks could not take of a batch: in the
     /// order of its records, so that it does not depend on how batches were cut.
     pub(super) fn set_aside(
         &mut self,
-        dead: &[(Arc<str>, Dead)],
+        dead: &[(Setter, Dead)],
         (batch, incarnation): (&Batch, u64),
         poisoned: &[(usize, Poison)],
     ) {
         self.progress.set_aside(poisoned.len() as u64);
-        let mut order: Vec<&(Arc<str>, Dead)> = dead.iter().collect();
+        let mut order: Vec<&(Setter, Dead)> = dead.iter().collect();
         let record_of = |dead: &Dead| dead.rows.head(dead.row).record as usize;
         order.sort_by_key(|(_, dead)| record_of(dead));
         let mut poisoned = poisoned.iter().peekable();
-        for (stage, dead) in order {
+        for (setter, dead) in order {
             while let Some((record, poison)) =
                 poisoned.next_if(|(record, _)| *record <= record_of(dead))
             {
                 self.dead.poison(batch, incarnation, *record, poison);
             }
-            self.dead.row(stage, dead);
+            self.dead.row(setter, dead);
         }
         for (record, poison) in poisoned {
             self.dead.poison(batch, incarnation, *record, poison);

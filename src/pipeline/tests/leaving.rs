@@ -223,3 +223,48 @@ async fn nothing_more_is_fetched_for_a_task_that_has_halted() {
     stop.send(true).unwrap();
     running.await.unwrap().unwrap_err();
 }
+
+/// What waits for it stands in nobody's way, though it is more than its inbox takes.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_blocked_holds_up_no_other() {
+    let inner = broker_with(2).await;
+    // Each task writes into the partition that it reads: a key lies in the same one everywhere.
+    let pairs = ["BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD"];
+    let of = |partition| {
+        let home = |pair: &&str| tidemill_broker::partition::for_key(pair.as_bytes(), 2);
+        pairs
+            .into_iter()
+            .find(|pair| home(pair) == partition)
+            .unwrap()
+    };
+    for number in 0..4_000 {
+        for pair in [of(0), of(1)] {
+            inner.send(tick(pair, number, "1", "1")).await.unwrap();
+        }
+    }
+    let (free, is_free) = watch::channel(false);
+    let broker = Scripted::new(&inner).on_append(move |sets| {
+        let is_blocked = sets.iter().any(|set| set.at.partition == 0) && !*is_free.borrow();
+        match is_blocked {
+            true => Duration::from_secs(3_600),
+            false => Duration::ZERO,
+        }
+    });
+    let plan = plan("guarantee = \"at_least_once\"", COPY);
+    let stores = Arc::new(MemoryStores::default());
+    let pipeline = Pipeline::new(plan, vec![Arc::new(broker)], stores);
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let written = (
+        read(&inner, "all", 0).await.len(),
+        read(&inner, "all", 1).await.len(),
+    );
+    assert_eq!(written, (0, 4_000));
+    // It goes on where it was.
+    free.send_replace(true);
+    tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+    stop.send(true).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(read(&inner, "all", 0).await.len(), 4_000);
+}

@@ -138,7 +138,7 @@ async fn is_not_taken_for_the_old_one(
     recreate(input).await;
     let error = under_way.halts().await;
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
-    let said = "market-data-updates/0 is not the log this pipeline has read: it was deleted;";
+    let said = "topic `market-data-updates`, which this pipeline reads, was deleted;";
     assert!(error.to_string().contains(said), "{error}");
     // It does not go on by itself.
     let error = run(&pipeline).await.unwrap_err();
@@ -172,4 +172,106 @@ async fn an_input_that_is_made_anew_halts_a_running_pipeline_without_a_group() {
     };
     let brokers = plan.brokers.iter().map(|broker| of(&broker.name)).collect();
     is_not_taken_for_the_old_one(plan, &input, brokers, &outputs).await;
+}
+
+/// Ticks joined with notices, which every task reads whole.
+fn joined(on_gap: crate::config::plan::OnGap) -> Plan {
+    let mut plan = plan(
+        "",
+        r#"
+        [topics.notices]
+        event = "MarketDataUpdate"
+        broadcast = true
+        start = "earliest"
+        [topics.all]
+
+        [stages.both]
+        from = ["market-data-updates", "notices"]
+        op = "merge"
+
+        [sinks.all]
+        from = "both"
+        topic = "all"
+        "#,
+    );
+    let notices = plan.sources.iter_mut().find(|source| source.broadcast);
+    notices.unwrap().on_gap = on_gap;
+    plan
+}
+
+async fn notices(broker: &MemoryBroker, seconds: std::ops::Range<i64>) {
+    for second in seconds {
+        let mut notice = tick("A", second * 1_000 + 500, "1", "1");
+        notice.topic = Topic::new("notices").unwrap();
+        broker.send(notice).await.unwrap();
+    }
+}
+
+/// Ten notices are read whole by each of two tasks; of the next ten all but the last three are removed
+/// before they are.
+async fn overtaken_in_notices(plan: Plan) -> (MemoryBroker, Arc<Pipeline>, UnderWay) {
+    let broker = broker_with(2).await;
+    let spec = TopicSpec::new(Topic::new("notices").unwrap(), NonZeroU32::MIN);
+    broker.create_topic(&spec).await.unwrap();
+    let pipeline = Arc::new(pipeline(plan, &broker));
+    notices(&broker, 0..10).await;
+    let under_way = UnderWay::start(&pipeline).await;
+    notices(&broker, 10..20).await;
+    broker
+        .faults()
+        .drop_before(&at("notices", 0), Offset(17))
+        .unwrap();
+    (broker, pipeline, under_way)
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_that_overtakes_an_input_read_whole_halts_with_the_gap() {
+    use crate::config::plan::OnGap;
+    let (_, pipeline, under_way) = overtaken_in_notices(joined(OnGap::Halt)).await;
+    let said = "records of notices/0 from offset 10 are gone: the log begins at 17;";
+    let error = under_way.halts().await;
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains(said), "{error}");
+    let error = run(&pipeline).await.unwrap_err();
+    assert!(error.to_string().contains(said), "{error}");
+}
+
+/// It halted although the file said to go on, as of the other inputs.
+#[tokio::test(start_paused = true)]
+async fn an_input_read_whole_that_may_skip_a_gap_sets_a_note_of_it_aside() {
+    use crate::config::plan::OnGap;
+    let (broker, pipeline, under_way) = overtaken_in_notices(joined(OnGap::Skip)).await;
+    under_way.stop().await;
+    let mut notes = 0;
+    for partition in 0..2 {
+        let at = at("bars.dead-letter", partition);
+        let dead = broker.read_to_end(&at, Start::Earliest).await.unwrap();
+        let records = dead.iter().flat_map(|batch| batch.iter());
+        let headers = records.flat_map(|record| record.headers().collect::<Vec<_>>());
+        let why = headers.filter(|(name, _)| *name == "dl-error");
+        for (_, why) in why {
+            let said = b"records of notices/0 from offset 10 were removed before they were read; going on at 17";
+            assert_eq!(why, said);
+            notes += 1;
+        }
+    }
+    assert_eq!(notes, 2, "of each task");
+    run(&pipeline).await.unwrap();
+    assert_eq!(read_all(&broker, "all").await.len(), 2 * (10 + 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_read_whole_that_is_deleted_halts_and_is_named() {
+    use crate::config::plan::OnGap;
+    let broker = broker_with(1).await;
+    let notice = Topic::new("notices").unwrap();
+    let spec = TopicSpec::new(notice.clone(), NonZeroU32::new(3).unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    let pipeline = Arc::new(pipeline(joined(OnGap::Halt), &broker));
+    let under_way = UnderWay::start(&pipeline).await;
+    broker.faults().delete_topic(&notice).unwrap();
+    let error = under_way.halts().await;
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    let said = "topic `notices`, which this pipeline reads, was deleted;";
+    assert!(error.to_string().contains(said), "{error}");
 }

@@ -1,0 +1,72 @@
+//! The topics that a pipeline keeps for itself: not taken as they are, and not made anew in silence.
+
+use tidemill_broker::Cleanup;
+
+use super::*;
+
+const CONTROL: &str = "bars.control";
+
+async fn ran_once() -> (MemoryBroker, Pipeline) {
+    let broker = broker_with(2).await;
+    broker.send(tick("A", 0, "10", "1")).await.unwrap();
+    let pipeline = pipeline(bars_plan(), &broker);
+    run(&pipeline).await.unwrap();
+    (broker, pipeline)
+}
+
+async fn create(broker: &MemoryBroker, topic: &str, partitions: u32, cleanup: Cleanup) {
+    let partitions = NonZeroU32::new(partitions).unwrap();
+    let spec = TopicSpec::new(Topic::new(topic).unwrap(), partitions).cleanup(cleanup);
+    broker.create_topic(&spec).await.unwrap();
+}
+
+/// It was made anew, and who followed it found another order than what was taken.
+#[tokio::test(start_paused = true)]
+async fn control_records_that_are_gone_halt_until_their_topic_is_there_again() {
+    let (broker, pipeline) = ran_once().await;
+    let control = Topic::new(CONTROL).unwrap();
+    broker.delete_topic(&control).await.unwrap();
+    for _ in 0..2 {
+        let error = run(&pipeline).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+        let said = "topic `bars.control` of the control records is gone";
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(broker.describe_topic(&control).await.is_err());
+    }
+    create(&broker, CONTROL, 1, Cleanup::default()).await;
+    let error = run(&pipeline).await.unwrap_err();
+    let said = "topic `bars.control` has 1 partitions where 2 are needed: one for each task";
+    assert!(error.to_string().contains(said), "{error}");
+    broker.delete_topic(&control).await.unwrap();
+    create(&broker, CONTROL, 2, Cleanup::default()).await;
+    run(&pipeline).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_that_reads_all_anew_makes_the_control_records_anew() {
+    let (broker, pipeline) = ran_once().await;
+    let control = Topic::new(CONTROL).unwrap();
+    broker.delete_topic(&control).await.unwrap();
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
+    let options = ResetOptions {
+        to: ResetTo::Earliest,
+        source: None,
+        partition: None,
+        drop_state: true,
+    };
+    let reset = Resetting::look(bars_plan(), brokers, options, None).await;
+    reset.unwrap().apply(&["0".into()], 9).await.unwrap();
+    run(&pipeline).await.unwrap();
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 2);
+}
+
+/// Retention would have removed state that nobody had changed for a while.
+#[tokio::test(start_paused = true)]
+async fn a_changelog_that_is_not_compacted_is_refused() {
+    let broker = broker_with(2).await;
+    create(&broker, "bars.changelog", 2, Cleanup::default()).await;
+    let error = run(&pipeline(bars_plan(), &broker)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage, "{error}");
+    let said = "topic `bars.changelog` is not compacted";
+    assert!(error.to_string().contains(said), "{error}");
+}
