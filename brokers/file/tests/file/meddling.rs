@@ -206,7 +206,12 @@ async fn a_segment_removed_before_it_is_opened_is_looked_for_anew() {
                 Ok(batches) => {
                     let records = batches.iter().flat_map(|batch| batch.iter());
                     let offsets: Vec<_> = records.map(|record| record.offset.0).collect();
-                    assert_eq!(offsets, [19], "{what}");
+                    // Retention may have come before the reader did.
+                    let is_right = match cleanup {
+                        Cleanup::Compact { .. } => offsets == [19],
+                        Cleanup::Delete(_) => offsets.ends_with(&[19]) && offsets.len() <= 10,
+                    };
+                    assert!(is_right, "{what}: {offsets:?}");
                 }
                 Err(Error::OutOfRange { .. }) if cleanup == few => {}
                 Err(error) => panic!("{what}: {error}"),
