@@ -191,9 +191,10 @@ impl Committer {
     fn next_in_step(&mut self) -> Vec<Vec<Submission>> {
         let number = |one: &Submission| one.epoch.marker.epoch;
         let first = self.waiting.values().map(number).min();
-        let next = self
-            .waiting
-            .extract_if(.., |_, one| Some(number(one)) == first);
+        let (next, later): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(_, one)| Some(number(one)) == first);
+        self.waiting = later;
         let mut transactions: Vec<Vec<Submission>> = Vec::new();
         let mut bytes = 0;
         for (_, one) in next {
