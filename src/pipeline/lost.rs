@@ -144,18 +144,22 @@ pub(crate) async fn lost_outputs(
         }
     }
     let lost = missing.iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
-    let lost = lost.map(|(one, _)| LostOutput {
-        writer: match one.sink {
+    let lost = lost.map(|(one, _)| {
+        let writer = match one.sink {
             Some(sink) => Writer::Sink(sink.name.to_string()),
             None => Writer::DeadLetters,
-        },
-        topic: one.topic.topic.clone(),
+        };
+        (one.topic.broker, writer, one.topic.topic.clone())
     });
-    let control = LostOutput {
-        writer: Writer::Control,
-        topic: control,
-    };
-    Ok(lost.chain(control_is_lost.then_some(control)).collect())
+    let control = control_is_lost.then_some((plan.home(), Writer::Control, control));
+    let mut still_lost = Vec::new();
+    for (broker, writer, topic) in lost.chain(control) {
+        // Another process may have begun meanwhile: it made the topic, and then the marker.
+        if describe(&*brokers[broker], &topic).await?.is_none() {
+            still_lost.push(LostOutput { writer, topic });
+        }
+    }
+    Ok(still_lost)
 }
 
 /// Whether a version that has `written` under these names wrote to a topic that is missing.
