@@ -26,8 +26,10 @@ pub enum Cut {
     /// Whatever is closed goes: least delay.
     Live,
     /// First epoch *k* of every task not at its end, in their order, then epoch *k + 1*: so that output
-    /// topics come out equal byte for byte, for any number of threads and wherever a run was broken
-    /// off. They are one transaction where they are not too much for one.
+    /// topics come out equal byte for byte, for any number of threads and wherever a run was killed;
+    /// one that is told to stop commits what is open, and so cuts there. They are one transaction where
+    /// they are not too much for one. A task whose epochs are ahead of those of others waits for them:
+    /// it is for runs over what there is.
     Lockstep,
 }
 

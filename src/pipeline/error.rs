@@ -94,7 +94,7 @@ pub enum Error {
     },
     /// A topic that is read was deleted.
     #[error(
-        "topic `{topic}`, which this pipeline reads, was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew"
+        "topic `{topic}`, which this pipeline reads, was deleted; restore it, or create it again, and `tidemill offsets reset` makes the pipeline start anew"
     )]
     LostInput {
         /// The topic.
@@ -206,6 +206,12 @@ impl Error {
         use tidemill_state::Error as E;
         matches!(self, Self::State { source, .. }
             if matches!(source, E::Damaged { .. } | E::DigestMismatch { .. } | E::Decode { .. }))
+    }
+
+    /// Whether the store takes no call any more, after an earlier one that failed.
+    pub(crate) fn is_poisoned_store(&self) -> bool {
+        use tidemill_state::Error as E;
+        matches!(self, Self::State { source, .. } if matches!(source, E::Poisoned { .. }))
     }
 
     /// A part of a task came to no end of its own.

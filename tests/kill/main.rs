@@ -36,7 +36,7 @@ const KILLS_PER_JOB: u32 = 20;
 const PIECES: usize = 20;
 
 /// What an epoch writes at most, of a hundred records: each as a trade and perhaps a bar or a dead letter.
-const EPOCH_OUTPUTS: usize = 300;
+const EPOCH_OUTPUTS: usize = 150;
 
 /// Jobs at the same time: most of it is waiting.
 const THREADS: usize = 2;

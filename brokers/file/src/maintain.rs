@@ -93,7 +93,8 @@ impl Shared {
                 // want of it, and to make segments smaller.
                 self.withdraw(writing);
                 done = self
-                    .compact(writing, clean)
+                    .expire(writing)
+                    .and_then(|()| self.compact(writing, clean))
                     .and_then(|()| self.maintain_once(writing, effort));
             }
             let is_stuck = self.is_stuck(&done);

@@ -17,13 +17,12 @@ impl Shared {
         if gone.is_empty() {
             return Ok(());
         }
-        let mut installed = self.install(&mut manifest, next);
+        let mut installed = self.install(&mut manifest, next.clone());
         if installed.as_ref().is_err_and(ran_out_of_room) && self.alive().is_ok() {
             // Not even room for a manifest. An index may be lost at any time, and these are to go.
             for (_, index) in &gone {
                 remove(self.disk(), index)?;
             }
-            let (next, _) = self.leaving(&manifest);
             installed = self.install(&mut manifest, next);
         }
         installed?;

@@ -86,10 +86,11 @@ pub(super) async fn open_input(
             .iter()
             .find(|input| input.is(&source_plan.name, &at))
     });
-    // What another process read from its standard input says nothing about ours.
+    // What another run read from its standard input says nothing about ours.
     let is_stdin = shared.plan.brokers[source_plan.topic.broker].url == BrokerUrl::Stdio;
     let (known, start, incarnation) = if is_stdin {
-        (None, StartAt::Earliest, shared.run)
+        let ours = known.filter(|known| known.incarnation == shared.run);
+        (ours, StartAt::Earliest, shared.run)
     } else {
         let incarnation = known.map_or(0, |known| known.incarnation);
         (known, source_plan.start, incarnation)

@@ -173,10 +173,17 @@ impl Task {
             .await;
         // The inbox goes first, so that the intake does not wait on a task that takes no more.
         drop(inbox);
-        let behind = self.end_behind(&end).await;
+        let behind = self.end_behind(&end, &mut commands).await;
         let closed = self.state.close().await;
-        let end = end?;
-        behind?;
+        let end = match behind {
+            // Of a store that takes no call any more, the one that broke it says why.
+            Err(cause)
+                if cause.is_store_damage() && end.as_ref().is_err_and(Error::is_poisoned_store) =>
+            {
+                Err(cause)
+            }
+            behind => end.and_then(|end| behind.map(|()| end)),
+        }?;
         closed.map_err(|source| Error::State {
             task: self.settings.id,
             source,

@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tidemill_state::crash_point;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::{Task, TaskEnd};
+use super::{Command, Task, TaskEnd};
 use crate::pipeline::recovery::retrying;
 use crate::pipeline::{Error, Result};
 
@@ -81,24 +81,45 @@ impl Task {
     /// At the end of every input the store is also compared with its digest, if that is due: a run that
     /// goes over what there is may never come to it otherwise. One that is told to go has no time for
     /// it; what was not compared stays due, as the store itself knows.
-    pub(super) async fn end_behind(&mut self, end: &Result<TaskEnd>) -> Result<()> {
-        if let Some(pass) = &mut self.pass {
-            // What is given up is redone from the changelog, but the store is not ours to close before
-            // the pass has ended.
-            pass.verifies = None;
-            let done = pass.done().await;
-            self.end_pass(done)?;
-        }
+    pub(super) async fn end_behind(
+        &mut self,
+        end: &Result<TaskEnd>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<()> {
+        let compares = matches!(end, Ok(TaskEnd::Finished));
+        // What is given up is redone from the changelog, but the store is not ours to close before the
+        // pass has ended.
+        self.finish_pass(compares, commands).await?;
         if end.is_ok() {
             self.begin_pass();
-        }
-        if let Some(pass) = &mut self.pass {
-            if !matches!(end, Ok(TaskEnd::Finished)) {
-                pass.verifies = None;
-            }
-            let done = pass.done().await;
-            self.end_pass(done)?;
+            self.finish_pass(compares, commands).await?;
         }
         Ok(())
+    }
+
+    /// Waits for the pass; for what it compares only until the task is told to go after all.
+    async fn finish_pass(
+        &mut self,
+        compares: bool,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<()> {
+        let Some(pass) = &mut self.pass else {
+            return Ok(());
+        };
+        if !compares {
+            pass.verifies = None;
+        }
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = pass.done() => break done,
+                command = commands.recv(), if pass.verifies.is_some() => {
+                    if !matches!(command, Some(Command::Restamp(_))) {
+                        pass.verifies = None;
+                    }
+                }
+            }
+        };
+        self.end_pass(done)
     }
 }

@@ -62,6 +62,67 @@ async fn a_task_that_is_opened_again_under_a_commit_in_flight_repeats_nothing() 
     assert_eq!(all.len(), 3, "{all:#?}");
 }
 
+/// It began again at the first line that was still there.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_opened_again_reads_on_in_its_standard_input() {
+    let (input, output) = (MemoryBroker::default(), MemoryBroker::default());
+    let file = r#"
+        [pipeline]
+        format = 1
+        name = "copy"
+        [brokers.console]
+        url = "stdio:"
+        [brokers.main]
+        url = "mem://"
+        [topics.stdin]
+        broker = "console"
+        event = "MarketDataUpdate"
+        [sinks.all]
+        from = "stdin"
+        topic = { broker = "main", topic = "all" }
+        "#;
+    let parsed = crate::config::Pipeline::parse("copy.toml", file, &|_| None);
+    let plan = parsed.unwrap_or_else(|problems| panic!("{problems}")).plan;
+    let named = plan.brokers.iter();
+    let brokers = named.map(|broker| -> Arc<dyn Broker> {
+        match &*broker.name {
+            "console" => Arc::new(input.clone()),
+            _ => Arc::new(output.clone()),
+        }
+    });
+    let brokers = brokers.collect();
+    let stdin = Topic::new("stdin").unwrap();
+    let spec = TopicSpec::new(stdin.clone(), NonZeroU32::MIN);
+    input.create_topic(&spec).await.unwrap();
+    let line = |millis| {
+        let tick = tick("BTC-USD", millis, "1", "1");
+        NewRecord::new(stdin.clone(), tick.value.unwrap())
+    };
+    let is_damaged = Arc::new(AtomicBool::new(false));
+    let damaged = is_damaged.clone();
+    let stores = Hooked::on_write(move |_| match damaged.swap(false, Ordering::Relaxed) {
+        true => Err(StateError::DigestMismatch {
+            epoch: tidemill_state::Epoch(1),
+            expected: Digest::EMPTY,
+            found: Digest(1),
+        }),
+        false => Ok(()),
+    });
+    let pipeline = Pipeline::new(plan, brokers, stores.clone());
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
+
+    input.send(line(0)).await.unwrap();
+    is_damaged.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!is_damaged.load(Ordering::Relaxed), "nothing was written");
+    input.send(line(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    stop.send(true).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(read_all(&output, "all").await.len(), 2);
+}
+
 /// All closed epochs went into one transaction, however large, and no broker takes one of any size:
 /// then the whole run ended, and so did the next.
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use member::join;
 
 use crate::cursor::{Cursor, Limits, Step};
-use crate::shared::{Shared, lock};
+use crate::shared::Shared;
 
 /// A reader of one directory.
 pub(crate) struct FileConsumer {
@@ -108,7 +108,8 @@ impl FileConsumer {
 
     /// Notes that a member waits. Returns when it looks again of its own accord.
     fn wait(&self, waiting: &mut Waiting) -> Option<Instant> {
-        let mut groups = lock(&self.shared.groups);
+        // Members whose time is up go now, whoever it is that waits.
+        let mut groups = self.shared.groups_at(Instant::now());
         let until = groups.next_deadline();
         if let Some(Membership { group, member, .. }) = &self.membership
             && let (Some(member), Some(members)) = (member, groups.get_mut(group))
