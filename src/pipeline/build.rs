@@ -290,8 +290,16 @@ pub(crate) fn sinks(
         let inputs = plan.sinks[index].inputs.iter();
         let edges: Vec<Arc<str>> = inputs.map(|input| name_of(plan, *input)).collect();
         let broker = &brokers[plan.sinks[index].topic.broker];
-        let bounds = (topics.sinks[index], broker.capabilities().record_bytes_max);
-        SinkWriter::new(plan, index, bounds, task.partition, &edges)
+        let record_bytes_max = broker.capabilities().record_bytes_max;
+        let partitions = topics.sinks[index];
+        SinkWriter::new(
+            plan,
+            index,
+            partitions,
+            record_bytes_max,
+            task.partition,
+            &edges,
+        )
     };
     topology.sinks.iter().map(sink).collect()
 }

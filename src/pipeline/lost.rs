@@ -2,6 +2,7 @@
 //! among them, and that are not there any more. Made anew in silence they would begin in the middle, as
 //! if nothing had been before.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tidemill_broker::{Broker, Offset, Topic, TopicPartition};
@@ -46,17 +47,17 @@ impl LostOutput {
 
     /// What wrote there, in words.
     pub fn writer(&self) -> String {
-        match &self.writer {
-            Writer::Control => "the control records".into(),
-            Writer::Sink(_) | Writer::DeadLetters => writer(self.sink()),
-        }
+        self.writer.to_string()
     }
 }
 
-fn writer(sink: Option<&str>) -> String {
-    match sink {
-        Some(sink) => format!("sink `{sink}`"),
-        None => "the dead letters".into(),
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sink(sink) => write!(f, "sink `{sink}`"),
+            Self::DeadLetters => f.write_str("the dead letters"),
+            Self::Control => f.write_str("the control records"),
+        }
     }
 }
 
@@ -81,6 +82,11 @@ impl Missing<'_> {
     /// What it is counted under in a marker.
     fn name(&self) -> &str {
         self.sink.map_or(DEAD_LETTERS, |sink| &sink.name)
+    }
+
+    fn writer(&self) -> Writer {
+        let sink = self.sink.map(|sink| Writer::Sink(sink.name.to_string()));
+        sink.unwrap_or(Writer::DeadLetters)
     }
 }
 
@@ -144,13 +150,7 @@ pub(crate) async fn lost_outputs(
         }
     }
     let lost = missing.iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
-    let lost = lost.map(|(one, _)| {
-        let writer = match one.sink {
-            Some(sink) => Writer::Sink(sink.name.to_string()),
-            None => Writer::DeadLetters,
-        };
-        (one.topic.broker, writer, one.topic.topic.clone())
-    });
+    let lost = lost.map(|(one, _)| (one.topic.broker, one.writer(), one.topic.topic.clone()));
     let control = control_is_lost.then_some((plan.home(), Writer::Control, control));
     let mut still_lost = Vec::new();
     for (broker, writer, topic) in lost.chain(control) {
@@ -179,8 +179,8 @@ fn wrote(before: &Parts, written: &[&str], plan: &Plan, one: &Missing<'_>) -> Op
 /// Whether the version before wrote to a topic; where that is not known, it is not refused but told.
 fn decided(wrote: Option<Wrote>, one: &Missing<'_>) -> bool {
     if wrote == Some(Wrote::Unknown) {
-        let writer = writer(one.sink.map(|sink| &*sink.name));
-        warn!(topic = %one.topic.topic, writer, "this topic is not there and begins empty; whether the version of the file before wrote to it was not noted down");
+        let writer = one.writer();
+        warn!(topic = %one.topic.topic, %writer, "this topic is not there and begins empty; whether the version of the file before wrote to it was not noted down");
     }
     wrote == Some(Wrote::There)
 }

@@ -34,11 +34,13 @@ pub(crate) struct SinkWriter {
 }
 
 impl SinkWriter {
-    /// A sink of a task over `partitions` partitions, each record of so many bytes at most, with one edge for each name in `edges`.
+    /// A sink of a task over `partitions` partitions, of records of so many bytes at most, with one edge
+    /// for each name in `edges`.
     pub(crate) fn new(
         plan: &Plan,
         sink: usize,
-        (partitions, record_bytes_max): (u32, usize),
+        partitions: u32,
+        record_bytes_max: usize,
         task_partition: u32,
         edges: &[Arc<str>],
     ) -> Self {
@@ -71,9 +73,9 @@ impl SinkWriter {
     /// to it, then of the sink's edges, so that the order does not depend on how batches were cut.
     /// Returns how many; what is larger than the broker takes is `dead` instead.
     pub(crate) fn write(&mut self, rows: &[&SinkRows], dead: &mut Vec<Dead>) -> u64 {
+        let mut count = 0;
         let one_edge = rows.windows(2).all(|two| two[0].edge == two[1].edge);
         if one_edge {
-            let mut count = 0;
             for one in rows {
                 for row in 0..one.rows.len() {
                     count += u64::from(self.write_row(one, row, dead));
@@ -87,10 +89,10 @@ impl SinkWriter {
             order.extend((0..one.rows.len()).map(of));
         }
         order.sort_unstable();
-        let written = order
-            .iter()
-            .filter(|&&(_, _, place, row)| self.write_row(rows[place], row, dead));
-        written.count() as u64
+        for (_, _, place, row) in order {
+            count += u64::from(self.write_row(rows[place], row, dead));
+        }
+        count
     }
 
     /// Whether it was written.
