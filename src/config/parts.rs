@@ -2,6 +2,7 @@
 //! a file can be told name by name.
 
 mod changes;
+mod holds;
 mod of;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ const BYTES_MAX: usize = 4 << 10;
 /// The setting of what comes out of a part: it follows from others, so it is named only if no other
 /// differs.
 const GIVES: &str = "gives";
+
+/// The setting of what a part keeps in its state, down to the types: named like [`GIVES`].
+const HOLDS: &str = "holds";
 
 /// The setting of where something is read from or written to.
 const TOPIC: &str = "topic";

@@ -359,6 +359,21 @@ pub enum AggregateFunction {
     },
 }
 
+impl AggregateFunction {
+    /// The slots that it reads.
+    pub(crate) fn reads(self) -> Vec<usize> {
+        match self {
+            Self::Count => Vec::new(),
+            Self::Sum(slot)
+            | Self::Min(slot)
+            | Self::Max(slot)
+            | Self::First(slot)
+            | Self::Last(slot) => vec![slot],
+            Self::Vwap { price, quantity } => vec![price, quantity],
+        }
+    }
+}
+
 /// A declared state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePlan {

@@ -91,17 +91,20 @@ pub fn derived(by: u64, parent: u128) -> u128 {
 }
 
 impl Rows {
-    /// The identity of row `row`: its own where an operator made it, else its record's.
+    /// The identity of row `row`: its own where an operator made it, else its record's; another for each
+    /// way by which it came to where ways meet.
     pub fn identity(&self, row: usize) -> u128 {
-        if let Some(id) = self.id(row) {
-            return id;
-        }
-        match self.source() {
-            Some(batch) => {
+        let id = match (self.id(row), self.source()) {
+            (Some(id), _) => id,
+            (None, Some(batch)) => {
                 let partition = of_partition(batch.at(), self.incarnation());
                 of_record(partition, batch.get(self.head(row).record as usize))
             }
-            None => 0,
+            (None, None) => 0,
+        };
+        match self.way() {
+            0 => id,
+            way => derived(way, id),
         }
     }
 }

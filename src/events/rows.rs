@@ -69,6 +69,8 @@ pub struct Rows {
     ids: Vec<u128>,
     source: Option<Batch>,
     incarnation: u64,
+    // Tells rows that came this way from the same ones that came another; 0 where there is one way.
+    way: u64,
 }
 
 impl Rows {
@@ -83,6 +85,7 @@ impl Rows {
             ids: Vec::new(),
             source: None,
             incarnation: 0,
+            way: 0,
         }
     }
 
@@ -115,6 +118,21 @@ impl Rows {
     pub fn of_incarnation(mut self, incarnation: u64) -> Self {
         self.incarnation = incarnation;
         self
+    }
+
+    /// The same rows, with identities of their own: for one of several ways by which a record comes to
+    /// the same operator.
+    #[must_use]
+    pub fn by_way(&self, way: u64) -> Self {
+        Self {
+            way: self.way.rotate_left(1) ^ way,
+            ..self.clone()
+        }
+    }
+
+    /// By which of several ways the rows came.
+    pub(super) fn way(&self) -> u64 {
+        self.way
     }
 
     /// Number of rows.
@@ -277,6 +295,7 @@ impl Rows {
         let mut kept = Self {
             source: self.source.clone(),
             incarnation: self.incarnation,
+            way: self.way,
             base: self.base.clone(),
             ..Self::new(self.schema.clone())
         };

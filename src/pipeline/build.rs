@@ -9,13 +9,16 @@ use tidemill_state::{Kind, Postcard, State, Table, TableId, TableSpec};
 
 use super::error::Doing;
 use super::graph::{Graph, Node, Target};
+use super::keys::sources_of;
 use super::sink::SinkWriter;
 use super::topics::Topics;
 use super::topology::SubTopology;
 use super::{Error, Result, TaskId};
 use crate::config::Plan;
 use crate::config::plan::{BrokerUrl, FsyncPolicy, Input, OpPlan, StagePlan};
+use crate::config::words::input_name;
 use crate::events::HeldRow;
+use crate::events::identity::Identity;
 use crate::operators::{
     DEDUPE_CODEC, Dedupe, KeyBy, MERGE_CODEC, Merge, Operator, Route, TUMBLING_WINDOW_CODEC,
     TumblingWindow, TumblingWindowOptions, Window,
@@ -186,7 +189,11 @@ pub(super) fn targets(plan: &Plan, topology: &SubTopology, from: Input) -> Vec<T
         targets.extend(
             inputs
                 .filter(|(_, input)| **input == from)
-                .map(|(input, _)| Target::Node { node, input }),
+                .map(|(input, _)| Target::Node {
+                    node,
+                    input,
+                    way: way(plan, &plan.stages[stage], input),
+                }),
         );
     }
     for (sink, &index) in topology.sinks.iter().enumerate() {
@@ -198,6 +205,23 @@ pub(super) fn targets(plan: &Plan, topology: &SubTopology, from: Input) -> Vec<T
         );
     }
     targets
+}
+
+/// What tells the rows of an input of a stage from those of the inputs before it: 0 where none of them
+/// has the same records.
+fn way(plan: &Plan, stage: &StagePlan, input: usize) -> u64 {
+    let sources = |input: &Input| {
+        let mut sources = Vec::new();
+        sources_of(plan, *input, &mut sources);
+        sources
+    };
+    let mine = sources(&stage.inputs[input]);
+    let mut before = stage.inputs[..input].iter().flat_map(sources);
+    if !before.any(|source| mine.contains(&source)) {
+        return 0;
+    }
+    let name = input_name(plan, &stage.inputs[input]);
+    Identity::of("way").text(&stage.name).text(&name).finish() as u64
 }
 
 fn operator(

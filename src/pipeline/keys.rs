@@ -87,7 +87,8 @@ fn key_of(plan: &Plan, input: Input) -> Vec<Arc<str>> {
     }
 }
 
-fn sources_of(plan: &Plan, input: Input, found: &mut Vec<usize>) {
+/// The sources that an input comes from, one or more times.
+pub(super) fn sources_of(plan: &Plan, input: Input, found: &mut Vec<usize>) {
     match input {
         Input::Source(source) => found.push(source),
         Input::Stage { stage, .. } => {

@@ -1,5 +1,6 @@
 //! The engine over the memory broker.
 
+mod accepted;
 mod ahead;
 mod any_graph;
 mod backlog;

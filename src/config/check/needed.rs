@@ -1,7 +1,7 @@
 //! Which fields are read by anyone: the rest is skipped, not decoded.
 
 use super::{as_source, bits};
-use crate::config::plan::{AggregateFunction, Input, OpPlan, Plan};
+use crate::config::plan::{Input, OpPlan, Plan};
 use crate::events::Schema;
 
 /// Fills in [`needed`](crate::config::plan::SourcePlan::needed) of every source.
@@ -27,22 +27,21 @@ pub(super) fn fill(plan: &mut Plan) {
     // Readers come after what they read.
     for index in (0..plan.stages.len()).rev() {
         let stage = &plan.stages[index];
-        let time = match stage.ports.first() {
-            Some((_, schema)) => schema.time,
-            None => None,
-        };
         let passed = ports[index].iter().fold(0, |all, port| all | port);
         let bits = match &stage.op {
             OpPlan::KeyBy { key } => passed | bits(key),
             OpPlan::Dedupe { id, .. } => passed | bits(id),
             OpPlan::Route { field, .. } => passed | 1 << field,
-            OpPlan::Merge => passed | time.map_or(0, |slot| 1 << slot),
+            // What it holds outlives its record, and may be asked for more by a later version of the file.
+            OpPlan::Merge => stage.ports.first().map_or(0, |(_, schema)| all(schema)),
             OpPlan::TumblingWindow {
                 key, aggregates, ..
             } => {
                 // Only what leaves by the port of late events has the input's fields.
                 let late = ports[index].iter().skip(1).fold(0, |all, port| all | port);
-                let read = aggregates.iter().map(|aggregate| reads(aggregate.function));
+                let read = aggregates
+                    .iter()
+                    .map(|aggregate| self::bits(&aggregate.function.reads()));
                 late | bits(key) | read.fold(0, |all, bits| all | bits)
             }
         };
@@ -56,16 +55,4 @@ pub(super) fn fill(plan: &mut Plan) {
 
 fn all(schema: &Schema) -> u64 {
     (0..schema.width()).fold(0, |all, slot| all | 1 << slot)
-}
-
-fn reads(function: AggregateFunction) -> u64 {
-    match function {
-        AggregateFunction::Count => 0,
-        AggregateFunction::Sum(slot)
-        | AggregateFunction::Min(slot)
-        | AggregateFunction::Max(slot)
-        | AggregateFunction::First(slot)
-        | AggregateFunction::Last(slot) => 1 << slot,
-        AggregateFunction::Vwap { price, quantity } => 1 << price | 1 << quantity,
-    }
 }

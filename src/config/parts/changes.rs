@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::of::{of_dead_letters, of_sink};
-use super::{AGGREGATE, GIVES, Kind, Part, Parts, Settings, TOPIC};
+use super::{AGGREGATE, GIVES, HOLDS, Kind, Part, Parts, Settings, TOPIC};
 use crate::config::Plan;
 use crate::config::plan::SinkPlan;
 use crate::config::value::short;
@@ -158,12 +158,8 @@ impl Part {
         let (Settings::Named(old), Settings::Named(new)) = (&self.settings, &now.settings) else {
             return self.hashed().settings != now.hashed().settings;
         };
-        let is_merge = old.iter().any(|(name, op)| name == "op" && op == "merge");
-        let decides = |name: &str| match name {
-            "op" | "key" | "id" | "size" => true,
-            // Whole events are kept.
-            GIVES => is_merge,
-            name => name.starts_with(AGGREGATE),
+        let decides = |name: &str| {
+            matches!(name, "op" | "key" | "id" | "size" | HOLDS) || name.starts_with(AGGREGATE)
         };
         let deciding = |of: &[(String, String)]| -> Vec<(String, String)> {
             of.iter()
@@ -194,10 +190,12 @@ impl Part {
         for (name, after) in new {
             match self.value(name) {
                 Some(before) if before == after => {}
-                Some(_) if name == GIVES => follows = true,
+                Some(_) if name == GIVES || name == HOLDS => follows = true,
                 Some(before) => {
                     told.push(format!("{name} {} -> {}", short(before), short(after)));
                 }
+                // Not noted down by earlier versions of tidemill.
+                None if name == HOLDS => follows = true,
                 None => told.push(format!("{name} {} is new", short(after))),
             }
         }

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{AGGREGATE, GIVES, Kind, Part, Parts, TOPIC};
+use super::{AGGREGATE, GIVES, HOLDS, Kind, Part, Parts, TOPIC, holds};
 use crate::config::plan::{OpPlan, Plan, SinkPlan, SourcePlan, StagePlan, TopicPlan, Unplaced};
 use crate::config::words::{event, field_type, function, input_schema, inputs, names, route_value};
 use crate::config::{show_duration, show_size};
@@ -154,5 +154,9 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
         .iter()
         .map(|(port, schema)| format!("{port}:{}", fingerprint(schema)))
         .collect();
-    part.with(GIVES, gives.join(","))
+    part = part.with(GIVES, gives.join(","));
+    match holds::fingerprint(plan, stage) {
+        Some(holds) => part.with(HOLDS, holds),
+        None => part,
+    }
 }

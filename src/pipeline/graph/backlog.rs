@@ -116,7 +116,7 @@ pub(super) fn reads(nodes: &[Node]) -> Vec<Vec<(usize, usize)>> {
     let mut reads = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
         for target in node.ports.iter().flatten() {
-            if let Target::Node { node, input } = *target {
+            if let Target::Node { node, input, .. } = *target {
                 reads[node].push((input, index));
             }
         }

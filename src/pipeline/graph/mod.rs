@@ -27,8 +27,9 @@ use crate::operators::{Ahead, Context, Dead, Move, Operator};
 /// Where the rows of a port or source go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// Into a stage.
-    Node { node: usize, input: usize },
+    /// Into a stage. `way` tells its rows from the same ones on another of its inputs; 0 where no other
+    /// has them.
+    Node { node: usize, input: usize, way: u64 },
     /// Into a sink, over one of its edges.
     Sink { sink: usize, edge: usize },
 }
@@ -419,7 +420,7 @@ fn reached(nodes: &[Node], targets: &[Target]) -> Vec<Reached> {
     let mut origins: Vec<Vec<(usize, Origin)>> = nodes.iter().map(|_| Vec::new()).collect();
     let mut lead = |targets: &mut dyn Iterator<Item = &Target>, origin| {
         for target in targets {
-            if let Target::Node { node, input } = *target {
+            if let Target::Node { node, input, .. } = *target {
                 origins[node].push((input, origin));
             }
         }
@@ -432,7 +433,7 @@ fn reached(nodes: &[Node], targets: &[Target]) -> Vec<Reached> {
             continue;
         }
         for target in node.ports.iter().flatten() {
-            if let Target::Node { node, input } = *target {
+            if let Target::Node { node, input, .. } = *target {
                 origins[node].push((input, Origin::Node(index)));
             }
         }
@@ -464,7 +465,13 @@ fn send(
 ) {
     for target in targets {
         match *target {
-            Target::Node { node, input } => pending[node].push((input, rows.clone())),
+            Target::Node { node, input, way } => {
+                let rows = match way {
+                    0 => rows.clone(),
+                    way => Arc::new(rows.by_way(way)),
+                };
+                pending[node].push((input, rows));
+            }
             Target::Sink { sink, edge } => {
                 output.rows.push(SinkRows {
                     sink,
