@@ -186,13 +186,7 @@ impl Intake {
                 self.assign(generation, partitions).await;
             }
             Ok(Delivery::Revoked { partitions, permit }) => self.revoke(&partitions, permit).await,
-            Ok(Delivery::Lost { partitions }) => {
-                warn!(?partitions, "lost partitions without being asked");
-                for id in self.tasks_of(&partitions) {
-                    self.end(id, End::Abandon);
-                }
-                self.forget(&partitions);
-            }
+            Ok(Delivery::Lost { partitions }) => self.lose(&partitions),
             Err(error) if error.is_transient() => {
                 debug!(%error, "reading failed: trying again");
                 tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
@@ -220,17 +214,24 @@ impl Intake {
     }
 
     async fn assign(&mut self, generation: Option<Generation>, partitions: Vec<TopicPartition>) {
-        self.generation.clone_from(&generation);
-        self.assigned = partitions.into_iter().collect();
-        metrics::gauge!("tidemill_partitions_assigned").set(self.assigned.len() as f64);
+        self.stamp(generation, partitions);
         for handle in self.tasks.values() {
             if handle.is_leaving {
                 // Ours again before the task has gone: they wait until it is started anew.
                 self.consumer.pause(&handle.partitions);
             }
-            handle.orders.restamp(generation.clone());
         }
         self.start_missing().await;
+    }
+
+    /// Takes note of what is ours: commits are of this generation from now on.
+    fn stamp(&mut self, generation: Option<Generation>, partitions: Vec<TopicPartition>) {
+        self.assigned = partitions.into_iter().collect();
+        metrics::gauge!("tidemill_partitions_assigned").set(self.assigned.len() as f64);
+        for handle in self.tasks.values() {
+            handle.orders.restamp(generation.clone());
+        }
+        self.generation = generation;
     }
 
     /// Starts each task whose partitions are all ours and that does not run.

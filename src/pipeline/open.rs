@@ -262,6 +262,8 @@ async fn open_over(
             }
         }
     }
+    // Nothing else was set aside yet.
+    let has_gap = dead.bytes() > 0;
     Ok(Task {
         settings: TaskSettings {
             id,
@@ -306,9 +308,9 @@ async fn open_over(
         ordered,
         rest: None,
         ended_at: None,
-        open: if is_new_version || is_placed {
-            // The log says from now on that this version was accepted, or where an input was found to
-            // begin, whether or not anything comes.
+        open: if is_new_version || is_placed || has_gap {
+            // The log says from now on that this version was accepted, where an input was found to
+            // begin, or what of it is missing, whether or not anything comes.
             OpenEpoch::due()
         } else {
             OpenEpoch::default()

@@ -126,7 +126,7 @@ impl WriteBehind {
         let dir = dir.to_path_buf();
         off_thread(move || {
             writer.finish(&path)?;
-            prune(&dir)
+            prune(&dir, &path)
         })
         .await?;
         Ok(manifest)
@@ -155,11 +155,13 @@ pub(crate) fn delete_interrupted(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Deletes all but the newest savepoints.
-fn prune(dir: &Path) -> Result<()> {
-    let mut names = names(dir)?;
-    names.reverse();
-    for path in names.iter().skip(SAVEPOINTS_MAX) {
+/// Deletes all but `written` and the newest of those before it. Where the log fell back to an earlier epoch,
+/// there are some after it: none of them fits it any more, but they are not in the way, either.
+fn prune(dir: &Path, written: &Path) -> Result<()> {
+    let names = names(dir)?;
+    let upto = names.iter().position(|path| path == written);
+    let old = upto.map_or(0, |upto| (upto + 1).saturating_sub(SAVEPOINTS_MAX));
+    for path in &names[..old] {
         std::fs::remove_file(path).map_err(Error::io("delete", path))?;
     }
     Ok(())
@@ -297,4 +299,24 @@ async fn fill(savepoint: &Path, options: SledOptions, head: &Savepoint) -> Resul
     store.close().await?;
     std::fs::remove_file(&restoring).map_err(Error::io("delete", &restoring))?;
     sync_dir(&dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after the log was restored from an older copy.
+    #[test]
+    fn what_was_just_written_stays_though_there_are_later_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |epoch| dir.path().join(file_name(Epoch(epoch)));
+        for epoch in [2, 3, 4, 5, 6, 7] {
+            std::fs::write(path(epoch), b"").unwrap();
+        }
+        std::fs::write(path(1), b"").unwrap();
+        prune(dir.path(), &path(1)).unwrap();
+        assert_eq!(names(dir.path()).unwrap().len(), 7);
+        prune(dir.path(), &path(6)).unwrap();
+        assert_eq!(names(dir.path()).unwrap(), [4, 5, 6, 7].map(path));
+    }
 }

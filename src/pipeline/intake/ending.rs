@@ -1,11 +1,12 @@
 //! How tasks end: told to, by themselves, or because something broke in one of them.
 
-use tidemill_broker::{Permit, TopicPartition};
+use tidemill_broker::{Delivery, Permit, TopicPartition};
 use tidemill_state::{crash_point, planted};
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
+use crate::pipeline::epoch::pause_before_retry;
 use crate::pipeline::open::Stores;
 use crate::pipeline::orders::End;
 use crate::pipeline::task::TaskEnd;
@@ -27,6 +28,15 @@ impl Intake {
             // The permit drops once each of them has settled.
             self.leaving.push((tasks, permit));
         }
+    }
+
+    /// Partitions went without being asked for: what is open of their tasks can no longer be committed.
+    pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
+        warn!(?partitions, "lost partitions without being asked");
+        for id in self.tasks_of(partitions) {
+            self.end(id, End::Abandon);
+        }
+        self.forget(partitions);
     }
 
     /// Tells a task to end.
@@ -95,11 +105,19 @@ impl Intake {
         for handle in self.tasks.values() {
             handle.orders.end(End::Stop);
         }
+        let assigned: Vec<TopicPartition> = self.assigned.iter().cloned().collect();
+        self.consumer.pause(&assigned);
+        let mut hears = true;
         loop {
             let ended = tokio::select! {
                 ended = self.running.join_next() => ended,
                 // Its answer is not needed any more, but it waits for room to give it.
                 Some(_) = self.from_tasks.recv() => continue,
+                // A member that says nothing for long is taken for gone, and what it commits is refused.
+                delivery = self.consumer.next(), if hears => {
+                    hears = self.hear(delivery).await;
+                    continue;
+                }
             };
             let Some(ended) = ended else { break };
             let (id, error) = match ended {
@@ -123,6 +141,31 @@ impl Intake {
             }
         }
         self.leaving.clear();
+    }
+
+    /// Takes note of what concerns tasks that are about to end. Whether more is to be heard.
+    async fn hear(&mut self, delivery: tidemill_broker::Result<Delivery>) -> bool {
+        match delivery {
+            // The next run reads it.
+            Ok(Delivery::Records(_) | Delivery::End { .. }) => {}
+            Ok(Delivery::Assigned {
+                generation,
+                partitions,
+            }) => {
+                self.consumer.pause(&partitions);
+                self.stamp(generation, partitions);
+            }
+            Ok(Delivery::Revoked { partitions, permit }) => self.revoke(&partitions, permit).await,
+            Ok(Delivery::Lost { partitions }) => self.lose(&partitions),
+            Err(error) if error.is_transient() => {
+                tokio::time::sleep(pause_before_retry(0)).await;
+            }
+            Err(error) => {
+                debug!(%error, "reading failed while the tasks end");
+                return false;
+            }
+        }
+        true
     }
 }
 

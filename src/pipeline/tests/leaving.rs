@@ -8,7 +8,7 @@ use tidemill_broker::{Delivery, Permit};
 use tidemill_state::StateStore;
 use tokio::time::{Instant, timeout};
 
-use super::scripted::Scripted;
+use super::scripted::{Commit, Scripted};
 use super::*;
 
 const COPY: &str = r#"
@@ -267,4 +267,27 @@ async fn a_task_that_is_blocked_holds_up_no_other() {
     stop.send(true).unwrap();
     running.await.unwrap().unwrap();
     assert_eq!(read(&inner, "all", 0).await.len(), 4_000);
+}
+
+/// Nobody listened to the group meanwhile: the member was taken for gone, and its last commit refused.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_takes_longer_than_a_session_commits_what_was_taken() {
+    let inner = broker_with(1).await;
+    for millis in 0..10 {
+        inner.send(tick("BTC-USD", millis, "1", "1")).await.unwrap();
+    }
+    let broker = Scripted::new(&inner).on_commit(move |_| Commit::Waits(Duration::from_secs(100)));
+    let plan = plan(r#"commit = { interval = "1h" }"#, COPY);
+    let pipeline = Pipeline::new(
+        plan,
+        vec![Arc::new(broker)],
+        Arc::new(MemoryStores::default()),
+    );
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(read_all(&inner, "all").await.len(), 0);
+    stop.send(true).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(read_all(&inner, "all").await.len(), 10);
 }

@@ -100,6 +100,29 @@ async fn a_running_pipeline_that_may_skip_a_gap_sets_a_note_of_it_aside() {
     assert_eq!(read_all(&broker, "bars-1s").await.len(), 10 + 2);
 }
 
+/// Nothing came that would have closed an epoch: the note was made in each run, and written in none.
+#[tokio::test(start_paused = true)]
+async fn a_gap_with_nothing_behind_it_is_noted_once() {
+    let broker = broker_with(1).await;
+    send(&broker, 0..10).await;
+    let mut plan = plan(r#"commit = { bytes = "100B" }"#, BARS);
+    plan.sources[0].on_gap = crate::config::plan::OnGap::Skip;
+    let pipeline = pipeline(plan, &broker);
+    run(&pipeline).await.unwrap();
+    send(&broker, 10..20).await;
+    broker
+        .faults()
+        .drop_before(&at(TICKS, 0), Offset(20))
+        .unwrap();
+    for _ in 0..2 {
+        tokio::time::timeout(60 * SECOND, run(&pipeline))
+            .await
+            .expect("it hangs")
+            .unwrap();
+        assert_eq!(read_all(&broker, "bars.dead-letter").await.len(), 1);
+    }
+}
+
 /// As after an unclean election of a leader.
 #[tokio::test(start_paused = true)]
 async fn an_input_that_is_cut_under_a_running_pipeline_halts_it() {
