@@ -61,26 +61,56 @@ fn remove_topics(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Resul
     let list = |path: &Path| disk.list(path).map_err(failed("list", path));
     let topics = layout.topics();
     for name in list(&topics)? {
-        let listed = TopicId::from_str_radix(&name, 16)
-            .is_ok_and(|id| manifest.partitions.contains_key(&id));
-        if listed {
+        let Some(id) = topic_id(layout, &name) else {
+            continue;
+        };
+        if manifest.partitions.contains_key(&id) {
             continue;
         }
-        let topic = topics.join(&name);
-        for partition in list(&topic)? {
-            let partition = topic.join(partition);
-            for file in list(&partition)? {
-                let file = partition.join(file);
+        let topic = layout.topic(id);
+        let mut is_ours = true;
+        for name in list(&topic)? {
+            if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+                is_ours = false;
+                continue;
+            }
+            let partition = topic.join(name);
+            let mut is_empty = true;
+            for name in list(&partition)? {
+                if !is_file_name(&name) {
+                    is_empty = false;
+                    continue;
+                }
+                let file = partition.join(name);
                 disk.remove(&file).map_err(failed("remove", &file))?;
                 crash_point!("remove.file");
             }
-            disk.remove_dir(&partition)
-                .map_err(failed("remove", &partition))?;
+            if is_empty {
+                disk.remove_dir(&partition)
+                    .map_err(failed("remove", &partition))?;
+            }
+            is_ours &= is_empty;
         }
-        disk.remove_dir(&topic).map_err(failed("remove", &topic))?;
+        if is_ours {
+            disk.remove_dir(&topic).map_err(failed("remove", &topic))?;
+        }
         crash_point!("remove.topic");
     }
     Ok(())
+}
+
+/// The topic whose directory has this name; none if it is somebody else's.
+fn topic_id(layout: &Layout, name: &str) -> Option<TopicId> {
+    let id = TopicId::from_str_radix(name, 16).ok()?;
+    let path = layout.topic(id);
+    (path.file_name()?.to_str()? == name).then_some(id)
+}
+
+/// Whether a file beside segments has a name that we give. Others are somebody else's.
+fn is_file_name(name: &str) -> bool {
+    [".segment", ".index", ".new"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// Removes what lies beside a partition's segments.
@@ -110,14 +140,8 @@ fn remove_files(
                 .map(Into::into),
         );
     }
-    // What has another name is somebody else's.
-    let ours = |name: &str| {
-        [".segment", ".index", ".new"]
-            .iter()
-            .any(|end| name.ends_with(end))
-    };
     for name in names {
-        if ours(&name) && !kept.contains(&OsString::from(&name)) {
+        if is_file_name(&name) && !kept.contains(&OsString::from(&name)) {
             let path = dir.join(name);
             disk.remove(&path).map_err(failed("remove", &path))?;
             crash_point!("remove.leftover");

@@ -132,3 +132,46 @@ async fn a_topic_that_was_deleted_leaves_no_file_behind() {
     assert_eq!(topics(), 1);
     assert!(verify(dir.path(), &RealDisk).unwrap().findings.is_empty());
 }
+
+/// A copy beside a topic's directory was deleted without a word, and a file among them stopped the log.
+#[tokio::test]
+async fn what_is_somebody_elses_among_the_topics_stays_and_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || FileBroker::open(dir.path(), FileOptions::default());
+    let broker = open().await.unwrap();
+    for name in ["kept", "gone"] {
+        create(&broker, name, 1).await;
+        let records = vec![set(at(name, 0), values(0..10))];
+        broker.produce(records).await.unwrap();
+    }
+    broker.clean().await.unwrap();
+    let topics = dir.path().join("topics");
+    let copy = topics.join("0000000000000000.bak/0");
+    std::fs::create_dir_all(&copy).unwrap();
+    let foreign = [
+        copy.join("00000000000000000000.0.segment"),
+        topics.join(".DS_Store"),
+        topics.join("0000000000000001/notes.txt"),
+        topics.join("0000000000000001/0/notes.txt"),
+        dir.path().join("log/notes.txt"),
+    ];
+    for path in &foreign {
+        std::fs::write(path, "not ours").unwrap();
+    }
+    broker.delete_topic(&topic("gone")).await.unwrap();
+    broker.clean().await.unwrap();
+    broker.close().await.unwrap();
+    let broker = open().await.unwrap();
+    broker
+        .produce(vec![set(at("kept", 0), values(10..20))])
+        .await
+        .unwrap();
+    broker.clean().await.unwrap();
+    broker.close().await.unwrap();
+    for path in &foreign {
+        assert!(path.exists(), "{}", path.display());
+    }
+    let left = std::fs::read_dir(topics.join("0000000000000001/0")).unwrap();
+    assert_eq!(left.count(), 1, "what was ours has gone");
+    assert!(verify(dir.path(), &RealDisk).unwrap().findings.is_empty());
+}
