@@ -8,6 +8,7 @@
 
 mod bounds;
 mod build;
+mod capable;
 mod committer;
 mod control;
 mod dead_letter;

@@ -14,7 +14,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Attempt, Error, Progress, Result, keys, version};
+use super::{Attempt, Error, Progress, Result, capable, keys, version};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -124,10 +124,11 @@ impl Pipeline {
             });
         }
         let outputs = self.brokers[plan.home()].clone();
-        let topics = Topics::prepare(plan, &topologies, &self.brokers, &*outputs).await?;
-        keys::check(plan, &topics)?;
         let input = self.input_broker()?;
         let in_group = is_in_group(plan, &*input);
+        capable::check(plan, &self.brokers, in_group)?;
+        let topics = Topics::prepare(plan, &topologies, &self.brokers, &*outputs).await?;
+        keys::check(plan, &topics)?;
         let follow = self.follow(&options, &topics, &input)?;
         let shared = Arc::new(Shared {
             plan: plan.clone(),

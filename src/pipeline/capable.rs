@@ -1,0 +1,84 @@
+//! What a plan asks of its brokers, against what they say they can do.
+
+use std::sync::Arc;
+
+use tidemill_broker::{Broker, Capabilities};
+
+use super::{Error, Result};
+use crate::config::Plan;
+
+/// Refuses a plan of which a broker cannot do what is asked of it: once records are read it is too late to
+/// say so.
+///
+/// # Errors
+///
+/// If there is such a broker, naming all that it lacks.
+pub(crate) fn check(plan: &Plan, brokers: &[Arc<dyn Broker>], in_group: bool) -> Result<()> {
+    let sinks = plan.sinks.iter().map(|sink| sink.topic.broker);
+    let writes: Vec<usize> = sinks.chain([plan.dead_letter.broker]).collect();
+    for (index, broker) in brokers.iter().enumerate() {
+        let has = broker.capabilities();
+        let mut lacks = Vec::new();
+        let mut needs = |is_needed: bool, has: bool, what| {
+            if is_needed && !has {
+                lacks.push(what);
+            }
+        };
+        let Capabilities {
+            transactions,
+            offsets_in_transaction,
+            fencing,
+            headers,
+            compaction,
+            ..
+        } = has;
+        let is_home = index == plan.home();
+        needs(is_home, transactions, "transactions");
+        needs(is_home, fencing, "fencing of a former owner");
+        needs(is_home, compaction, "compacted topics");
+        needs(
+            is_home && in_group,
+            offsets_in_transaction,
+            "offsets in transactions",
+        );
+        needs(is_home || writes.contains(&index), headers, "headers");
+        if !lacks.is_empty() {
+            return Err(Error::Plan {
+                what: format!(
+                    "broker `{}` lacks what this pipeline needs of it: {}",
+                    plan.brokers[index].name,
+                    lacks.join(", ")
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_broker::SystemClock;
+    use tidemill_broker_memory::{MemoryBroker, MemoryOptions, Persona};
+
+    use super::*;
+    use crate::pipeline::tests::bars_plan;
+    use crate::pipeline::{MemoryStores, Pipeline, RunOptions};
+
+    #[tokio::test]
+    async fn a_broker_that_cannot_do_what_is_asked_of_it_is_refused_before_anything_is_made() {
+        let options = MemoryOptions::new(Persona::Fluvio, Arc::new(SystemClock), 0);
+        let broker = MemoryBroker::new(options);
+        let stores = Arc::new(MemoryStores::default());
+        let pipeline = Pipeline::new(bars_plan(), vec![Arc::new(broker.clone())], stores);
+        let ended = pipeline.run_to_end(RunOptions::new("0", 1)).await;
+        assert_eq!(
+            ended.unwrap_err().to_string(),
+            "broker `main` lacks what this pipeline needs of it: transactions, fencing of a former \
+             owner, compacted topics, headers"
+        );
+        assert_eq!(broker.list_topics().await.unwrap(), []);
+        let able = MemoryOptions::new(Persona::Kafka, Arc::new(SystemClock), 0);
+        let able: Arc<dyn Broker> = Arc::new(MemoryBroker::new(able));
+        check(&bars_plan(), &[able], true).unwrap();
+    }
+}
