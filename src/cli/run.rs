@@ -54,7 +54,8 @@ pub(super) struct RunArgs {
     #[arg(long)]
     accept_new_version: bool,
     /// Commit epoch by epoch in step, so that the outputs are equal byte for byte in every run
-    /// over the same records, whatever the number of threads
+    /// over the same records, whatever the number of threads. Meant for --until-end: epochs are cut by
+    /// number of records, and wait for inputs in which nothing comes
     #[arg(long)]
     lockstep: bool,
     /// Threads to run on, instead of what the file says
