@@ -183,11 +183,20 @@ pub enum Error {
     },
 }
 
+/// Whether the process, or the machine, has as many files open as it may: nothing was done, and the same
+/// call works once others are closed. The standard library has no kind for it.
+fn is_out_of_handles(error: &std::io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
 impl Error {
     /// What a caller may do about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Unavailable { .. } => Class::Transient,
+            Self::Io { source, .. } if is_out_of_handles(source) => Class::Transient,
             Self::Fenced { .. } | Self::StaleGeneration { .. } => Class::Fenced,
             Self::UnknownOutcome { .. } => Class::UnknownOutcome,
             Self::UnknownTopic { .. }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tidemill_broker::Error;
 
 use crate::catalog::TopicId;
-use crate::disk::{Disk, Mode, write_all};
+use crate::disk::{Disk, DiskDir, Mode, write_all};
 use crate::format::VERSION;
 use crate::format::manifest::SegmentMeta;
 
@@ -128,12 +128,18 @@ pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
     }
 }
 
+fn parent_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
 /// A whole file, durable under another name, that is about to take the place of one.
 #[derive(Debug)]
 #[must_use = "it is not in its place yet"]
 pub(crate) struct Staged<'a> {
     path: &'a Path,
     temporary: PathBuf,
+    /// Where it is put. Open by now, so that once it is there its name can be made durable.
+    parent: Box<dyn DiskDir>,
 }
 
 /// Writes what is to take the place of a file.
@@ -145,6 +151,8 @@ pub(crate) fn stage<'a>(
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let temporary = path.with_file_name(name);
+    let parent = parent_of(path);
+    let dir = disk.open_dir(parent).map_err(failed("open", parent))?;
     let written = || {
         let file = disk
             .open(&temporary, Mode::Create)
@@ -158,20 +166,27 @@ pub(crate) fn stage<'a>(
         let _ = disk.remove(&temporary);
         return Err(error);
     }
-    Ok(Staged { path, temporary })
+    Ok(Staged {
+        path,
+        temporary,
+        parent: dir,
+    })
 }
 
 impl<'a> Staged<'a> {
     /// Puts it there, durably: a reader sees the old file or the new.
     pub(crate) fn put(self, disk: &dyn Disk) -> Result<(), Error> {
-        self.rename(disk)?.settle(disk)
+        self.rename(disk)?.settle()
     }
 
     /// Puts it there. If that fails, the old file is there.
     pub(crate) fn rename(self, disk: &dyn Disk) -> Result<Renamed<'a>, Error> {
         disk.rename(&self.temporary, self.path)
             .map_err(failed("rename to", self.path))?;
-        Ok(Renamed { path: self.path })
+        Ok(Renamed {
+            path: self.path,
+            parent: self.parent,
+        })
     }
 }
 
@@ -180,12 +195,14 @@ impl<'a> Staged<'a> {
 #[must_use = "its name is not durable yet"]
 pub(crate) struct Renamed<'a> {
     path: &'a Path,
+    parent: Box<dyn DiskDir>,
 }
 
 impl Renamed<'_> {
     /// Makes the name durable.
-    pub(crate) fn settle(self, disk: &dyn Disk) -> Result<(), Error> {
-        let parent = self.path.parent().unwrap_or(Path::new("."));
-        disk.sync_dir(parent).map_err(failed("sync", parent))
+    pub(crate) fn settle(self) -> Result<(), Error> {
+        self.parent
+            .sync()
+            .map_err(failed("sync", parent_of(self.path)))
     }
 }

@@ -47,7 +47,7 @@ mod window;
 mod worker;
 
 pub use broker::FileBroker;
-pub use disk::{Disk, DiskFile, Guard, Locked, Mode, RealDisk};
+pub use disk::{Disk, DiskDir, DiskFile, Guard, Locked, Mode, RealDisk};
 #[cfg(feature = "simulate")]
 pub use disk::{Fault, SimDisk};
 pub use options::{FileOptions, Fsync};

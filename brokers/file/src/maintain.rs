@@ -1,5 +1,6 @@
 //! What the splitter is asked for, and its rounds: expire, split, expire, compact.
 
+use std::io;
 use std::path::PathBuf;
 
 use tidemill_broker::{Error, Result};
@@ -28,19 +29,42 @@ pub(crate) struct Cleaned {
     done: u64,
     /// The most that any request asks for that is not done.
     effort: Effort,
-    /// Why the latest attempt stopped: the disk is full.
-    pub(crate) full: Option<PathBuf>,
+    /// Why the latest attempt stopped, if the next may get further.
+    stuck: Option<Stuck>,
+}
+
+/// What stopped an attempt: no room on the disk, or no more files that may be open.
+#[derive(Debug, Clone)]
+struct Stuck {
+    path: PathBuf,
+    kind: io::ErrorKind,
+    code: Option<i32>,
+}
+
+impl Stuck {
+    fn at(path: PathBuf, source: &io::Error) -> Self {
+        Self {
+            path,
+            kind: source.kind(),
+            code: source.raw_os_error(),
+        }
+    }
+
+    fn source(&self) -> io::Error {
+        self.code
+            .map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
+    }
 }
 
 impl Cleaned {
     /// The latest failure, if it still stands.
     pub(crate) fn check(&self) -> Result<()> {
-        match &self.full {
+        match &self.stuck {
             None => Ok(()),
-            Some(path) => Err(Error::Io {
+            Some(stuck) => Err(Error::Io {
                 doing: "split the log into",
-                path: path.clone(),
-                source: std::io::ErrorKind::StorageFull.into(),
+                path: stuck.path.clone(),
+                source: stuck.source(),
             }),
         }
     }
@@ -98,13 +122,13 @@ impl Shared {
                     .and_then(|()| self.maintain_once(writing, effort));
             }
             let is_stuck = self.is_stuck(&done);
-            let full = match done {
+            let stuck = match done {
                 Ok(()) => None,
                 // Nothing is lost: the log files stay, and the next round begins anew.
-                Err(Error::Io { path, .. }) if is_stuck => {
+                Err(Error::Io { path, source, .. }) if is_stuck => {
                     self.withdraw(writing);
-                    tracing::warn!(path = %path.display(), "the disk is full; the log stays unsplit");
-                    Some(path)
+                    tracing::warn!(path = %path.display(), %source, "the log stays unsplit for now");
+                    Some(Stuck::at(path, &source))
                 }
                 Err(error) => {
                     if self.alive().is_ok() {
@@ -115,7 +139,7 @@ impl Shared {
             };
             writing.cleaned.send_modify(|cleaned| {
                 cleaned.done = requested;
-                cleaned.full = full;
+                cleaned.stuck = stuck;
             });
             self.changed.notify_waiters();
             if is_stuck || writing.cleaned.borrow().requested == requested {
@@ -139,9 +163,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a round stopped for want of room, and of nothing else.
+    /// Whether a round stopped for want of room or of files that may be open, and of nothing else.
     fn is_stuck(&self, done: &Result<()>) -> bool {
-        done.as_ref().is_err_and(ran_out_of_room) && self.alive().is_ok()
+        done.as_ref()
+            .is_err_and(|error| ran_out_of_room(error) || error.is_transient())
+            && self.alive().is_ok()
     }
 
     /// Gives back the room of what a round left half written.
@@ -151,7 +177,7 @@ impl Shared {
             .and_then(|()| cut_segments(self.disk(), &self.layout, &manifest));
         // It is in nobody's way but for its room, and the next round writes over it.
         if let Err(error) = gone {
-            tracing::warn!(%error, "what was half written on a full disk stays for now");
+            tracing::warn!(%error, "what was half written stays for now");
         }
     }
 

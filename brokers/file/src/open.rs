@@ -79,7 +79,9 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
         other => other,
     }
     .map_err(failed("open", &path))?;
-    let writing = Writing::new(appender, manifest, durable_file, guard);
+    let path = layout.logs();
+    let logs_dir = disk.open_dir(&path).map_err(failed("open", &path))?;
+    let writing = Writing::new(appender, manifest, durable_file, logs_dir, guard);
     let shared = Shared::new(layout, options, uuid, live, 0, Some(writing));
     shared.sync_opened(end)?;
     crash_point!("open.synced");

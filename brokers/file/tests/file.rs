@@ -15,6 +15,8 @@ mod damage;
 mod dump;
 #[path = "file/failures.rs"]
 mod failures;
+#[path = "file/handles.rs"]
+mod handles;
 #[path = "file/lives.rs"]
 mod lives;
 #[path = "file/meddling.rs"]

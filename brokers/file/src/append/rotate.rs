@@ -55,7 +55,7 @@ impl Shared {
         let path = self.layout.log(header.number);
         let refused = |failure: Error, full: bool| {
             // A log without a whole header is taken for empty when opened.
-            if !full {
+            if !full && !failure.is_transient() {
                 self.poison(&failure);
             }
             Failure::Refused(failure)

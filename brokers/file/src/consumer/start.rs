@@ -13,11 +13,15 @@ impl FileConsumer {
             // The next look tells that it is gone.
             Err(_) => return,
         };
-        let (offset, found) = match self.resolve(&at, start) {
-            Ok(offset) => (offset, Ok(())),
-            Err(error) => (Offset::START, Err(error)),
+        let cursor = |offset| Cursor::new(at.clone(), topic, offset);
+        let (cursor, found) = match (self.resolve(&at, start), start) {
+            (Ok(offset), _) => (cursor(offset), Ok(())),
+            // It is looked up again when it is read.
+            (Err(error), Start::At(time)) if error.is_transient() => {
+                (Cursor::at_time(at.clone(), topic, time), Ok(()))
+            }
+            (Err(error), _) => (cursor(Offset::START), Err(error)),
         };
-        let cursor = Cursor::new(at.clone(), topic, offset);
         self.held.add(at, cursor, found);
     }
 

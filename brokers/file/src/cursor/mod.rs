@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidemill_broker::{Batch, BatchBuilder, Error, Offset, Result, TopicPartition};
+use tidemill_broker::{Batch, BatchBuilder, Error, Offset, Result, Timestamp, TopicPartition};
 
 use chunk::Chunk;
 pub(crate) use offset_at::offset_at;
@@ -55,6 +55,8 @@ pub(crate) struct Cursor {
     pub(crate) at: TopicPartition,
     pub(crate) topic: TopicId,
     offset: u64,
+    /// Begins at this time, which could not be looked up yet.
+    time: Option<Timestamp>,
     chunk: Option<Chunk>,
     place: Option<Place>,
 }
@@ -82,8 +84,17 @@ impl Cursor {
             at,
             topic,
             offset: offset.0,
+            time: None,
             chunk: None,
             place: None,
+        }
+    }
+
+    /// Begins at the first record that is not before `time`, looked up with the next batch.
+    pub(crate) fn at_time(at: TopicPartition, topic: TopicId, time: Timestamp) -> Self {
+        Self {
+            time: Some(time),
+            ..Self::new(at, topic, Offset::START)
         }
     }
 
@@ -93,12 +104,16 @@ impl Cursor {
 
     pub(crate) fn seek(&mut self, offset: Offset) {
         self.offset = offset.0;
+        self.time = None;
         self.chunk = None;
         self.place = None;
     }
 
     /// The next batch. Moves on only when it returns one.
     pub(crate) fn next(&mut self, shared: &Shared, limits: Limits) -> Result<Step> {
+        if let Some(time) = self.time {
+            self.seek(offset_at(shared, &self.at, time)?);
+        }
         for _ in 0..LOOKS_MAX {
             match self.step(shared, limits) {
                 Err(error) if is_missing(&error) => shared.look_anew()?,

@@ -39,7 +39,7 @@ pub trait Guard: fmt::Debug + Send + Sync {}
 /// A directory tree.
 ///
 /// Paths are used as given. Nothing is durable before it is synced: a file's bytes by
-/// [`DiskFile::sync_data`], its name by [`sync_dir`](Self::sync_dir) of its directory.
+/// [`DiskFile::sync_data`], its name by [`DiskDir::sync`] of its directory.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes a directory, and those above it, for its owner alone. Fine if it is there.
     ///
@@ -84,12 +84,21 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// As above.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Opens a directory, to make the names in it durable.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>>;
+
     /// Makes the names in a directory durable.
     ///
     /// # Errors
     ///
     /// As above. After an error nothing is known of what is durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_dir(path)?.sync()
+    }
 
     /// Takes an exclusive lock on a file, made if need be, and writes `owner` into it.
     ///
@@ -108,6 +117,17 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Whether waiting for this disk takes time, so that threads of their own should do it. Where
     /// it does not, everything runs on the caller's runtime, in one order for one seed.
     fn is_slow(&self) -> bool;
+}
+
+/// An open directory. What is to be made durable for certain is opened before it is changed: a process that
+/// has as many files open as it may can open none after.
+pub trait DiskDir: fmt::Debug + Send + Sync {
+    /// Makes the names in it durable.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says. After an error nothing is known of what is durable.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. Reading and writing at places, so that many may share it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 
-use super::{Disk, DiskFile, Guard, Locked, Mode};
+use super::{Disk, DiskDir, DiskFile, Guard, Locked, Mode};
 
 /// The machine's file system. Directories are made for their owner alone, files too.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,6 +16,15 @@ pub struct RealDisk;
 
 #[derive(Debug)]
 struct RealFile(File);
+
+#[derive(Debug)]
+struct RealDir(File);
+
+impl DiskDir for RealDir {
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
 
 #[derive(Debug)]
 struct RealGuard(File);
@@ -70,8 +79,8 @@ impl Disk for RealDisk {
         fs::remove_dir(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>> {
+        Ok(Box::new(RealDir(File::open(path)?)))
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Locked> {

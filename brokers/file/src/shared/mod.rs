@@ -13,7 +13,7 @@ use tidemill_broker::{Error, Result, Timestamp, TransactionalId};
 use tokio::sync::{Notify, watch};
 
 use crate::bell::Bell;
-use crate::disk::{Disk, DiskFile, Guard};
+use crate::disk::{Disk, DiskDir, DiskFile, Guard};
 use crate::follow::Following;
 use crate::format::manifest::Manifest;
 use crate::group::Groups;
@@ -44,6 +44,8 @@ pub(crate) struct Writing {
     /// The manifest on disk. Whoever replaces it holds this.
     pub(crate) manifest: Mutex<Manifest>,
     durable_file: Arc<dyn DiskFile>,
+    /// Where log files have their names.
+    logs_dir: Box<dyn DiskDir>,
     /// Held while syncing, which goes on beside appends.
     syncing: Mutex<Synced>,
     pub(crate) syncer: Bell,
@@ -95,12 +97,14 @@ impl Writing {
         appender: Appender,
         manifest: Manifest,
         durable_file: Arc<dyn DiskFile>,
+        logs_dir: Box<dyn DiskDir>,
         guard: Box<dyn Guard>,
     ) -> Self {
         Self {
             appender: Mutex::new(appender),
             manifest: Mutex::new(manifest),
             durable_file,
+            logs_dir,
             syncing: Mutex::default(),
             syncer: Bell::default(),
             splitter: Bell::default(),

@@ -19,13 +19,15 @@ impl Shared {
         let writing = self.writing("sync")?;
         let mut synced = lock(&writing.syncing);
         let durable = self.durable.get();
-        let result = self.sync_logs(&mut synced, durable).and_then(|end| {
-            if end > durable {
-                self.publish_durable(writing, end)?;
-                crash_point!("sync.published");
-            }
-            Ok(())
-        });
+        let result = self
+            .sync_logs(writing, &mut synced, durable)
+            .and_then(|end| {
+                if end > durable {
+                    self.publish_durable(writing, end)?;
+                    crash_point!("sync.published");
+                }
+                Ok(())
+            });
         drop(synced);
         if let Err(error) = &result {
             self.poison(error);
@@ -38,12 +40,12 @@ impl Shared {
     pub(crate) fn sync_opened(&self, end: u64) -> Result<()> {
         let writing = self.writing("sync")?;
         let mut synced = lock(&writing.syncing);
-        self.sync_logs(&mut synced, 0)?;
+        self.sync_logs(writing, &mut synced, 0)?;
         self.publish_durable(writing, end)
     }
 
     /// Syncs the log files that have more than this many bytes of the whole log; returns their end.
-    fn sync_logs(&self, synced: &mut Synced, durable: u64) -> Result<u64> {
+    fn sync_logs(&self, writing: &Writing, synced: &mut Synced, durable: u64) -> Result<u64> {
         let (logs, end) = {
             let live = self.live();
             let logs: Vec<LogFile> = live
@@ -66,8 +68,8 @@ impl Shared {
         crash_point!("sync.file");
         let newest = logs.last().map(|log| log.header.number);
         if synced.named < newest {
-            let path = self.layout.logs();
-            self.disk().sync_dir(&path).map_err(failed("sync", &path))?;
+            let named = writing.logs_dir.sync();
+            named.map_err(failed("sync", &self.layout.logs()))?;
             synced.named = newest;
         }
         Ok(end)
@@ -81,7 +83,7 @@ impl Shared {
         let renamed = staged.rename(self.disk())?;
         // From here on the directory has the new manifest. Whatever fails, also for want of room, nobody may
         // go on by the old one: what that does not list would be written over.
-        let installed = renamed.settle(self.disk()).and_then(|()| {
+        let installed = renamed.settle().and_then(|()| {
             crash_point!("manifest.replaced");
             *manifest = next;
             self.live_mut().install(manifest, &self.layout);

@@ -13,7 +13,7 @@ use tidemill_broker::{
     Broker, BrokerExt, Cleanup, Error, Offset, Retention, Start, Timestamp, TopicSpec,
 };
 use tidemill_broker_file::{
-    Disk, DiskFile, FileBroker, FileOptions, Fsync, Locked, Mode, RealDisk, SimDisk,
+    Disk, DiskDir, DiskFile, FileBroker, FileOptions, Fsync, Locked, Mode, RealDisk, SimDisk,
 };
 
 use crate::support::{at, create, numbered, read, set, topic, values};
@@ -105,8 +105,8 @@ impl Disk for Meddled {
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.disk.remove_dir(path)
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>> {
+        self.disk.open_dir(path)
     }
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Locked> {
         self.disk.lock(path, owner)

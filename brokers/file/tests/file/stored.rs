@@ -14,7 +14,7 @@ use tidemill_broker::{
     RecordSet, Retention, Start, Timestamp, TopicPartition, TopicSpec, Transaction,
 };
 use tidemill_broker_file::{
-    Disk, DiskFile, FileBroker, FileOptions, Fsync, Locked, Mode, SimDisk, verify,
+    Disk, DiskDir, DiskFile, FileBroker, FileOptions, Fsync, Locked, Mode, SimDisk, verify,
 };
 
 use crate::dump::unpack;
@@ -52,8 +52,8 @@ impl Disk for SameDisk {
     fn remove_dir(&self, path: &Path) -> std::io::Result<()> {
         self.0.remove_dir(path)
     }
-    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
-        self.0.sync_dir(path)
+    fn open_dir(&self, path: &Path) -> std::io::Result<Box<dyn DiskDir>> {
+        self.0.open_dir(path)
     }
     fn lock(&self, path: &Path, owner: &str) -> std::io::Result<Locked> {
         self.0.lock(path, owner)

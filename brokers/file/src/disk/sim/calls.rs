@@ -10,7 +10,7 @@ use rand::Rng;
 use super::inode::{Change, Inode};
 use super::names::{DirChange, Node};
 use super::{Fault, SimDisk, normal};
-use crate::disk::{Disk, DiskFile, Guard, Locked, Mode};
+use crate::disk::{Disk, DiskDir, DiskFile, Guard, Locked, Mode};
 use crate::shared::lock;
 
 fn input_output_error() -> io::Error {
@@ -61,7 +61,9 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        Ok(lock(&self.state).dir(path)?.now.keys().cloned().collect())
+        let mut state = lock(&self.state);
+        let _open = state.handle()?;
+        Ok(state.dir(path)?.now.keys().cloned().collect())
     }
 
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn DiskFile>> {
@@ -69,6 +71,7 @@ impl Disk for SimDisk {
             self.about_to_change();
         }
         let mut state = lock(&self.state);
+        let open = state.handle()?;
         let (dir, name) = state.parent(path)?;
         let mut freed = 0;
         let inode = match (dir.now.get(&name), mode) {
@@ -90,7 +93,6 @@ impl Disk for SimDisk {
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
         state.give_back(freed);
-        let open = Arc::clone(&state.open);
         Ok(Arc::new(SimFile {
             disk: self.clone(),
             inode,
@@ -144,21 +146,15 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.about_to_change();
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn DiskDir>> {
         let mut state = lock(&self.state);
-        state.syncs += 1;
-        if state.meets(Fault::SyncDir) {
-            return Err(input_output_error());
-        }
-        if state.meets(Fault::SyncDirFull) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let dir = state.dir(path)?;
-        for change in dir.pending.drain(..) {
-            change.apply(&mut dir.durable);
-        }
-        Ok(())
+        let open = state.handle()?;
+        state.dir(path)?;
+        Ok(Box::new(SimDir {
+            disk: self.clone(),
+            path: path.to_path_buf(),
+            _open: open,
+        }))
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Locked> {
@@ -187,6 +183,39 @@ impl Disk for SimDisk {
 
     fn is_slow(&self) -> bool {
         false
+    }
+}
+
+struct SimDir {
+    disk: SimDisk,
+    path: PathBuf,
+    _open: Arc<()>,
+}
+
+impl fmt::Debug for SimDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimDir")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DiskDir for SimDir {
+    fn sync(&self) -> io::Result<()> {
+        self.disk.about_to_change();
+        let mut state = lock(&self.disk.state);
+        state.syncs += 1;
+        if state.meets(Fault::SyncDir) {
+            return Err(input_output_error());
+        }
+        if state.meets(Fault::SyncDirFull) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let dir = state.dir(&self.path)?;
+        for change in dir.pending.drain(..) {
+            change.apply(&mut dir.durable);
+        }
+        Ok(())
     }
 }
 

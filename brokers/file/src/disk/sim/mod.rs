@@ -54,6 +54,8 @@ struct State {
     faults: Vec<(Fault, u32)>,
     /// Held by each open file.
     open: Arc<()>,
+    /// How many may be open.
+    open_max: Option<usize>,
     writes: u64,
     syncs: u64,
     /// After how many changes an image is taken, and with which seed.
@@ -79,6 +81,7 @@ impl SimDisk {
                 short_writes: false,
                 faults: Vec::new(),
                 open: Arc::new(()),
+                open_max: None,
                 writes: 0,
                 syncs: 0,
                 crash: None,
@@ -198,6 +201,12 @@ impl SimDisk {
         lock(&self.state).space = bytes;
     }
 
+    /// Limits how many files may be open, as for a process that has as many as it may; `None` lifts the
+    /// limit. Directories count, too, also while one is listed.
+    pub fn set_open_max(&self, files: Option<usize>) {
+        lock(&self.state).open_max = files;
+    }
+
     /// Lets writes now and then take only a part of what they are given, which is no error.
     pub fn set_short_writes(&self, short: bool) {
         lock(&self.state).short_writes = short;
@@ -213,6 +222,7 @@ impl SimDisk {
         let mut state = lock(&self.state);
         state.faults.clear();
         state.space = None;
+        state.open_max = None;
     }
 
     /// How many writes and how many syncs there were.
@@ -290,6 +300,18 @@ impl State {
             .into_owned();
         let parent = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         Ok((self.dir(&parent)?, name))
+    }
+
+    /// A handle of another open file.
+    fn handle(&self) -> io::Result<Arc<()>> {
+        const EMFILE: i32 = 24;
+        // One count is the disk's own.
+        match self.open_max {
+            Some(max) if Arc::strong_count(&self.open) > max => {
+                Err(io::Error::from_raw_os_error(EMFILE))
+            }
+            _ => Ok(Arc::clone(&self.open)),
+        }
     }
 
     /// Takes in that as many bytes are free again, also if somebody has the file open.
