@@ -208,6 +208,7 @@ impl Shared {
                 file,
                 len: log_header::BYTES as u64,
                 end: None,
+                cramped: false,
             },
         );
         Ok(())

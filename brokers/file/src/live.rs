@@ -25,6 +25,9 @@ pub(crate) struct LogFile {
     pub(crate) len: u64,
     /// The catalog at its end, once the log goes on in another file.
     pub(crate) end: Option<SharedCatalog>,
+    /// Whether it was ended as there was hardly room left to split it: that comes before anything else is
+    /// appended.
+    pub(crate) cramped: bool,
 }
 
 impl LogFile {

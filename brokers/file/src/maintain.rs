@@ -108,7 +108,7 @@ impl Shared {
                 false
             });
             if effort > Effort::Due {
-                self.end_log(writing, &mut lock(&writing.appender));
+                self.end_log(writing, &mut lock(&writing.appender), false);
             }
             let clean = effort == Effort::Clean;
             let mut done = self.maintain_once(writing, effort);

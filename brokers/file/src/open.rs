@@ -71,6 +71,7 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
             .map_or(manifest.first_log, |(number, _)| number + 1),
         next_start: end,
         log: last,
+        look_at: 0,
         owners: Default::default(),
     };
     let path = layout.durable();

@@ -17,7 +17,8 @@ pub enum Fsync {
     Commit,
     /// At most this long after a record was appended.
     Every(Duration),
-    /// Only when asked, and when a log file is split. Readers in other processes see nothing newer.
+    /// Only when asked, when a log file is split, and before retention takes anything away. Readers in
+    /// other processes see nothing newer.
     Never,
 }
 
@@ -65,7 +66,8 @@ pub struct FileOptions {
     pub disk: Arc<dyn Disk>,
     /// When the log is made durable without being asked.
     pub fsync: Fsync,
-    /// A log file is split at this many bytes, and a segment grows to about as many.
+    /// A log file is split at this many bytes, or where the disk has hardly room left for that; a segment
+    /// grows to about as many.
     pub split_bytes: u64,
     /// Appending waits while this many log files are not split yet.
     pub unsplit_max: usize,

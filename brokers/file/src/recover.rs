@@ -153,6 +153,7 @@ pub(crate) fn recover(
                 file: Arc::clone(&log.file),
                 len: at,
                 end: None,
+                cramped: false,
             },
         );
         place = header.start + at;

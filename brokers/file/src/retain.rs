@@ -17,6 +17,8 @@ impl Shared {
         if gone.is_empty() {
             return Ok(());
         }
+        // Newer records that are to stay in their place were counted, and must not go with the power.
+        self.sync_now()?;
         let mut installed = self.install(&mut manifest, next.clone());
         if installed.as_ref().is_err_and(ran_out_of_room) && self.alive().is_ok() {
             // Not even room for a manifest. An index may be lost at any time, and these are to go.

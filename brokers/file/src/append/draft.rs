@@ -80,7 +80,7 @@ impl Shared {
         let (mut start, mut end) = (0, 0);
         let mut close = |records: &mut Vec<DraftRecord>, data: Bytes| {
             if !records.is_empty() {
-                blocks.push(Draft::new(topic, at.partition, now, records, data));
+                blocks.push(Draft::new(topic, at.partition, records, data));
                 records.clear();
             }
         };

@@ -78,8 +78,9 @@ impl Shared {
         Ok((firsts, end))
     }
 
-    /// Gives each block its offsets.
+    /// Gives each block its offsets and time. Nobody else appends, so that one that comes later is not older.
     fn place(&self, blocks: &mut [Draft]) -> Result<Vec<Header>> {
+        let now = self.noted();
         let live = self.live();
         let mut ends: BTreeMap<(TopicId, u32), u64> = BTreeMap::new();
         let mut headers = Vec::with_capacity(blocks.len());
@@ -98,7 +99,7 @@ impl Shared {
             };
             let end = next + u64::from(block.count());
             ends.insert(key, end);
-            headers.push(block.place(next, end, self.salt));
+            headers.push(block.place(next, end, now, self.salt));
         }
         Ok(headers)
     }
@@ -124,7 +125,8 @@ impl Shared {
         headers: &[Header],
         blocks: &[Draft],
     ) -> Result<u64, Failure> {
-        self.rotate_if_full(writing, appender)?;
+        let body: u64 = headers.iter().map(|header| u64::from(header.len)).sum();
+        self.rotate_if_full(writing, appender, body)?;
         let Some(log) = &mut appender.log else {
             return Err(Failure::Refused(Error::Poisoned {
                 what: "there is no log file".into(),
@@ -132,7 +134,6 @@ impl Shared {
         };
         let number = log.header.number;
         let place = log.end_place();
-        let body: u64 = headers.iter().map(|header| u64::from(header.len)).sum();
         let durable = self.durable.get();
         let frame = frame::encode(head, body, place, durable, log.header.salt());
         if frame.len() > frame::HEADER_BYTES + frame::HEAD_BYTES_MAX {
@@ -178,5 +179,57 @@ impl Shared {
         }
         self.changed.notify_waiters();
         Ok(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidemill_broker::{Headers, ManualClock, RecordSet, Timestamp, TopicPartition};
+
+    use super::*;
+    use crate::catalog::TopicEntry;
+    use crate::disk::SimDisk;
+    use crate::layout::Layout;
+    use crate::options::FileOptions;
+
+    /// Each producer reads the clock before it is its turn to append.
+    #[test]
+    fn what_comes_later_in_the_log_is_never_older() {
+        let clock = Arc::new(ManualClock::starting_at(Timestamp(1)));
+        let options = FileOptions {
+            clock: clock.clone(),
+            disk: Arc::new(SimDisk::new(1)),
+            ..FileOptions::default()
+        };
+        let (shared, _) = crate::open::open(Layout::new("/log".as_ref()), options).unwrap();
+        let at = TopicPartition::new("t".parse().unwrap(), 0);
+        let topic = TopicEntry {
+            name: at.topic.clone(),
+            cleanup: Default::default(),
+            next: vec![0],
+        };
+        shared
+            .append_head(|_| Ok(Head::CreateTopic { id: 0, topic }))
+            .unwrap();
+        let draft = |time| {
+            clock.set(Timestamp(time));
+            let mut set = RecordSet::new(at.clone());
+            set.push(None, None, Some(b"v"), &Headers::new());
+            shared.draft(vec![set]).unwrap()
+        };
+        let [first, second, third] = [5, 7, 3].map(draft);
+        for drafts in [second, first, third] {
+            shared.append(drafts, Vec::new(), |_| Ok(())).unwrap();
+        }
+        let live = shared.live();
+        let (_, partition, _) = live.partition(&at).unwrap();
+        let times: Vec<_> = partition
+            .tail
+            .iter()
+            .map(|block| block.append_time)
+            .collect();
+        assert_eq!(times, [7, 7, 7]);
     }
 }

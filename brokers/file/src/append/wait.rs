@@ -8,7 +8,7 @@ use crate::options::Fsync;
 use crate::shared::Shared;
 
 impl Shared {
-    /// Waits while too many log files are not split yet.
+    /// Waits while too many log files are not split yet, or one that has to be before anything else.
     pub(crate) async fn room(&self) -> Result<()> {
         loop {
             let changed = self.changed.notified();
@@ -16,6 +16,7 @@ impl Shared {
             let behind = {
                 let live = self.live();
                 live.logs.len() > self.options.unsplit_max
+                    || live.logs.values().any(|log| log.cramped)
             };
             if !behind {
                 return Ok(());

@@ -115,14 +115,8 @@ impl Sink<'_> {
         };
         let next = self.base + last.offset_delta + 1;
         let data = Bytes::from(std::mem::take(&mut self.data));
-        let mut draft = Draft::new(
-            self.topic,
-            self.partition,
-            Timestamp(self.append_time),
-            &self.records,
-            data,
-        );
-        let header = draft.place(self.base, next, self.salt);
+        let mut draft = Draft::new(self.topic, self.partition, &self.records, data);
+        let header = draft.place(self.base, next, Timestamp(self.append_time), self.salt);
         self.writer.write(&draft.head)?;
         self.writer.write(&draft.data)?;
         self.index

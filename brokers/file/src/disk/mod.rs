@@ -107,6 +107,13 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// As above.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Locked>;
 
+    /// How many more bytes can be written to where this lies; more than there are where nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn room(&self, path: &Path) -> io::Result<u64>;
+
     /// Sixteen bytes that no other directory has.
     ///
     /// # Errors

@@ -102,6 +102,11 @@ impl Disk for RealDisk {
         }
     }
 
+    fn room(&self, path: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     fn unique(&self) -> io::Result<[u8; 16]> {
         let mut bytes = [0; 16];
         let mut filled = 0;

@@ -31,6 +31,8 @@ pub(crate) struct Appender {
     /// What the next log file is called, and where it begins.
     pub(crate) next_log: u64,
     pub(crate) next_start: u64,
+    /// How long that file may be before the disk is asked for its room.
+    pub(crate) look_at: u64,
     /// The present owner of each transactional id. They live as long as the writer does: no owner
     /// outlives its process.
     pub(crate) owners: BTreeMap<TransactionalId, u64>,
@@ -76,7 +78,7 @@ pub(crate) struct Shared {
     pub(crate) durable: Mark,
     /// Wakes whoever waits for records, news of its group, or a log file to be split.
     pub(crate) changed: Notify,
-    /// The time of day when somebody last appended or asked to clean. Threads go by it: a clock may
+    /// The latest time of day at which somebody appended or asked to clean. Threads go by it: a clock may
     /// show its time on the caller's runtime only.
     noted: AtomicI64,
     poisoned: OnceLock<String>,
@@ -216,14 +218,15 @@ impl Shared {
         }
     }
 
-    /// Reads the clock, and notes what it shows for those that must not.
+    /// Reads the clock, and notes what it shows for those that must not. Where it was set back, what is
+    /// noted stands still: what is appended later is not older.
     pub(crate) fn now(&self) -> Timestamp {
         let now = self.options.clock.now();
-        self.noted.store(now.0, Ordering::Relaxed);
+        self.noted.fetch_max(now.0, Ordering::Relaxed);
         now
     }
 
-    /// The time of day as noted last.
+    /// The latest time of day that was noted.
     pub(crate) fn noted(&self) -> Timestamp {
         Timestamp(self.noted.load(Ordering::Relaxed))
     }

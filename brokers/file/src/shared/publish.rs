@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use tidemill_broker::{Error, Result};
+use tidemill_broker::Result;
 use tidemill_crash_point::crash_point;
 
 use super::{Shared, Synced, Writing, is_full, lock};
@@ -104,15 +104,7 @@ impl Shared {
         let durable = self.durable.get().max(self.live().first_start);
         let result = self.publish_durable(writing, durable);
         drop(synced);
-        match result {
-            // An older one is as true: readers in other processes learn of it with the next.
-            Err(Error::Io { path, source, .. }) if is_full(&source) => {
-                tracing::warn!(path = %path.display(), "the disk is full; readers elsewhere are told later");
-                self.set_durable(durable);
-                Ok(())
-            }
-            other => other,
-        }
+        result
     }
 
     /// Says how much is durable. Called while syncing is held.
@@ -131,18 +123,20 @@ impl Shared {
             }
         };
         // Not synced: after a loss of power an older one is as true.
-        write_all(&*writing.durable_file, 0, &[&record.encode()])
-            .map_err(failed("write", &self.layout.durable()))?;
-        self.set_durable(end);
-        Ok(())
-    }
-
-    fn set_durable(&self, end: u64) {
+        let path = self.layout.durable();
+        match write_all(&*writing.durable_file, 0, &[&record.encode()]) {
+            // And so it is here: readers in other processes learn of it with the next.
+            Err(error) if is_full(&error) => {
+                tracing::warn!(path = %path.display(), "the disk is full; readers elsewhere are told later");
+            }
+            written => written.map_err(failed("write", &path))?,
+        }
         self.durable.set(end);
         if self.options.fsync == Fsync::Commit {
             // Readers in this process see no more than that.
             self.changed.notify_waiters();
         }
+        Ok(())
     }
 
     /// Waits until the log is durable up to a place.

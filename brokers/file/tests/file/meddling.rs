@@ -111,6 +111,9 @@ impl Disk for Meddled {
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Locked> {
         self.disk.lock(path, owner)
     }
+    fn room(&self, path: &Path) -> io::Result<u64> {
+        self.disk.room(path)
+    }
     fn unique(&self) -> io::Result<[u8; 16]> {
         self.disk.unique()
     }

@@ -179,3 +179,110 @@ async fn a_split_that_ran_out_of_room_leaves_nothing_behind() {
     }
     assert!(refused > 10, "{refused}");
 }
+
+/// Nothing leaves before it was split, and a log file was split at 64 MiB alone: a smaller disk filled up
+/// first, for good.
+#[tokio::test(start_paused = true)]
+async fn a_log_on_a_disk_smaller_than_a_log_file_goes_on_for_ever() {
+    const DISK: u64 = 5 << 20;
+    for (fsync, kept, bytes) in [
+        (Fsync::Commit, 1 << 20, 10_000),
+        (Fsync::default(), 1 << 20, 200_000),
+        (Fsync::Never, 3 << 20, 50_000),
+    ] {
+        let disk = SimDisk::new(kept);
+        let options = FileOptions {
+            disk: Arc::new(disk.clone()),
+            fsync,
+            ..FileOptions::default()
+        };
+        let broker = FileBroker::open("/log", options.clone()).await.unwrap();
+        let few = Retention {
+            age: None,
+            bytes: Some(kept),
+        };
+        let spec = TopicSpec::new(topic("t"), 1.try_into().unwrap());
+        let spec = spec.cleanup(Cleanup::Delete(few));
+        broker.create_topic(&spec).await.unwrap();
+        let used: usize = sizes(&disk).values().sum();
+        disk.set_space(Some(DISK - used as u64));
+        let value = "x".repeat(bytes);
+        let count = 5 * DISK / bytes as u64;
+        for appended in 0..count {
+            let acks = broker.produce(vec![set(at("t", 0), [&value])]).await;
+            let acks = acks.unwrap_or_else(|error| panic!("{fsync:?}, {appended}: {error:?}"));
+            assert!(acks[0].failure().is_none(), "{fsync:?}, {appended}");
+        }
+        let found = read(&broker, &at("t", 0), Start::Earliest).await;
+        let expected = count - found.len() as u64..count;
+        assert!(found.iter().map(|(offset, _)| *offset).eq(expected));
+        assert!((found.len() * bytes) as u64 >= kept, "{}", found.len());
+        broker.close().await.unwrap();
+        assert_eq!(verify("/log", &disk).unwrap().findings, []);
+    }
+}
+
+/// What was only in the page cache once counted for what stays: it went with the power, and older records had
+/// already gone for its sake.
+#[tokio::test(start_paused = true)]
+async fn a_loss_of_power_leaves_as_much_as_retention_keeps() {
+    const KEPT: u64 = 2 * LOG;
+    let clock = Arc::new(ManualClock::starting_at(Timestamp(0)));
+    let few = Retention {
+        age: None,
+        bytes: Some(KEPT),
+    };
+    let mut crashes = 0;
+    for after in 0..400 {
+        let disk = SimDisk::new(after);
+        let broker = keeping(&disk, &clock, few).await;
+        let mut next = 0;
+        while next < 100 {
+            assert!(append(&broker, &mut next).await);
+        }
+        broker.clean().await.unwrap();
+        disk.crash_after(after, after);
+        while next < 250 {
+            assert!(append(&broker, &mut next).await);
+        }
+        let Some(image) = disk.crashed() else { break };
+        crashes += 1;
+        drop(broker);
+        let broker = FileBroker::open("/log", options(&image, &clock))
+            .await
+            .unwrap();
+        let found = read(&broker, &at("t", 0), Start::Earliest).await;
+        let block = 72 + 20 + "keyv100".len() as u64;
+        let left = found.len() as u64 * block;
+        assert!(left >= KEPT, "crash {after}: {left} bytes");
+    }
+    assert!(crashes > 100, "{crashes}");
+}
+
+/// What is appended by a clock that was set back was once as old as that clock said.
+#[tokio::test(start_paused = true)]
+async fn records_appended_after_the_clock_was_set_back_are_not_older_than_those_before() {
+    const HOUR: i64 = 3_600_000_000;
+    let clock = Arc::new(ManualClock::starting_at(Timestamp(10 * HOUR)));
+    let disk = SimDisk::new(1);
+    let broker = FileBroker::open("/log", options(&disk, &clock))
+        .await
+        .unwrap();
+    let hour = Retention {
+        age: Some(Duration::from_secs(3_600)),
+        bytes: None,
+    };
+    let spec = TopicSpec::new(topic("t"), 2.try_into().unwrap());
+    let spec = spec.cleanup(Cleanup::Delete(hour));
+    broker.create_topic(&spec).await.unwrap();
+    let append = |partition| broker.produce(vec![set(at("t", partition), ["v0"])]);
+    append(0).await.unwrap();
+    clock.set(Timestamp(0));
+    append(1).await.unwrap();
+    clock.set(Timestamp(10 * HOUR + 1));
+    broker.clean().await.unwrap();
+    for partition in 0..2 {
+        let found = read(&broker, &at("t", partition), Start::Earliest).await;
+        assert_eq!(found, numbered(0..1), "partition {partition}");
+    }
+}

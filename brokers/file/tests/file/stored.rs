@@ -58,6 +58,9 @@ impl Disk for SameDisk {
     fn lock(&self, path: &Path, owner: &str) -> std::io::Result<Locked> {
         self.0.lock(path, owner)
     }
+    fn room(&self, path: &Path) -> std::io::Result<u64> {
+        self.0.room(path)
+    }
     fn unique(&self) -> std::io::Result<[u8; 16]> {
         Ok(*b"the same for all")
     }

@@ -177,6 +177,10 @@ impl Disk for SimDisk {
         })))
     }
 
+    fn room(&self, _path: &Path) -> io::Result<u64> {
+        Ok(lock(&self.state).space.unwrap_or(u64::MAX))
+    }
+
     fn unique(&self) -> io::Result<[u8; 16]> {
         Ok(lock(&self.state).rng.random())
     }

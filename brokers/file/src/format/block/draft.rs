@@ -6,7 +6,7 @@ use tidemill_broker::Timestamp;
 use super::{ABSENT, ENTRY_BYTES, HEADER_BYTES, Header, SPARSE};
 use crate::format::Crc;
 
-/// A block being written: all but its place in the partition.
+/// A block being written: all but its place in the partition, and when it was appended.
 #[derive(Debug)]
 pub(crate) struct Draft {
     /// Header and record table; the header is filled in last.
@@ -19,13 +19,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Takes records whose parts lie in `data` one after the other.
-    pub(crate) fn new(
-        topic: u64,
-        partition: u32,
-        append_time: Timestamp,
-        records: &[DraftRecord],
-        data: Bytes,
-    ) -> Self {
+    pub(crate) fn new(topic: u64, partition: u32, records: &[DraftRecord], data: Bytes) -> Self {
         let sparse = records
             .iter()
             .zip(0u64..)
@@ -39,7 +33,7 @@ impl Draft {
             partition,
             base: 0,
             next: 0,
-            append_time: append_time.0,
+            append_time: 0,
             max_timestamp: i64::MIN,
         };
         let table = header.data_at() - HEADER_BYTES;
@@ -87,8 +81,9 @@ impl Draft {
         self.header.partition
     }
 
-    /// Gives the block its place and finishes it.
-    pub(crate) fn place(&mut self, base: u64, next: u64, salt: u32) -> Header {
+    /// Gives the block its place and time and finishes it.
+    pub(crate) fn place(&mut self, base: u64, next: u64, append: Timestamp, salt: u32) -> Header {
+        self.header.append_time = append.0;
         self.header.base = base;
         self.header.next = next;
         self.header.encode(&mut self.head);

@@ -36,8 +36,8 @@ fn encode(rows: &[Row], base: u64) -> (Header, Vec<u8>, Vec<u64>) {
             offset_delta: delta,
         });
     }
-    let mut draft = Draft::new(3, 1, Timestamp(5), &records, data.into());
-    let header = draft.place(base, base + delta + 1, 77);
+    let mut draft = Draft::new(3, 1, &records, data.into());
+    let header = draft.place(base, base + delta + 1, Timestamp(5), 77);
     let block = [&draft.head[..], &draft.data[..]].concat();
     let offsets = records
         .iter()
