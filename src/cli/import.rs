@@ -1,18 +1,16 @@
 //! `tidemill import`: recorded markets into a topic.
 
-use std::io::IsTerminal as _;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use tidemill_broker::{SystemClock, Topic};
 
+use super::bar::Bar;
 use super::load::load;
-use super::rate::with_rate;
 use super::target::is_directory;
 use super::{Console, Exit, Failure, Signals, World};
 use crate::config::plan::BrokerUrl;
@@ -142,7 +140,7 @@ pub(super) async fn run(
     let mut come_to = None;
     let mut progress = |progress| {
         come_to = Some(progress);
-        bar.show(progress);
+        draw(&bar, progress);
     };
     // Before the broker is opened: files that are refused must not leave an empty log behind.
     let checked = tokio::select! {
@@ -418,34 +416,10 @@ fn refused(error: pipeline::Error) -> Failure {
     }
 }
 
-/// The progress on a terminal; nothing elsewhere.
-struct Bar {
-    bar: ProgressBar,
-}
-
-impl Bar {
-    fn new(shown: bool) -> Self {
-        let bar = if shown && std::io::stderr().is_terminal() {
-            ProgressBar::new(0)
-        } else {
-            ProgressBar::hidden()
-        };
-        Self { bar }
-    }
-
-    fn show(&self, progress: Progress) {
-        let template = match progress.phase {
-            Phase::Checking => "checking {bar:30} {bytes}/{total_bytes} {eta}",
-            Phase::Writing => "writing  {bar:30} {human_pos}/{human_len} {rate} {eta}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(with_rate(style));
-        }
-        self.bar.set_length(progress.total);
-        self.bar.set_position(progress.done);
-    }
-
-    fn clear(&self) {
-        self.bar.finish_and_clear();
-    }
+fn draw(bar: &Bar, progress: Progress) {
+    let template = match progress.phase {
+        Phase::Checking => "checking {bar:30} {bytes}/{total_bytes} {eta}",
+        Phase::Writing => "writing  {bar:30} {human_pos}/{human_len} {rate} {eta}",
+    };
+    bar.show(template, progress.done, Some(progress.total), String::new());
 }

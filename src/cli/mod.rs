@@ -3,6 +3,7 @@
 //! Everything a verb needs of the world comes in as an argument, so that tests drive the command
 //! without a process: what it reads and writes, the environment, and the signals.
 
+mod bar;
 mod check;
 mod completions;
 mod console;

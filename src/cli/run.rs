@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidemill_broker::{Broker, Offset, SystemClock, TopicPartition};
+use tidemill_state::{Doing, Headway};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::bar::Bar;
 use super::load::{load, tell};
 use super::printed::Printed;
-use super::rate::with_rate;
 use super::{Console, Exit, Failure, Signals, World, stdio};
 use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT};
 use crate::config::{Plan, entangled, threads};
@@ -104,7 +104,7 @@ pub(super) async fn run(
     let begun = Instant::now();
     let (stop, asked) = watch::channel(false);
     let mut running = start(plan, args, asked)?;
-    let bar = progress_bar(console);
+    let bar = Bar::new(console.terminals.errors);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let mut interrupted = false;
     let ended = loop {
@@ -123,7 +123,7 @@ pub(super) async fn run(
             _ = tick.tick() => running.show(&bar),
         }
     };
-    bar.finish_and_clear();
+    bar.clear();
     let counts = running.counts();
     match ended {
         Ok(ended) => ended?,
@@ -182,6 +182,9 @@ fn refuse_empty_memory(plan: &Plan) -> Result<(), Failure> {
         .help("read from `stdio:` or from `file://DIRECTORY`; `mem://` is for programs that embed tidemill, and for sinks"))
 }
 
+/// What is shown of a pipeline at work.
+const RECORDS: &str = "{bar:30} {human_pos}/{human_len} records, {rate}, {msg}";
+
 /// A pipeline at work on threads of its own.
 struct Running {
     progress: watch::Receiver<Option<(Arc<Progress>, u64)>>,
@@ -197,15 +200,19 @@ impl Running {
             .unwrap_or_default()
     }
 
-    fn show(&self, bar: &ProgressBar) {
+    fn show(&self, bar: &Bar) {
         if let Some((progress, total)) = &*self.progress.borrow() {
             let counts = progress.counts();
-            bar.set_length(*total);
-            bar.set_position(counts.taken.min(*total));
-            bar.set_message(format!(
-                "{} written, {} set aside",
-                counts.written, counts.dead
-            ));
+            if counts.redone < counts.to_redo {
+                let (doing, total) = (Doing::Redoing, Some(counts.to_redo));
+                return bar.headway(Headway {
+                    doing,
+                    done: counts.redone,
+                    total,
+                });
+            }
+            let message = format!("{} written, {} set aside", counts.written, counts.dead);
+            bar.show(RECORDS, counts.taken.min(*total), Some(*total), message);
         }
     }
 }
@@ -414,16 +421,4 @@ async fn records_in(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> u64 {
         }
     }
     total
-}
-
-fn progress_bar(console: &Console<'_>) -> ProgressBar {
-    if !console.terminals.errors {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {human_pos}/{human_len} records, {rate}, {msg}";
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(0).with_style(with_rate(style));
-    bar.set_draw_target(ProgressDrawTarget::stderr());
-    bar
 }

@@ -28,6 +28,7 @@ mod orders;
 mod positions;
 mod progress;
 mod recovery;
+mod redo;
 mod reset;
 mod run;
 mod savepoints;

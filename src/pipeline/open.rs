@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidemill_broker::{Broker, Generation, Group, Topic, TopicPartition};
-use tidemill_state::{Epoch, Note, State, StateStore};
+use tidemill_state::{Epoch, Headway, Note, StateStore};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
@@ -22,7 +22,7 @@ use super::graph::least;
 use super::input::InputPartition;
 use super::memory::{state_options, table_bytes};
 use super::orders::Listener;
-use super::recovery::redo;
+use super::redo::recover;
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
 use super::topics::Topics;
@@ -31,7 +31,6 @@ use super::{Attempt, Error, Marker, Progress, Result, TaskId, build, version};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
 
-pub(crate) use self::fit::forget_if_overtaken;
 pub(crate) use self::inputs::positions;
 
 /// Where tasks keep their stores.
@@ -105,6 +104,7 @@ pub(crate) async fn open_task(
     let before = store.note().await.map_err(failed)?;
     let task = open_over(store.clone(), shared, id, generation, committer, listener).await;
     if task.is_err() {
+        shared.progress.not_redone(id);
         leave_as_it_was(&*store, before).await;
         // The task may be opened again at once, and its store is to be free by then.
         let _ = store.close().await;
@@ -138,17 +138,19 @@ async fn open_over(
     let changelog = TopicPartition::new(shared.topics.changelog.clone(), shared.topics.ordinal(id));
     let control = TopicPartition::new(shared.topics.control.clone(), shared.topics.ordinal(id));
 
-    forget_if_overtaken(&*shared.outputs, &changelog, id, &*store).await?;
     let options = match &shared.bounds.state {
         Some(options) => options.clone(),
         None => state_options(plan),
     };
-    let (mut state, recovered) = State::open(store, options).await.map_err(failed)?;
     // Before the changelog: once they are stable no commit of an earlier owner is left open, so the
     // changelog then holds the marker that goes with them.
     let group_offsets = group_offsets(shared, topology, id).await?;
-    let go_on = || listener.go_on();
-    let marker = redo(&*shared.outputs, &changelog, id, &state, &recovered, &go_on).await?;
+    let redone = |headway: Headway| {
+        shared.progress.redone(id, headway);
+        listener.go_on()
+    };
+    let outputs = &*shared.outputs;
+    let (mut state, marker) = recover(outputs, &changelog, id, store, options, &redone).await?;
     let is_new_version = match &marker {
         Some(marker) => check_version(shared, id, marker)?,
         None => false,
@@ -184,7 +186,7 @@ async fn open_over(
         table_bytes(plan, topology),
         shared.bounds.due_at_once,
     );
-    build::restore(&mut graph, &state, id, is_new_version, &go_on).await?;
+    build::restore(&mut graph, &state, id, is_new_version, &|| listener.go_on()).await?;
 
     let mut dead = DeadLetters::new(
         TopicPartition::new(

@@ -1,9 +1,13 @@
 //! What a run has done so far, for whoever watches it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidemill_broker::Timestamp;
+use tidemill_state::Headway;
+
+use super::TaskId;
 
 /// Counts of one run, readable while it goes on.
 #[derive(Debug, Default)]
@@ -16,6 +20,8 @@ pub struct Progress {
     windows_closed: AtomicU64,
     closed_at: Mutex<Option<Timestamp>>,
     has_ended: AtomicBool,
+    // By task, how far the changelog was redone when it was opened last.
+    redone: Mutex<BTreeMap<TaskId, Headway>>,
 }
 
 /// A look at [`Progress`].
@@ -38,12 +44,21 @@ pub struct Counts {
     pub closed_at: Option<Timestamp>,
     /// Whether the run went on to the end of every input, as it was asked to.
     pub has_ended: bool,
+    /// How much of the changelogs was redone, in offsets: what tasks do before they take anything.
+    pub redone: u64,
+    /// How much there is to redo, of the tasks that have begun with it.
+    pub to_redo: u64,
 }
 
 impl Progress {
     /// The counts now. They are not taken at one instant.
     pub fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (mut redone, mut to_redo) = (0, 0);
+        for headway in self.redone_by_task().values() {
+            redone += headway.done;
+            to_redo += headway.total.unwrap_or_default();
+        }
         Counts {
             taken: get(&self.taken),
             committed: get(&self.committed),
@@ -53,6 +68,8 @@ impl Progress {
             windows_closed: get(&self.windows_closed),
             closed_at: *self.closed_at(),
             has_ended: self.has_ended.load(Ordering::Relaxed),
+            redone,
+            to_redo,
         }
     }
 
@@ -88,7 +105,21 @@ impl Progress {
         self.has_ended.store(true, Ordering::Relaxed);
     }
 
-    fn closed_at(&self) -> std::sync::MutexGuard<'_, Option<Timestamp>> {
+    /// How far a task that is being opened has come with its changelog.
+    pub(crate) fn redone(&self, task: TaskId, headway: Headway) {
+        self.redone_by_task().insert(task, headway);
+    }
+
+    /// A task was not opened after all.
+    pub(crate) fn not_redone(&self, task: TaskId) {
+        self.redone_by_task().remove(&task);
+    }
+
+    fn redone_by_task(&self) -> MutexGuard<'_, BTreeMap<TaskId, Headway>> {
+        self.redone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed_at(&self) -> MutexGuard<'_, Option<Timestamp>> {
         self.closed_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

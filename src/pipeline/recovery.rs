@@ -1,4 +1,4 @@
-//! Recovery: from log and store to a task that goes on where its last marker says.
+//! What recovery reads of the log: changelogs, their last markers, and where an input goes on.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tidemill_broker::{
     Batch, Broker, Consumer, ConsumerOptions, Delivery, Offset, Start, Topic, TopicPartition,
 };
-use tidemill_state::{Digest, Epoch, Recovered, State, TableId, crash_point};
-use tracing::{info, warn};
+use tidemill_state::TableId;
+use tracing::warn;
 
 use super::error::Doing;
-use super::{Error, InputPosition, MARKER_KEY, Marker, Result, TaskId};
+use super::{Error, InputPosition, MARKER_KEY, Marker, Result};
 use crate::config::plan::{OnGap, StartAt};
 
 /// The last marker in a changelog partition, and its offset; looked for from `from` on, which is at
@@ -93,7 +93,7 @@ pub(crate) async fn content(broker: &dyn Broker, at: &TopicPartition) -> Result<
     Ok(found)
 }
 
-fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Marker> {
+pub(crate) fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Marker> {
     Marker::decode(bytes).map_err(|error| Error::OtherLog {
         at: at.clone(),
         what: format!("the record at offset {offset} is no marker: {error}"),
@@ -158,123 +158,6 @@ where
             answer => return answer,
         }
     }
-}
-
-/// Brings a state up to the last marker of its changelog partition. Before each batch it is asked
-/// whether to go on.
-///
-/// # Errors
-///
-/// If store and log contradict each other; what `go_on` says.
-pub(crate) async fn redo(
-    broker: &dyn Broker,
-    at: &TopicPartition,
-    task: TaskId,
-    state: &State,
-    recovered: &Recovered,
-    go_on: &(dyn Fn() -> Result<()> + Sync),
-) -> Result<Option<Marker>> {
-    let ends = retrying(|| broker.watermarks(at))
-        .await
-        .doing(|| format!("cannot look at {at}"))?;
-    let from = match recovered.epoch {
-        Some(_) => Offset(recovered.changelog_offset),
-        None => ends.low,
-    };
-    let store = match &recovered.store.path {
-        Some(path) => format!("its store {}", path.display()),
-        None => "its store".to_owned(),
-    };
-    if from > ends.high {
-        let advice = advice(broker, at).await?;
-        let what = format!(
-            "{store} follows the changelog up to offset {from}, but {at} ends at {}: {advice}",
-            ends.high
-        );
-        return Err(Error::Contradiction { task, what });
-    }
-    crash_point!("recover.begin");
-    // The last epoch of the log, which is durable; once something does not fit into memory.
-    let mut spill_to = None;
-    let mut last = None;
-    let mut redone = 0_u64;
-    let mut changelog = Changelog::open(broker, at, Start::Offset(from.max(ends.low))).await?;
-    while let Some(batch) = changelog.next().await? {
-        go_on()?;
-        let slab = batch.slab();
-        for record in batch.iter() {
-            let Some(key) = record.key else { continue };
-            let value = record.value.map(|value| slab.slice_ref(value));
-            if key == MARKER_KEY {
-                last = value.map(|value| (value, record.offset));
-            } else {
-                // Copied: a key that stays must not pin its batch.
-                let value = value.map(|value| Bytes::copy_from_slice(&value));
-                state.redo(Bytes::copy_from_slice(key), value);
-                redone += 1;
-            }
-        }
-        if state.is_full() {
-            // What does not fit is written to the store, which may then hold something of any epoch
-            // up to the last.
-            let epoch = match spill_to {
-                Some(epoch) => epoch,
-                None => last_durable(broker, at, from).await?,
-            };
-            spill_to = Some(epoch);
-            let spilled = state.write_behind().spill(epoch).await;
-            spilled.map_err(|source| Error::State { task, source })?;
-        }
-    }
-    let Some((bytes, offset)) = last else {
-        return match recovered.newest().filter(|epoch| *epoch > Epoch::NONE) {
-            None => {
-                let begun = state.finish_redo(Epoch::NONE, from.0, Digest::EMPTY).await;
-                begun
-                    .map(|()| None)
-                    .map_err(|source| Error::State { task, source })
-            }
-            Some(epoch) => {
-                let advice = advice(broker, at).await?;
-                Err(Error::Contradiction {
-                    task,
-                    what: format!(
-                        "{store} has seen epoch {epoch}, but {at} has no marker from offset {from} on: {advice}"
-                    ),
-                })
-            }
-        };
-    };
-    let marker = decode_marker(at, offset, &bytes)?;
-    state
-        .finish_redo(marker.epoch, offset.0, marker.digest)
-        .await
-        .map_err(|source| Error::State { task, source })?;
-    crash_point!("recover.redone");
-    info!(%task, epoch = %marker.epoch, redone, "recovered");
-    Ok(Some(marker))
-}
-
-/// What to do about a store that has seen more than its changelog holds. Where the changelog holds
-/// nothing at all, there is nothing to go on from without the store either.
-async fn advice(broker: &dyn Broker, at: &TopicPartition) -> Result<&'static str> {
-    Ok(match last_marker(broker, at, Offset::START).await? {
-        Some(_) => {
-            "the log lost something; restore it, or take the store away to go on from the log"
-        }
-        None => {
-            "the changelog was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew"
-        }
-    })
-}
-
-/// The last epoch of a changelog, after the log was made durable.
-async fn last_durable(broker: &dyn Broker, at: &TopicPartition, from: Offset) -> Result<Epoch> {
-    retrying(|| broker.sync())
-        .await
-        .doing(|| format!("cannot make {at} durable"))?;
-    let marker = last_marker(broker, at, from).await?;
-    Ok(marker.map_or(Epoch::NONE, |(marker, _)| marker.epoch))
 }
 
 /// Where an input is to be read from.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use tidemill_broker::{Broker, Offset, TopicPartition};
 use tidemill_state::{
-    Epoch, Identity, Savepoint, State, check_savepoint, delete_restored, restore, set_aside,
+    Epoch, Identity, Savepoint, State, Watch, check_savepoint, delete_restored, restore, set_aside,
 };
 
 use super::error::Doing;
 use super::memory::state_options;
-use super::open::{Stores, forget_if_overtaken};
-use super::recovery::{last_marker, own_topic, redo, retrying};
+use super::open::Stores;
+use super::recovery::{last_marker, own_topic, retrying};
+use super::redo::recover;
 use super::topics::{describe, source_topic, tasks_of};
 use super::topology::sub_topologies;
 use super::{Error, Kind, Marker, Result, SledStores, TaskId};
@@ -80,17 +81,20 @@ async fn catch_up(
     outputs: &dyn Broker,
     stores: &dyn Stores,
     log: &TaskLog,
+    watch: Watch<'_>,
 ) -> Result<Option<(State, Marker)>> {
     let task = log.task;
     let failed = |source| Error::State { task, source };
     let opened = stores.open(plan.name.as_str(), &task.to_string()).await;
     let store = opened.map_err(failed)?;
-    forget_if_overtaken(outputs, &log.at, task, &*store).await?;
     let options = state_options(plan);
-    let (state, recovered) = State::open(store, options).await.map_err(failed)?;
-    match redo(outputs, &log.at, task, &state, &recovered, &|| Ok(())).await? {
-        Some(marker) => Ok(Some((state, marker))),
-        None => {
+    let go_on = |headway| {
+        watch(headway);
+        Ok(())
+    };
+    match recover(outputs, &log.at, task, store, options, &go_on).await? {
+        (state, Some(marker)) => Ok(Some((state, marker))),
+        (state, None) => {
             state.close().await.map_err(failed)?;
             Ok(None)
         }
@@ -112,14 +116,15 @@ pub async fn savepoint(
     stores: &dyn Stores,
     log: &TaskLog,
     to: &Path,
+    watch: Watch<'_>,
 ) -> Result<Option<Savepoint>> {
-    match try_savepoint(plan, outputs, stores, log, to).await {
+    match try_savepoint(plan, outputs, stores, log, to, watch).await {
         Err(error) if error.is_store_damage() => {
             let task = log.task;
             let (name, why) = (task.to_string(), error.to_string());
             let aside = stores.set_aside(&name, &why).await;
             aside.map_err(|source| Error::State { task, source })?;
-            try_savepoint(plan, outputs, stores, log, to).await
+            try_savepoint(plan, outputs, stores, log, to, watch).await
         }
         ended => ended,
     }
@@ -131,12 +136,13 @@ async fn try_savepoint(
     stores: &dyn Stores,
     log: &TaskLog,
     to: &Path,
+    watch: Watch<'_>,
 ) -> Result<Option<Savepoint>> {
     let failed = |source| Error::State {
         task: log.task,
         source,
     };
-    let Some((state, marker)) = catch_up(plan, outputs, stores, log).await? else {
+    let Some((state, marker)) = catch_up(plan, outputs, stores, log, watch).await? else {
         return Ok(None);
     };
     let identity = Identity {
@@ -146,7 +152,7 @@ async fn try_savepoint(
     let durable = |_| async { Ok::<(), Infallible>(()) };
     let saved = state
         .write_behind()
-        .savepoint(to, &identity, |_| marker.encode(), durable)
+        .savepoint(to, &identity, |_| marker.encode(), durable, watch)
         .await;
     let closed = state.close().await;
     let saved = saved.map_err(failed)?;
@@ -178,11 +184,15 @@ pub async fn restorable(
     outputs: &dyn Broker,
     logs: &[TaskLog],
     path: &Path,
+    watch: Watch<'_>,
 ) -> Result<Restorable> {
-    let (savepoint, elements) = check_savepoint(path).map_err(|source| Error::Savepoint {
-        path: path.to_owned(),
-        source,
-    })?;
+    let (savepoint, elements) =
+        check_savepoint(path, watch)
+            .await
+            .map_err(|source| Error::Savepoint {
+                path: path.to_owned(),
+                source,
+            })?;
     let log = logs
         .iter()
         .find(|log| log.task.to_string() == savepoint.task);
@@ -238,6 +248,7 @@ pub async fn restore_task(
     dir: &Path,
     run: u64,
     from: &Restorable,
+    watch: Watch<'_>,
 ) -> Result<Option<PathBuf>> {
     let task = from.log.task;
     let failed = |source| Error::State { task, source };
@@ -256,10 +267,10 @@ pub async fn restore_task(
         ),
         false => None,
     };
-    restore(&from.savepoint.path, options)
+    restore(&from.savepoint.path, options, watch)
         .await
         .map_err(failed)?;
-    match follow(plan, outputs, &stores, from).await {
+    match follow(plan, outputs, &stores, from, watch).await {
         Ok(()) => Ok(aside),
         Err(error) => {
             match error.kind() {
@@ -281,16 +292,17 @@ async fn follow(
     outputs: &dyn Broker,
     stores: &SledStores,
     from: &Restorable,
+    watch: Watch<'_>,
 ) -> Result<()> {
     let task = from.log.task;
     let failed = |source| Error::State { task, source };
-    let Some((state, _)) = catch_up(plan, outputs, stores, &from.log).await? else {
+    let Some((state, _)) = catch_up(plan, outputs, stores, &from.log, watch).await? else {
         return Ok(());
     };
     let write_behind = state.write_behind();
     let durable = |_| async { Ok::<(), Infallible>(()) };
     let verified = match write_behind.pass(durable).await {
-        Ok(_) => write_behind.verify().await.map(drop),
+        Ok(_) => write_behind.verify(watch).await.map(drop),
         Err(error) => Err(error),
     };
     drop(write_behind);

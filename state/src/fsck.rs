@@ -6,10 +6,11 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::directory::{ENGINE, StoredIdentity};
+use crate::headway::Counted;
 use crate::state::PAGE;
 use crate::{
-    Digest, Error, Identity, Note, Result, Share, SledOptions, SledStore, State, StateStore,
-    Stored, TableId, TableSpec,
+    Digest, Doing, Error, Identity, Note, Result, Share, SledOptions, SledStore, State, StateStore,
+    Stored, TableId, TableSpec, Watch,
 };
 
 /// What a check found.
@@ -57,7 +58,7 @@ pub struct TableContent {
 ///
 /// If the directory holds no store, is in use or cannot be read, if its format is newer, or if the store is too
 /// damaged to be opened.
-pub async fn fsck(dir: &Path, owner: &str) -> Result<Fsck> {
+pub async fn fsck(dir: &Path, owner: &str, watch: Watch<'_>) -> Result<Fsck> {
     let stored = match StoredIdentity::read(dir)? {
         Some(stored) => stored,
         None if dir.join(ENGINE).exists() => {
@@ -74,12 +75,12 @@ pub async fn fsck(dir: &Path, owner: &str) -> Result<Fsck> {
         cache_bytes: SledOptions::CACHE_BYTES,
     };
     let store = SledStore::open_strict(options).await?;
-    let found = check(&store, identity).await;
+    let found = check(&store, identity, watch).await;
     store.close().await?;
     found
 }
 
-async fn check(store: &SledStore, identity: Identity) -> Result<Fsck> {
+async fn check(store: &SledStore, identity: Identity, watch: Watch<'_>) -> Result<Fsck> {
     let (stored, note) = (store.stored().await?, store.note().await?);
     let mut report = Fsck {
         identity,
@@ -117,11 +118,13 @@ async fn check(store: &SledStore, identity: Identity) -> Result<Fsck> {
             )
         })
         .collect();
+    let mut counted = Counted::begin(watch, Doing::Comparing, None);
     let mut after: Option<Bytes> = None;
     loop {
         let page = store.scan(Bytes::new(), after.clone(), PAGE).await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
+        counted.add(page.len() as u64);
         for (key, value) in &page {
             report.elements += 1;
             report.bytes += (key.len() + value.len()) as u64;

@@ -26,12 +26,13 @@ use self::reader::Reader;
 use self::writer::Writer;
 use crate::directory::{ENGINE, RESTORING, create_dir, delete_restored, sync_dir};
 use crate::error::Source;
+use crate::headway::Counted;
 use crate::off_thread::off_thread;
 use crate::sled_store::Mode;
 use crate::state::PAGE;
 use crate::{
-    Change, Digest, Epoch, Error, Identity, Note, Result, SledOptions, SledStore, StateStore,
-    Stored, WriteBehind,
+    Change, Digest, Doing, Epoch, Error, Identity, Note, Result, SledOptions, SledStore,
+    StateStore, Stored, Watch, WriteBehind,
 };
 
 /// Savepoints kept in a directory; older ones are deleted when a new one is whole.
@@ -80,6 +81,7 @@ impl WriteBehind {
         identity: &Identity,
         attach: impl FnOnce(Epoch) -> Vec<u8>,
         durable: F,
+        watch: Watch<'_>,
     ) -> Result<Savepoint>
     where
         F: FnOnce(Epoch) -> D,
@@ -103,6 +105,7 @@ impl WriteBehind {
         let path = manifest.path.clone();
         let head = manifest.clone();
         let mut writer = off_thread(move || Writer::create(&head)).await?;
+        let mut counted = Counted::begin(watch, Doing::Saving, None);
         // No pass runs, so the store is the state of that epoch, whatever is committed meanwhile.
         let mut after: Option<Bytes> = None;
         loop {
@@ -113,7 +116,9 @@ impl WriteBehind {
                 .await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
+            let elements = page.len() as u64;
             writer = off_thread(move || writer.block(&page)).await?;
+            counted.add(elements);
         }
         let found = writer.digest;
         if found != stored.digest {
@@ -207,10 +212,22 @@ pub fn savepoints(dir: &Path) -> Result<Vec<Result<Savepoint>>> {
 /// # Errors
 ///
 /// If it is damaged, cut short, or of a newer format.
-pub fn check_savepoint(path: &Path) -> Result<(Savepoint, u64)> {
-    let mut reader = Reader::open(path)?;
-    while reader.block()?.is_some() {}
-    Ok((reader.head, reader.elements))
+pub async fn check_savepoint(path: &Path, watch: Watch<'_>) -> Result<(Savepoint, u64)> {
+    let mut reader = open(path).await?;
+    let mut counted = Counted::begin(watch, Doing::Checking, Some(reader.bytes));
+    loop {
+        let (read, page) = reader.next().await?;
+        reader = read;
+        counted.reach(reader.at);
+        if page.is_none() {
+            return Ok((reader.head, reader.elements));
+        }
+    }
+}
+
+async fn open(savepoint: &Path) -> Result<Reader> {
+    let path = savepoint.to_owned();
+    off_thread(move || Reader::open(&path)).await
 }
 
 /// Makes a new store in a directory that holds none, from a savepoint, which is checked as a whole before.
@@ -221,8 +238,12 @@ pub fn check_savepoint(path: &Path) -> Result<(Savepoint, u64)> {
 /// # Errors
 ///
 /// If the savepoint is damaged, of another pipeline or task, or the directory holds a store already.
-pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint> {
-    let (head, _) = check_savepoint(savepoint)?;
+pub async fn restore(
+    savepoint: &Path,
+    options: SledOptions,
+    watch: Watch<'_>,
+) -> Result<Savepoint> {
+    let (head, elements) = check_savepoint(savepoint, watch).await?;
     let found = Identity {
         pipeline: head.pipeline.clone(),
         task: head.task.clone(),
@@ -244,7 +265,8 @@ pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint
             dir.display()
         )));
     }
-    match fill(savepoint, options, &head).await {
+    let counted = Counted::begin(watch, Doing::Filling, Some(elements));
+    match fill(savepoint, options, &head, counted).await {
         Ok(()) => Ok(head),
         // Somebody else's by now.
         Err(error @ Error::InUse { .. }) => Err(error),
@@ -257,7 +279,12 @@ pub async fn restore(savepoint: &Path, options: SledOptions) -> Result<Savepoint
 }
 
 /// Fills a new store.
-async fn fill(savepoint: &Path, options: SledOptions, head: &Savepoint) -> Result<()> {
+async fn fill(
+    savepoint: &Path,
+    options: SledOptions,
+    head: &Savepoint,
+    mut counted: Counted<'_>,
+) -> Result<()> {
     let dir = options.path.clone();
     create_dir(&dir)?;
     let restoring = dir.join(RESTORING);
@@ -271,14 +298,18 @@ async fn fill(savepoint: &Path, options: SledOptions, head: &Savepoint) -> Resul
             has_stored: false,
         })
         .await?;
-    let mut reader = Reader::open(savepoint)?;
-    while let Some(page) = reader.block()? {
+    let mut reader = open(savepoint).await?;
+    loop {
+        let (read, page) = reader.next().await?;
+        reader = read;
+        let Some(page) = page else { break };
         let changes = page.into_iter().map(|(key, value)| Change {
             key,
             value: Some(value),
         });
         store.write(changes.collect()).await?;
         crash_point!("restore.block");
+        counted.reach(reader.elements);
     }
     store.sync().await?;
     store

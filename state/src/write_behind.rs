@@ -7,8 +7,9 @@ use bytes::Bytes;
 use tidemill_crash_point::crash_point;
 
 use crate::error::Source;
+use crate::headway::Counted;
 use crate::state::{PAGE, Shared};
-use crate::{Digest, Epoch, Error, Note, Result, Share};
+use crate::{Digest, Doing, Epoch, Error, Note, Result, Share, Watch};
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +169,7 @@ impl WriteBehind {
     ///
     /// If the digests differ. If no pass has completed since the state was opened over a store that may hold
     /// parts of a newer epoch; run one before.
-    pub async fn verify(&self) -> Result<u64> {
+    pub async fn verify(&self, watch: Watch<'_>) -> Result<u64> {
         let _pass = self.shared.pass.lock().await;
         let (stored, newest) = {
             let overlay = self.shared.overlay();
@@ -181,6 +182,7 @@ impl WriteBehind {
         };
         let mut digest = Digest::EMPTY;
         let mut elements = 0;
+        let mut counted = Counted::begin(watch, Doing::Comparing, None);
         let mut after: Option<Bytes> = None;
         loop {
             let page = self
@@ -191,6 +193,7 @@ impl WriteBehind {
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             elements += page.len() as u64;
+            counted.add(page.len() as u64);
             for (key, value) in &page {
                 digest.add(Share::of(key, value));
             }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde_json::json;
-use tidemill_state::{Error, check_savepoint, fsck, set_aside};
+use tidemill_state::{Error, Watch, check_savepoint, fsck, set_aside};
 
+use super::super::bar::Bar;
 use super::place::{Access, PlaceArgs, Store, task_of};
 use super::{Console, Exit, Failure, World, counted, ls, owner};
 
@@ -55,13 +56,16 @@ pub(super) async fn run(
     };
     let place = args.place.resolve(access, "fsck", world)?;
     let mut all = Vec::new();
+    let bar = Bar::new(console.terminals.errors);
+    let watch = |headway| bar.headway(headway);
     for store in &place.stores {
-        let mut one = check(store, args.set_aside).await?;
+        let mut one = check(store, args.set_aside, &watch).await?;
         if place.is_several() {
             one.place = format!(" in {}", store.instance());
         }
         all.push(one);
     }
+    bar.clear();
     let damaged = all.iter().any(|one| !one.findings.is_empty());
     if args.json {
         let tasks: Vec<_> = all
@@ -104,7 +108,7 @@ pub(super) async fn run(
 
 const REBUILD: &str = "set it aside with `tidemill state fsck --set-aside`: nothing is deleted, and the next run rebuilds it from the log";
 
-async fn check(store: &Store, put_aside: bool) -> Result<Checked, Failure> {
+async fn check(store: &Store, put_aside: bool, watch: Watch<'_>) -> Result<Checked, Failure> {
     let Store { dir, at, behind } = store;
     let mut checked = Checked {
         task: task_of(dir),
@@ -116,7 +120,7 @@ async fn check(store: &Store, put_aside: bool) -> Result<Checked, Failure> {
         report: None,
     };
     let mut is_broken = false;
-    match fsck(dir, &owner("fsck")).await {
+    match fsck(dir, &owner("fsck"), watch).await {
         Ok(report) => {
             is_broken = !report.findings.is_empty();
             for what in &report.findings {
@@ -169,7 +173,7 @@ async fn check(store: &Store, put_aside: bool) -> Result<Checked, Failure> {
         checked.aside = Some(aside.path.display().to_string());
     }
     for path in savepoint_files(&at.join("savepoints"))? {
-        match check_savepoint(&path) {
+        match check_savepoint(&path, watch).await {
             Ok(_) => {}
             Err(error) if error.is_integrity() => {
                 let help =

@@ -3,6 +3,7 @@
 use serde_json::json;
 use tidemill_state::{Fsck, fsck};
 
+use super::super::bar::Bar;
 use super::place::{Access, PlaceArgs, Store, task_of};
 use super::{Console, Exit, Failure, World, owner};
 
@@ -32,9 +33,11 @@ pub(super) async fn run(
     let place = args.place.resolve(Access::Look, "ls", world)?;
     let mut found = Vec::new();
     let mut exit = Exit::Ok;
+    let bar = Bar::new(console.terminals.errors);
+    let watch = |headway| bar.headway(headway);
     for store in &place.stores {
         let Store { dir, .. } = store;
-        match fsck(dir, &owner("ls")).await {
+        match fsck(dir, &owner("ls"), &watch).await {
             Ok(report) => {
                 if !report.findings.is_empty() {
                     exit = Exit::Integrity;
@@ -44,11 +47,13 @@ pub(super) async fn run(
             Err(error) if error.is_integrity() => {
                 exit = Exit::Integrity;
                 let failure = Failure::from(error);
+                bar.clear();
                 writeln!(console.errors, "task {}: {failure}", task_of(dir))?;
             }
             Err(error) => return Err(error.into()),
         }
     }
+    bar.clear();
     if exit != Exit::Ok {
         writeln!(
             console.errors,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tidemill_broker::Broker;
 
+use super::super::bar::Bar;
 use super::super::reset::open_all;
 use super::place::{Access, resolve};
 use super::savepoint::{dir_of, needs_file};
@@ -65,9 +66,11 @@ pub(super) async fn run(
     let brokers: Vec<Arc<dyn Broker>> = open.iter().map(OpenBroker::broker).collect();
     let outputs = brokers[plan.home()].clone();
     let logs = task_logs(&plan, &brokers).await?;
+    let bar = Bar::new(console.terminals.errors);
+    let watch = |headway| bar.headway(headway);
     let mut found = Vec::new();
     for path in &args.from {
-        found.push(restorable(&plan, &*outputs, &logs, path).await?);
+        found.push(restorable(&plan, &*outputs, &logs, path, &watch).await?);
     }
     let mut instances = place.instances;
     if instances.is_empty() && args.yes {
@@ -85,8 +88,9 @@ pub(super) async fn run(
         let mut aside = None;
         if args.yes {
             let dir = dir_of(&instances, &one.log.task.to_string())?;
-            aside = restore_task(&plan, &*outputs, dir, rand::random(), one).await?;
+            aside = restore_task(&plan, &*outputs, dir, rand::random(), one, &watch).await?;
         }
+        bar.clear();
         told.push(json!({
             "task": one.savepoint.task,
             "savepointEpoch": one.savepoint.epoch.0,

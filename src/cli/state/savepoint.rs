@@ -7,6 +7,7 @@ use serde_json::json;
 use tidemill_broker::Broker;
 use tidemill_state::{Savepoint, read_note, savepoints};
 
+use super::super::bar::Bar;
 use super::super::reset::open_all;
 use super::place::{Access, Place, resolve};
 use super::{Console, Exit, Failure, World, owner};
@@ -76,14 +77,17 @@ pub(super) async fn run(
         )?);
     }
     let mut saved = Vec::new();
+    let bar = Bar::new(console.terminals.errors);
+    let watch = |headway| bar.headway(headway);
     for log in &logs {
         let task = log.task.to_string();
         let dir = dir_of(&instances, &task)?;
         let stores = SledStores::new(dir.to_owned(), rand::random());
         let to = SledStores::path(dir, &task).join("savepoints");
         let outputs = &*brokers[plan.home()];
-        saved.extend(savepoint(&plan, outputs, &stores, log, &to).await?);
+        saved.extend(savepoint(&plan, outputs, &stores, log, &to, &watch).await?);
     }
+    bar.clear();
     drop(brokers);
     for broker in open {
         broker.close().await?;

@@ -1,34 +1,9 @@
-//! Whether store, log and file fit each other.
+//! Whether state and file fit each other.
 
-use tidemill_broker::{Broker, TopicPartition};
-use tidemill_state::{State, StateStore};
-use tracing::warn;
+use tidemill_state::State;
 
 use super::Shared;
-use crate::pipeline::error::Doing;
-use crate::pipeline::recovery::retrying;
 use crate::pipeline::{Error, Marker, Result, TaskId};
-
-/// Empties a store that has followed the changelog only up to where tombstones have been removed
-/// since: it may hold keys that are gone.
-pub(crate) async fn forget_if_overtaken(
-    outputs: &dyn Broker,
-    changelog: &TopicPartition,
-    task: TaskId,
-    store: &dyn StateStore,
-) -> Result<()> {
-    let failed = |source| Error::State { task, source };
-    let Some(stored) = store.stored().await.map_err(failed)? else {
-        return Ok(());
-    };
-    let ends = retrying(|| outputs.watermarks(changelog)).await;
-    let ends = ends.doing(|| format!("cannot look at {changelog}"))?;
-    if stored.changelog_offset < ends.tombstones_gone.0 {
-        warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");
-        store.clear().await.map_err(failed)?;
-    }
-    Ok(())
-}
 
 /// Refuses state that a new version of the file cannot go on with.
 pub(super) async fn refuse_unless_empty(state: &State, name: &str, id: TaskId) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use tidemill_state::crash_point;
+use tidemill_state::{UNWATCHED, crash_point};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -54,7 +54,7 @@ impl Task {
                 tokio::select! {
                     biased;
                     _ = given_up => {}
-                    verified = write_behind.verify() => {
+                    verified = write_behind.verify(UNWATCHED) => {
                         verified?;
                     }
                 }

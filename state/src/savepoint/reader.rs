@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{BLOCK_MAX, FORMAT, MAGIC, MANIFEST_MAX, Savepoint};
 use crate::directory::crc32c;
+use crate::off_thread::off_thread;
 use crate::store::Page;
 use crate::{Digest, Epoch, Error, Result, Share};
 
@@ -15,7 +16,10 @@ use crate::{Digest, Epoch, Error, Result, Share};
 pub(super) struct Reader {
     file: BufReader<File>,
     pub(super) head: Savepoint,
-    at: u64,
+    /// Bytes read so far.
+    pub(super) at: u64,
+    /// Bytes of the file.
+    pub(super) bytes: u64,
     pub(super) elements: u64,
     digest: Digest,
 }
@@ -23,6 +27,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
+        let bytes = file.metadata().map_err(Error::io("look at", path))?.len();
         let nothing = Savepoint {
             pipeline: String::new(),
             task: String::new(),
@@ -36,6 +41,7 @@ impl Reader {
             file: BufReader::new(file),
             head: nothing,
             at: 0,
+            bytes,
             elements: 0,
             digest: Digest::EMPTY,
         };
@@ -68,8 +74,17 @@ impl Reader {
         Ok(reader)
     }
 
+    /// [`block`](Self::block), beside the tasks of the runtime.
+    pub(super) async fn next(mut self) -> Result<(Self, Option<Page>)> {
+        off_thread(move || {
+            let page = self.block()?;
+            Ok((self, page))
+        })
+        .await
+    }
+
     /// The next block, or `None` at an end that agrees with what was read.
-    pub(super) fn block(&mut self) -> Result<Option<Page>> {
+    fn block(&mut self) -> Result<Option<Page>> {
         let length = self.number()?;
         let crc = self.number()?;
         if length == 0 {

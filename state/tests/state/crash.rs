@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidemill_state::{Epoch, MemoryDisk, MemoryStore, StateStore, Survivors};
+use tidemill_state::{Epoch, MemoryDisk, MemoryStore, StateStore, Survivors, UNWATCHED};
 use tokio::task::JoinSet;
 
 use crate::model::{Log, Task, identity};
@@ -128,7 +128,7 @@ async fn run(steps: Vec<Step>, table_bytes: usize, ttl: Option<u64>) {
                     .pass(log.make_durable())
                     .await
                     .unwrap();
-                task.state.write_behind().verify().await.unwrap();
+                task.state.write_behind().verify(UNWATCHED).await.unwrap();
             }
             Step::PassUntil(calls) => {
                 let behind = task.state.write_behind();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use tidemill_state::{
     Change, Digest, Epoch, Error, Identity, Note, Page, SledOptions, SledStore, StateStore, Stored,
-    fsck,
+    UNWATCHED, fsck,
 };
 
 use crate::model::{Log, Task};
@@ -255,7 +255,7 @@ async fn newer_and_foreign_stores_are_refused_and_left_in_place() {
         "{error}"
     );
     assert!(matches!(
-        fsck(dir.path(), "fsck").await,
+        fsck(dir.path(), "fsck", UNWATCHED).await,
         Err(Error::NewerFormat { .. })
     ));
 
@@ -279,13 +279,13 @@ async fn fsck_tells_a_sound_store_from_one_with_a_wrong_value() {
         .await
         .unwrap();
     assert!(matches!(
-        fsck(dir.path(), "fsck").await,
+        fsck(dir.path(), "fsck", UNWATCHED).await,
         Err(Error::InUse { .. })
     ));
     let ids = task.state.tables();
     task.state.close().await.unwrap();
 
-    let report = fsck(dir.path(), "fsck").await.unwrap();
+    let report = fsck(dir.path(), "fsck", UNWATCHED).await.unwrap();
     assert!(
         report.compared && report.findings.is_empty(),
         "{:?}",
@@ -311,11 +311,16 @@ async fn fsck_tells_a_sound_store_from_one_with_a_wrong_value() {
         .await
         .unwrap();
     store.close().await.unwrap();
-    let report = fsck(dir.path(), "fsck").await.unwrap();
+    let report = fsck(dir.path(), "fsck", UNWATCHED).await.unwrap();
     assert_eq!(report.findings.len(), 2, "{:?}", report.findings);
 
     let store = Arc::new(SledStore::open(options(dir.path())).await.unwrap());
     let task = Task::recover(store, &log, 0).await.unwrap();
-    let error = task.state.write_behind().verify().await.unwrap_err();
+    let error = task
+        .state
+        .write_behind()
+        .verify(UNWATCHED)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
 }

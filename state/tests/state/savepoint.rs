@@ -1,11 +1,11 @@
 //! Savepoints: written whole, checked whole, restored whole.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tidemill_state::{
-    Epoch, Error, Identity, SAVEPOINTS_MAX, SledOptions, SledStore, StateStore, check_savepoint,
-    restore, savepoints,
+    Doing, Epoch, Error, Headway, Identity, SAVEPOINTS_MAX, SledOptions, SledStore, StateStore,
+    UNWATCHED, check_savepoint, fsck, restore, savepoints,
 };
 
 use crate::model::{Log, Task, identity};
@@ -35,6 +35,7 @@ async fn save(dir: &Path, log: &mut Log) {
                 &identity(),
                 |epoch| epoch.0.to_be_bytes().to_vec(),
                 log.make_durable(),
+                UNWATCHED,
             )
             .await
             .unwrap();
@@ -65,17 +66,21 @@ async fn a_savepoint_restores_the_state_of_its_epoch_into_an_empty_directory() {
     );
 
     let there = dir.path().join("restored");
-    let restored = restore(&saved[0].path, options(&there)).await.unwrap();
+    let restored = restore(&saved[0].path, options(&there), UNWATCHED)
+        .await
+        .unwrap();
     assert_eq!(restored, saved[0]);
     log.epochs.truncate(3);
     let task = task(&there, &log).await;
     assert_eq!(task.recovered.epoch, Some(Epoch(3)));
     assert!(task.recovered.clean);
     task.check().await;
-    task.state.write_behind().verify().await.unwrap();
+    task.state.write_behind().verify(UNWATCHED).await.unwrap();
     drop(task);
 
-    let error = restore(&saved[0].path, options(&there)).await.unwrap_err();
+    let error = restore(&saved[0].path, options(&there), UNWATCHED)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Invalid { .. }), "{error}");
     let other = Identity {
         pipeline: "other".into(),
@@ -85,7 +90,7 @@ async fn a_savepoint_restores_the_state_of_its_epoch_into_an_empty_directory() {
         identity: other,
         ..options(&dir.path().join("other"))
     };
-    let error = restore(&saved[0].path, other).await.unwrap_err();
+    let error = restore(&saved[0].path, other, UNWATCHED).await.unwrap_err();
     assert!(matches!(error, Error::Foreign { .. }), "{error}");
     assert!(!dir.path().join("other").exists());
 }
@@ -97,7 +102,7 @@ async fn every_flipped_or_missing_byte_of_a_savepoint_is_found() {
     save(dir.path(), &mut log).await;
     let path = dir.path().join("saved/savepoint-00000000000000000005.tms");
     let good = std::fs::read(&path).unwrap();
-    assert!(check_savepoint(&path).is_ok());
+    assert!(check_savepoint(&path, UNWATCHED).await.is_ok());
     let places = (0..400)
         .chain((400..good.len()).step_by(97))
         .chain(good.len() - 40..good.len());
@@ -106,16 +111,22 @@ async fn every_flipped_or_missing_byte_of_a_savepoint_is_found() {
         bad[at] ^= 1 << (at % 8);
         std::fs::write(&path, &bad).unwrap();
         assert!(
-            check_savepoint(&path).unwrap_err().is_integrity(),
+            check_savepoint(&path, UNWATCHED)
+                .await
+                .unwrap_err()
+                .is_integrity(),
             "flipped at {at}"
         );
         std::fs::write(&path, &good[..at]).unwrap();
         assert!(
-            check_savepoint(&path).unwrap_err().is_integrity(),
+            check_savepoint(&path, UNWATCHED)
+                .await
+                .unwrap_err()
+                .is_integrity(),
             "cut at {at}"
         );
     }
-    let error = restore(&path, options(&dir.path().join("there")))
+    let error = restore(&path, options(&dir.path().join("there")), UNWATCHED)
         .await
         .unwrap_err();
     assert!(
@@ -123,7 +134,12 @@ async fn every_flipped_or_missing_byte_of_a_savepoint_is_found() {
         "{error}"
     );
     std::fs::write(&path, [&good[..], b"x"].concat()).unwrap();
-    assert!(check_savepoint(&path).unwrap_err().is_integrity());
+    assert!(
+        check_savepoint(&path, UNWATCHED)
+            .await
+            .unwrap_err()
+            .is_integrity()
+    );
 }
 
 #[tokio::test]
@@ -135,6 +151,7 @@ async fn an_interrupted_restore_is_set_aside() {
     restore(
         &dir.path().join("saved/savepoint-00000000000000000004.tms"),
         options(&there),
+        UNWATCHED,
     )
     .await
     .unwrap();
@@ -143,4 +160,50 @@ async fn an_interrupted_restore_is_set_aside() {
     assert!(store.opened().set_aside.unwrap().why.contains("not whole"));
     assert_eq!(store.stored().await.unwrap(), None);
     assert_eq!(store.note().await.unwrap().newest, Some(Epoch(4)));
+}
+
+/// How each kind of work that was told of ended: it began with nothing and only rose.
+fn ends(told: &Mutex<Vec<Headway>>) -> Vec<(Doing, u64, Option<u64>)> {
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    let kinds = told.chunk_by(|a, b| a.doing == b.doing).map(|told| {
+        assert_eq!(told[0].done, 0);
+        assert!(told.is_sorted_by_key(|headway| headway.done), "{told:?}");
+        assert!(told.iter().all(|headway| headway.total == told[0].total));
+        let last = told[told.len() - 1];
+        (last.doing, last.done, last.total)
+    });
+    kinds.collect()
+}
+
+#[tokio::test]
+async fn long_work_tells_how_far_it_has_come_up_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::default();
+    save(dir.path(), &mut log).await;
+    let path = dir.path().join("saved/savepoint-00000000000000000005.tms");
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    let told = Mutex::new(Vec::new());
+    let watch = |headway| told.lock().unwrap().push(headway);
+
+    let (_, elements) = check_savepoint(&path, &watch).await.unwrap();
+    assert!(elements > 40);
+    let checked = (Doing::Checking, bytes, Some(bytes));
+    assert_eq!(ends(&told), [checked]);
+    let there = dir.path().join("there");
+    restore(&path, options(&there), &watch).await.unwrap();
+    let filled = (Doing::Filling, elements, Some(elements));
+    assert_eq!(ends(&told), [checked, filled]);
+    fsck(&there, "fsck", &watch).await.unwrap();
+    assert_eq!(ends(&told), [(Doing::Comparing, elements, None)]);
+
+    let task = task(&there, &log).await;
+    let write_behind = task.state.write_behind();
+    write_behind.verify(&watch).await.unwrap();
+    assert_eq!(ends(&told), [(Doing::Comparing, elements, None)]);
+    let to = dir.path().join("again");
+    let nothing = |_| Vec::new();
+    let durable = log.make_durable();
+    let saved = write_behind.savepoint(&to, &identity(), nothing, durable, &watch);
+    saved.await.unwrap();
+    assert_eq!(ends(&told), [(Doing::Saving, elements, None)]);
 }

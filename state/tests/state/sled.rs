@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill_state::{Change, Error, SledOptions, SledStore, StateStore};
+use tidemill_state::{Change, Error, SledOptions, SledStore, StateStore, UNWATCHED};
 
 use crate::model::{Log, Task, identity};
 
@@ -52,7 +52,7 @@ async fn a_task_finds_its_state_again() {
                 .pass(log.make_durable())
                 .await
                 .unwrap();
-            assert!(task.state.write_behind().verify().await.unwrap() > 0);
+            assert!(task.state.write_behind().verify(UNWATCHED).await.unwrap() > 0);
         }
     }
     drop(task);
@@ -74,7 +74,7 @@ async fn a_task_finds_its_state_again() {
         .await
         .unwrap();
     assert!(!task.recovered.clean);
-    task.state.write_behind().verify().await.unwrap();
+    task.state.write_behind().verify(UNWATCHED).await.unwrap();
     assert!(task.state.is_verified());
     task.state.close().await.unwrap();
     let task = Task::recover(Arc::new(open(dir.path()).await), &log, 0)

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tidemill_state::{
-    Epoch, Note, SledStore, StateStore, check_savepoint, read_identity, read_note, restore,
+    Epoch, Note, SledStore, StateStore, UNWATCHED, check_savepoint, read_identity, read_note,
+    restore,
 };
 
 use crate::model::{Log, Task, identity};
@@ -51,6 +52,7 @@ async fn write(dir: &Path, ttl: Option<u64>, log: &mut Log) {
             &identity(),
             |_| b"attached".to_vec(),
             log.make_durable(),
+            UNWATCHED,
         )
         .await
         .unwrap();
@@ -82,12 +84,12 @@ async fn a_savepoint_of_format_1_is_restored() {
         let dir = tempfile::tempdir().unwrap();
         let saved = dir.path().join("savepoint-00000000000000000002.tms");
         std::fs::write(&saved, savepoint).unwrap();
-        let (head, elements) = check_savepoint(&saved).unwrap();
+        let (head, elements) = check_savepoint(&saved, UNWATCHED).await.unwrap();
         assert_eq!((head.epoch, head.changelog_offset), (Epoch(2), 2));
         assert_eq!((&head.pipeline[..], &head.task[..]), ("bars", "0"));
         assert_eq!(head.attached, b"attached");
         let there = dir.path().join("there");
-        restore(&saved, options(&there)).await.unwrap();
+        restore(&saved, options(&there), UNWATCHED).await.unwrap();
 
         // The model beside what is written now says what must be in it.
         let mut log = Log::default();
@@ -96,7 +98,7 @@ async fn a_savepoint_of_format_1_is_restored() {
         let task = Task::recover_with_ttl(store, &log, 0, ttl).await.unwrap();
         assert_eq!(task.recovered.epoch, Some(Epoch(2)));
         task.check().await;
-        let held = task.state.write_behind().verify().await.unwrap();
+        let held = task.state.write_behind().verify(UNWATCHED).await.unwrap();
         assert_eq!(held, elements);
     }
 }

@@ -1,0 +1,197 @@
+//! From a task's store and its changelog to its state at the last marker.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemill_broker::{Broker, Offset, Start, TopicPartition, Watermarks};
+use tidemill_state::{
+    Digest, Doing as Work, Epoch, Headway, Recovered, State, StateOptions, StateStore, crash_point,
+};
+use tracing::{info, warn};
+
+use super::error::Doing;
+use super::recovery::{Changelog, decode_marker, last_marker, retrying};
+use super::{Error, MARKER_KEY, Marker, Result, TaskId};
+
+/// Told how far the redo has come, before each batch and at its end; says whether to go on.
+pub(crate) type GoOn<'a> = &'a (dyn Fn(Headway) -> Result<()> + Sync);
+
+/// Opens a task's state over its store, and brings it up to the last marker of its changelog partition.
+///
+/// The log may be compacted meanwhile: a key that was redone, or is in the store, may lose its tombstone before
+/// the redo comes to it. Then all is begun anew, from the log alone. While the task has one owner, nothing is
+/// added to its changelog, so that this ends.
+///
+/// # Errors
+///
+/// If store and log contradict each other; what `go_on` says.
+pub(crate) async fn recover(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    task: TaskId,
+    store: Arc<dyn StateStore>,
+    options: StateOptions,
+    go_on: GoOn<'_>,
+) -> Result<(State, Option<Marker>)> {
+    loop {
+        let before = watermarks(broker, at).await?;
+        forget_if_overtaken(before, task, &*store).await?;
+        let opened = State::open(store.clone(), options.clone()).await;
+        let (state, recovered) = opened.map_err(|source| Error::State { task, source })?;
+        let marker = redo(broker, at, task, &state, &recovered, go_on).await?;
+        // Below these, nothing that was read could miss them.
+        let followed = match recovered.epoch {
+            Some(_) => Offset(recovered.changelog_offset),
+            None => before.tombstones_gone,
+        };
+        let gone = watermarks(broker, at).await?.tombstones_gone;
+        if gone <= followed {
+            return Ok((state, marker));
+        }
+        warn!(%task, %gone, "the changelog was compacted while it was redone: beginning anew");
+    }
+}
+
+async fn watermarks(broker: &dyn Broker, at: &TopicPartition) -> Result<Watermarks> {
+    let ends = retrying(|| broker.watermarks(at)).await;
+    ends.doing(|| format!("cannot look at {at}"))
+}
+
+/// Empties a store that has followed the changelog only up to where tombstones have been removed
+/// since: it may hold keys that are gone.
+async fn forget_if_overtaken(ends: Watermarks, task: TaskId, store: &dyn StateStore) -> Result<()> {
+    let failed = |source| Error::State { task, source };
+    let Some(stored) = store.stored().await.map_err(failed)? else {
+        return Ok(());
+    };
+    if stored.changelog_offset < ends.tombstones_gone.0 {
+        warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");
+        store.clear().await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Redoes the changelog from where the store was.
+async fn redo(
+    broker: &dyn Broker,
+    at: &TopicPartition,
+    task: TaskId,
+    state: &State,
+    recovered: &Recovered,
+    go_on: GoOn<'_>,
+) -> Result<Option<Marker>> {
+    let ends = watermarks(broker, at).await?;
+    let from = match recovered.epoch {
+        Some(_) => Offset(recovered.changelog_offset),
+        None => ends.low,
+    };
+    let store = match &recovered.store.path {
+        Some(path) => format!("its store {}", path.display()),
+        None => "its store".to_owned(),
+    };
+    if from > ends.high {
+        let advice = advice(broker, at).await?;
+        let what = format!(
+            "{store} follows the changelog up to offset {from}, but {at} ends at {}: {advice}",
+            ends.high
+        );
+        return Err(Error::Contradiction { task, what });
+    }
+    crash_point!("recover.begin");
+    // The last epoch of the log, which is durable; once something does not fit into memory.
+    let mut spill_to = None;
+    let mut last = None;
+    let mut redone = 0_u64;
+    let begin = from.max(ends.low);
+    let total = ends.high.0.saturating_sub(begin.0);
+    let come_to = |done: u64| {
+        go_on(Headway {
+            doing: Work::Redoing,
+            done: done.min(total),
+            total: Some(total),
+        })
+    };
+    let mut done = 0;
+    let mut changelog = Changelog::open(broker, at, Start::Offset(begin)).await?;
+    while let Some(batch) = changelog.next().await? {
+        come_to(done)?;
+        let slab = batch.slab();
+        for record in batch.iter() {
+            let Some(key) = record.key else { continue };
+            let value = record.value.map(|value| slab.slice_ref(value));
+            done = record.offset.next().0.saturating_sub(begin.0);
+            if key == MARKER_KEY {
+                last = value.map(|value| (value, record.offset));
+            } else {
+                // Copied: a key that stays must not pin its batch.
+                let value = value.map(|value| Bytes::copy_from_slice(&value));
+                state.redo(Bytes::copy_from_slice(key), value);
+                redone += 1;
+            }
+        }
+        if state.is_full() {
+            // What does not fit is written to the store, which may then hold something of any epoch
+            // up to the last.
+            let epoch = match spill_to {
+                Some(epoch) => epoch,
+                None => last_durable(broker, at, from).await?,
+            };
+            spill_to = Some(epoch);
+            let spilled = state.write_behind().spill(epoch).await;
+            spilled.map_err(|source| Error::State { task, source })?;
+        }
+    }
+    come_to(total)?;
+    let Some((bytes, offset)) = last else {
+        return match recovered.newest().filter(|epoch| *epoch > Epoch::NONE) {
+            None => {
+                let begun = state.finish_redo(Epoch::NONE, from.0, Digest::EMPTY).await;
+                begun
+                    .map(|()| None)
+                    .map_err(|source| Error::State { task, source })
+            }
+            Some(epoch) => {
+                let advice = advice(broker, at).await?;
+                Err(Error::Contradiction {
+                    task,
+                    what: format!(
+                        "{store} has seen epoch {epoch}, but {at} has no marker from offset {from} on: {advice}"
+                    ),
+                })
+            }
+        };
+    };
+    let marker = decode_marker(at, offset, &bytes)?;
+    state
+        .finish_redo(marker.epoch, offset.0, marker.digest)
+        .await
+        .map_err(|source| Error::State { task, source })?;
+    crash_point!("recover.redone");
+    info!(%task, epoch = %marker.epoch, redone, "recovered");
+    Ok(Some(marker))
+}
+
+/// What to do about a store that has seen more than its changelog holds. Where the changelog holds
+/// nothing at all, there is nothing to go on from without the store either.
+async fn advice(broker: &dyn Broker, at: &TopicPartition) -> Result<&'static str> {
+    Ok(match last_marker(broker, at, Offset::START).await? {
+        Some(_) => {
+            "the log lost something; restore it, or take the store away to go on from the log"
+        }
+        None => {
+            "the changelog was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew"
+        }
+    })
+}
+
+/// The last epoch of a changelog, after the log was made durable.
+async fn last_durable(broker: &dyn Broker, at: &TopicPartition, from: Offset) -> Result<Epoch> {
+    retrying(|| broker.sync())
+        .await
+        .doing(|| format!("cannot make {at} durable"))?;
+    let marker = last_marker(broker, at, from).await?;
+    Ok(marker.map_or(Epoch::NONE, |(marker, _)| marker.epoch))
+}
+
+#[cfg(test)]
+mod tests;
