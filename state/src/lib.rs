@@ -11,7 +11,6 @@
 //! The log is the truth and the store a cache of it: every store can be lost and rebuilt from the changelog. This
 //! crate knows nothing of brokers; its caller brings deltas to the log and back.
 
-#[macro_use]
 mod delta;
 mod digest;
 mod directory;

@@ -5,7 +5,7 @@ mod read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::Mutex as AsyncMutex;
 
 pub(crate) use self::read::PAGE;
 use crate::overlay::Overlay;
@@ -18,7 +18,7 @@ use crate::{
 /// Bounds of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateOptions {
-    /// Bytes that may be committed and not yet written behind, before [`State::relieved`] waits.
+    /// Bytes that may be committed and not yet written behind, before [`State::is_full`] says so.
     pub dirty_bytes_max: usize,
     /// Elements written to the store at once. A read that misses waits for one such chunk at most.
     pub chunk_elements: usize,
@@ -50,8 +50,6 @@ pub struct Recovered {
     /// The engine compares both with the log's last marker. Newer than that marker means that the *log* lost
     /// something: halt.
     pub note_newest: Option<Epoch>,
-    /// Whether the last owner closed the store, and nothing was left to [verify](State::is_verified).
-    pub clean: bool,
     /// About the store, and whether a damaged one was set aside.
     pub store: OpenedStore,
 }
@@ -70,8 +68,6 @@ pub(crate) struct Shared {
     overlay: Mutex<Overlay>,
     /// Held by a pass, and by whatever must not meet one.
     pub(crate) pass: AsyncMutex<()>,
-    /// Told when bytes were written behind.
-    pub(crate) relief: Notify,
 }
 
 impl Shared {
@@ -125,7 +121,6 @@ impl State {
             epoch: stored.map(|stored| stored.epoch),
             changelog_offset: stored.map_or(0, |stored| stored.changelog_offset),
             note_newest: found.newest,
-            clean: !found.open,
             store: store.opened(),
         };
         let shared = Shared {
@@ -133,7 +128,6 @@ impl State {
             options,
             overlay: Mutex::new(Overlay::new(stored, found.open, note)),
             pass: AsyncMutex::new(()),
-            relief: Notify::new(),
         };
         Ok((
             Self {
@@ -262,11 +256,6 @@ impl State {
         self.shared.overlay().committed
     }
 
-    /// The last epoch that is in the store as a whole.
-    pub fn last_stored(&self) -> Option<Stored> {
-        self.shared.overlay().stored
-    }
-
     /// Whether more is waiting to be written behind than may.
     pub fn is_full(&self) -> bool {
         self.dirty_bytes() > self.shared.options.dirty_bytes_max
@@ -274,7 +263,8 @@ impl State {
 
     /// Whether anything was committed since the last pass that came to its end.
     pub fn has_committed(&self) -> bool {
-        self.last_stored() != Some(self.last_committed())
+        let overlay = self.shared.overlay();
+        overlay.stored != Some(overlay.committed)
     }
 
     /// Whether there is no need to [`WriteBehind::verify`] the store. There is after an unclean end, where it came
@@ -286,24 +276,6 @@ impl State {
     /// Bytes that are closed or committed, and not yet written behind.
     pub fn dirty_bytes(&self) -> usize {
         self.shared.overlay().dirty_bytes()
-    }
-
-    /// Waits until [`dirty_bytes`](Self::dirty_bytes) is within its bound. A pass must be running for that.
-    ///
-    /// # Cancel safety
-    ///
-    /// Changes nothing.
-    pub async fn relieved(&self) {
-        loop {
-            let told = self.shared.relief.notified();
-            tokio::pin!(told);
-            // Listens before it looks, so that no relief is missed in between.
-            told.as_mut().enable();
-            if !self.is_full() {
-                return;
-            }
-            told.await;
-        }
     }
 
     /// The handle that writes behind. One per state is enough; passes wait for each other.

@@ -122,7 +122,6 @@ impl WriteBehind {
         store.set_stored(target).await?;
         crash_point!("write_behind.stored");
         self.shared.overlay().stored = Some(target);
-        self.shared.relief.notify_waiters();
         metrics::counter!("tidemill_state_written_elements_total").increment(pass.elements);
         metrics::counter!("tidemill_state_written_bytes_total").increment(pass.bytes);
         Ok(pass)
@@ -233,6 +232,5 @@ impl WriteBehind {
             overlay.dirty_bytes()
         };
         metrics::gauge!("tidemill_state_dirty_bytes").set(dirty as f64);
-        self.shared.relief.notify_waiters();
     }
 }

@@ -463,3 +463,14 @@ fn no_progress_is_shown_on_a_pipe() {
     let run = home.run().expect(0, &[]);
     assert!(!run.err.contains(['\r', '\u{1b}']), "{}", run.err);
 }
+
+#[test]
+fn a_store_that_waits_to_be_compared_with_its_log_is_called_so_until_it_was() {
+    let home = Home::new();
+    home.run_well();
+    kill_amid_run(&home);
+    let state = || home.tidemill(&["state", "ls", "p.toml"]).expect(0, &[]).out;
+    assert!(state().contains("to be compared"), "{}", state());
+    home.run_well();
+    assert!(state().contains("clean"), "{}", state());
+}

@@ -11,7 +11,8 @@ use super::{Console, Exit, Failure, World, owner};
 ///
 /// Every element is read and the digest computed anew. A task whose last run did not end cleanly is
 /// behind its log; the next run, or `state savepoint`, brings it up to there. Where several instances
-/// have run, each has a store of its own; those that another has overtaken are called `behind`.
+/// have run, each has a store of its own; those that another has overtaken are called `behind`. One that
+/// is `to be compared` ended uncleanly or was built anew: the next run compares it with its log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -119,6 +120,9 @@ fn state_of(store: &Store, report: &Fsck) -> &'static str {
         "damaged"
     } else if store.behind {
         "behind"
+    } else if report.note.open && report.compared {
+        // Closed or not, it is one whole epoch; that the log says the same of that is still to be seen.
+        "to be compared"
     } else if report.note.open {
         "not closed"
     } else {

@@ -1,6 +1,7 @@
 //! A store that was away for so long that what tells of removed keys is gone from the changelog.
 
 use tidemill_broker::ManualClock;
+use tidemill_state::UNWATCHED;
 
 use super::halts::at;
 use super::*;
@@ -19,16 +20,22 @@ async fn run_and_stop(broker: &MemoryBroker, stores: &Arc<MemoryStores>, number:
     running.await.unwrap().unwrap();
 }
 
-/// The store of an instance that was switched off holds a window that another has closed since. Its
-/// tombstone has gone with a compaction, so following the changelog from where the store was would keep
-/// the window open, and write its bar a second time.
-#[tokio::test(start_paused = true)]
-async fn a_store_older_than_the_changelogs_tombstones_is_rebuilt_exactly() {
+/// A broker whose clock is moved by hand, with the topic of ticks.
+async fn timed_broker() -> (Arc<ManualClock>, MemoryBroker) {
     let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(0)));
     let broker = MemoryBroker::with_clock(clock.clone());
     let topic = Topic::new("market-data-updates").unwrap();
     let spec = TopicSpec::new(topic, NonZeroU32::MIN);
     broker.create_topic(&spec).await.unwrap();
+    (clock, broker)
+}
+
+/// The store of an instance that was switched off holds a window that another has closed since. Its
+/// tombstone has gone with a compaction, so following the changelog from where the store was would keep
+/// the window open, and write its bar a second time.
+#[tokio::test(start_paused = true)]
+async fn a_store_older_than_the_changelogs_tombstones_is_rebuilt_exactly() {
+    let (clock, broker) = timed_broker().await;
     let (old, new): (Arc<MemoryStores>, Arc<MemoryStores>) = Default::default();
 
     broker.send(tick("A", 100, "1", "1")).await.unwrap();
@@ -69,4 +76,34 @@ async fn a_store_older_than_the_changelogs_tombstones_is_rebuilt_exactly() {
     // What it holds now has the digest that the log says.
     run(&pipeline).await.unwrap();
     assert_eq!(read_all(&broker, "bars-1s").await, bars);
+}
+
+/// What it holds and the changelog together would keep what was removed since.
+#[tokio::test(start_paused = true)]
+async fn a_savepoint_older_than_the_changelogs_tombstones_is_refused() {
+    let (clock, broker) = timed_broker().await;
+    let stores = Arc::new(MemoryStores::default());
+    broker.send(tick("A", 100, "1", "1")).await.unwrap();
+    broker.send(tick("B", 200, "2", "1")).await.unwrap();
+    run_and_stop(&broker, &stores, 1).await;
+
+    let plan = bars_plan();
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
+    let logs = task_logs(&plan, &brokers).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let saved = savepoint(&plan, &broker, &*stores, &logs[0], dir.path(), UNWATCHED);
+    let path = saved.await.unwrap().unwrap().path;
+    broker.send(tick("A", 5_000, "5", "1")).await.unwrap();
+    run_and_stop(&broker, &stores, 2).await;
+    let found = restorable(&plan, &broker, &logs, &path, UNWATCHED);
+    let found = found.await.unwrap();
+    assert!(found.savepoint.epoch < found.last);
+
+    clock.advance(8 * DAY);
+    broker.clean();
+    let refused = restorable(&plan, &broker, &logs, &path, UNWATCHED);
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Integrity);
+    let said = "has forgotten what was removed below offset";
+    assert!(refused.to_string().contains(said), "{refused}");
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::{DecodeError, Error, Result, StateValue, TableId};
+use crate::{DecodeError, Error, KeyError, Result, StateValue, Stateful, TableId};
 
 /// Bytes of the event time before a value.
 const TIME: usize = 8;
@@ -29,13 +29,58 @@ pub(super) enum Found {
     Written(i64),
 }
 
-/// Which places may be due when, by event time.
+/// A table, as its clock sees it.
+pub(super) trait Timed: Stateful {
+    /// What it gives of what has expired.
+    type Expired;
+
+    /// Its clock, and what there is to know of a place.
+    fn clock(&mut self) -> (&mut Expiry, impl Fn(&[u8]) -> Found);
+
+    /// Takes away what lies first at a place.
+    fn take(&mut self, place: &[u8]) -> std::result::Result<Option<Self::Expired>, KeyError>;
+}
+
+/// The places to be loaded before [`expire`], at most `most`.
+pub(super) fn due(table: &mut impl Timed, watermark: i64, most: usize) -> Vec<Arc<[u8]>> {
+    let (expiry, find) = table.clock();
+    expiry.wanted(watermark, most, find)
+}
+
+/// Takes away the first `most` that the watermark has passed by the time to live: by due time, then by place. If
+/// something must be loaded first, nothing.
+pub(super) fn expire<T: Timed>(
+    table: &mut T,
+    watermark: i64,
+    most: usize,
+) -> std::result::Result<Vec<T::Expired>, KeyError> {
+    if !due(table, watermark, most).is_empty() {
+        return Err(KeyError::NotLoaded {
+            table: table.id().0,
+        });
+    }
+    let mut expired = Vec::new();
+    while expired.len() < most {
+        let (expiry, find) = table.clock();
+        let Some(place) = expiry.first(watermark, find) else {
+            break;
+        };
+        let Some(taken) = table.take(&place)? else {
+            break;
+        };
+        expired.push(taken);
+    }
+    Ok(expired)
+}
+
+/// Which places may be due when, by event time. Of a table without a time to live, none ever is.
 ///
 /// Lazy: a place stays where it was listed while later writes move its real time on; when its time comes the table
 /// looks and lists it again. So a further write costs nothing here. Each place is listed once, and never too late.
 #[derive(Debug)]
 pub(super) struct Expiry {
-    ttl_ms: i64,
+    /// None: nothing expires.
+    ttl_ms: Option<i64>,
     /// The event time of the writes that follow.
     now: i64,
     due: BTreeSet<(i64, Arc<[u8]>)>,
@@ -44,17 +89,24 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
-    pub(super) fn new(ttl_ms: u64) -> Self {
+    pub(super) fn new(ttl_ms: Option<u64>) -> Self {
         Self {
-            ttl_ms: i64::try_from(ttl_ms).unwrap_or(i64::MAX),
+            ttl_ms: ttl_ms.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX)),
             now: i64::MIN,
             due: BTreeSet::new(),
             listed: HashMap::with_hasher(FixedState::with_seed(0x6578_7069_7279)),
         }
     }
 
+    /// Whether there is a time to live.
+    pub(super) fn is_timed(&self) -> bool {
+        self.ttl_ms.is_some()
+    }
+
     pub(super) fn set_time(&mut self, event_time: i64) {
-        self.now = event_time;
+        if self.is_timed() {
+            self.now = event_time;
+        }
     }
 
     /// The event time of a write to what was last written at `before`, if it was there: the newest counts.
@@ -64,7 +116,9 @@ impl Expiry {
 
     /// Takes note of a place that was written at this event time.
     pub(super) fn list(&mut self, place: &[u8], written: i64) {
-        let at = written.saturating_add(self.ttl_ms);
+        let Some(at) = self.due_at(written) else {
+            return;
+        };
         match self.listed.get_key_value(place) {
             // Looked at again when that time comes.
             Some((_, listed)) if *listed <= at => {}
@@ -74,6 +128,19 @@ impl Expiry {
             }
             None => self.move_to(place.into(), Some(at)),
         }
+    }
+
+    /// Takes note of a place where this is stored.
+    pub(super) fn observe(&mut self, table: TableId, place: &[u8], stored: &[u8]) -> Result<()> {
+        if self.is_timed() {
+            self.list(place, time_of(table, stored)?);
+        }
+        Ok(())
+    }
+
+    /// When what was written at this event time is due.
+    fn due_at(&self, written: i64) -> Option<i64> {
+        Some(written.saturating_add(self.ttl_ms?))
     }
 
     /// The places that must be loaded to say which `most` of all expire first, unless `most` of them are not enough
@@ -92,8 +159,8 @@ impl Expiry {
             match find(place) {
                 Found::NotLoaded => wanted.push(place.clone()),
                 Found::Gone => moved.push((place.clone(), None)),
-                Found::Written(time) => match time.saturating_add(self.ttl_ms) {
-                    real if real > *at => moved.push((place.clone(), Some(real))),
+                Found::Written(time) => match self.due_at(time) {
+                    real if real > Some(*at) => moved.push((place.clone(), real)),
                     _ => past += 1,
                 },
             }
@@ -116,7 +183,7 @@ impl Expiry {
             let real = match find(place) {
                 Found::NotLoaded => return None,
                 Found::Gone => None,
-                Found::Written(time) => Some(time.saturating_add(self.ttl_ms)),
+                Found::Written(time) => self.due_at(time),
             };
             // None is listed too late, so what is listed where it belongs is before all others.
             if real.is_some_and(|real| real <= *at) {
@@ -174,7 +241,7 @@ pub(super) fn decode<V: StateValue>(id: TableId, timed: bool, stored: &[u8]) -> 
 }
 
 /// The event time of the last write of what is stored in a table with a time to live.
-pub(super) fn time_of(id: TableId, stored: &[u8]) -> Result<i64> {
+fn time_of(id: TableId, stored: &[u8]) -> Result<i64> {
     match stored.first_chunk::<TIME>() {
         Some(time) => Ok(i64::from_be_bytes(*time)),
         None => Err(Error::Decode {
@@ -190,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_place_that_comes_and_goes_with_each_record_is_listed_once() {
-        let mut expiry = Expiry::new(100);
+        let mut expiry = Expiry::new(Some(100));
         for time in 0..1_000 {
             expiry.list(b"k", time % 7);
         }
@@ -201,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_forgotten_with_the_room_it_took() {
-        let mut expiry = Expiry::new(1);
+        let mut expiry = Expiry::new(Some(1));
         for place in 0..100_000_u32 {
             expiry.list(&place.to_be_bytes(), 0);
         }
@@ -212,7 +279,7 @@ mod tests {
 
     #[test]
     fn no_more_is_to_be_loaded_at_once_than_is_asked_for() {
-        let mut expiry = Expiry::new(1);
+        let mut expiry = Expiry::new(Some(1));
         for place in 0..10_u8 {
             expiry.list(&[place], i64::from(place));
         }

@@ -1,73 +1,18 @@
 //! Elements by an element key, under each key.
 
-use std::collections::BTreeMap;
+mod group;
+
 use std::ops::Bound;
 
+use self::group::Group;
 use crate::key::{self, KeyError};
-use crate::table::expiry::{self, Expiry, Found};
+use crate::table::expiry::{self, Expiry, Found, Timed};
 use crate::table::slots::{At, Slots};
 use crate::table::{Element, Stateful};
-use crate::{Changes, Kind, Result, Share, StateValue, TableId};
+use crate::{Changes, Kind, Result, StateValue, TableId};
 
 /// A key, the key of an element under it, and the value that had.
 pub type ExpiredElement<V> = (Box<[u8]>, Box<[u8]>, V);
-
-/// Bytes an element takes in its tree beside key and value.
-const OVERHEAD: usize = 48;
-
-#[derive(Debug)]
-struct Cell<V> {
-    /// `None`: removed in the open epoch.
-    value: Option<V>,
-    /// What it gave to the digest when the last epoch closed.
-    share: Share,
-    dirty: bool,
-    heap: usize,
-    /// The newest event time at which it was written; tables with a time to live only.
-    time: i64,
-}
-
-#[derive(Debug)]
-struct Group<V> {
-    elements: BTreeMap<Box<[u8]>, Cell<V>>,
-    /// Elements that are there.
-    live: usize,
-    /// Keys of the elements changed in the open epoch, each once.
-    dirty: Vec<Box<[u8]>>,
-    heap: usize,
-}
-
-impl<V> Default for Group<V> {
-    fn default() -> Self {
-        Self {
-            elements: BTreeMap::new(),
-            live: 0,
-            dirty: Vec::new(),
-            heap: 0,
-        }
-    }
-}
-
-impl<V: StateValue> Group<V> {
-    /// The element's cell, added if need be, marked as changed.
-    fn change(&mut self, element: &[u8]) -> &mut Cell<V> {
-        if !self.elements.contains_key(element) {
-            self.heap += OVERHEAD + element.len() + size_of::<Cell<V>>();
-        }
-        let cell = self.elements.entry(element.into()).or_insert_with(|| Cell {
-            value: None,
-            share: Share::ABSENT,
-            dirty: false,
-            heap: 0,
-            time: i64::MIN,
-        });
-        if !cell.dirty {
-            cell.dirty = true;
-            self.dirty.push(element.into());
-        }
-        cell
-    }
-}
 
 /// Elements by an element key, in its order, under each key. One changed element is written alone.
 ///
@@ -81,7 +26,7 @@ pub struct MapTable<V> {
     id: TableId,
     slots: Slots<Group<V>>,
     // By key and element, one after the other as in the store.
-    expiry: Option<Expiry>,
+    expiry: Expiry,
 }
 
 impl<V: StateValue> MapTable<V> {
@@ -92,23 +37,21 @@ impl<V: StateValue> MapTable<V> {
         Self {
             id,
             slots: Slots::new(bytes_max),
-            expiry: None,
+            expiry: Expiry::new(None),
         }
     }
 
     /// The same with a time to live of each element, in milliseconds of event time.
     pub fn with_ttl(id: TableId, bytes_max: usize, ttl_ms: u64) -> Self {
         Self {
-            expiry: Some(Expiry::new(ttl_ms)),
+            expiry: Expiry::new(Some(ttl_ms)),
             ..Self::new(id, bytes_max)
         }
     }
 
     /// Says the event time (milliseconds) of the writes that follow. Only tables with a time to live care.
     pub fn set_time(&mut self, event_time: i64) {
-        if let Some(expiry) = &mut self.expiry {
-            expiry.set_time(event_time);
-        }
+        self.expiry.set_time(event_time);
     }
 
     /// The value of an element.
@@ -138,9 +81,7 @@ impl<V: StateValue> MapTable<V> {
             return Ok(None);
         };
         let cell = slot.item.change(element);
-        if let Some(expiry) = &self.expiry {
-            cell.time = expiry.stamp(Some(cell.time));
-        }
+        cell.time = self.expiry.stamp(Some(cell.time));
         Ok(cell.value.as_mut())
     }
 
@@ -166,11 +107,9 @@ impl<V: StateValue> MapTable<V> {
         let cell = group.change(element);
         let before_heap = std::mem::replace(&mut cell.heap, heap);
         let before = cell.value.replace(value);
-        if let Some(expiry) = &mut self.expiry {
-            cell.time = expiry.stamp(before.is_some().then_some(cell.time));
-            if before.is_none() {
-                expiry.list(&place(key, element), cell.time);
-            }
+        cell.time = self.expiry.stamp(before.is_some().then_some(cell.time));
+        if before.is_none() && self.expiry.is_timed() {
+            self.expiry.list(&place(key, element), cell.time);
         }
         group.heap = group.heap - before_heap + heap;
         group.live += usize::from(before.is_none());
@@ -277,11 +216,7 @@ impl<V: StateValue> MapTable<V> {
     /// Keys to be loaded before [`expire`](Self::expire) with the same arguments, at most `most` at once: load them
     /// and ask again, until there are none.
     pub fn due(&mut self, watermark: i64, most: usize) -> Vec<Box<[u8]>> {
-        let (slots, expiry) = (&self.slots, self.expiry.as_mut());
-        let wanted =
-            expiry.map(|expiry| expiry.wanted(watermark, most, |place| find(slots, place)));
-        let mut keys: Vec<Box<[u8]>> = wanted
-            .unwrap_or_default()
+        let mut keys: Vec<Box<[u8]>> = expiry::due(self, watermark, most)
             .iter()
             .filter_map(|place| Some(key::decode(Kind::Map, place)?.0.into()))
             .collect();
@@ -301,24 +236,7 @@ impl<V: StateValue> MapTable<V> {
         watermark: i64,
         most: usize,
     ) -> Result<Vec<ExpiredElement<V>>, KeyError> {
-        if !self.due(watermark, most).is_empty() {
-            return Err(KeyError::NotLoaded { table: self.id.0 });
-        }
-        let mut expired = Vec::new();
-        while expired.len() < most {
-            let (slots, expiry) = (&self.slots, self.expiry.as_mut());
-            let first =
-                expiry.and_then(|expiry| expiry.first(watermark, |place| find(slots, place)));
-            let Some(place) = first else { break };
-            let Some((key, element)) = key::decode(Kind::Map, &place) else {
-                break;
-            };
-            let Some(value) = self.remove(key, element)? else {
-                break;
-            };
-            expired.push((key.into(), element.into(), value));
-        }
-        Ok(expired)
+        expiry::expire(self, watermark, most)
     }
 
     fn at(&self, key: &[u8]) -> Result<Option<At>, KeyError> {
@@ -346,18 +264,33 @@ fn place(key: &[u8], element: &[u8]) -> Vec<u8> {
     place
 }
 
-/// What the clock is to know of an element.
-fn find<V>(slots: &Slots<Group<V>>, place: &[u8]) -> Found {
-    let Some((key, element)) = key::decode(Kind::Map, place) else {
-        return Found::Gone;
-    };
-    let Some(at) = slots.find(key) else {
-        return slots.unknown();
-    };
-    let group = slots.get(at).map(|slot| &slot.item);
-    let cell = group.and_then(|group| group.elements.get(element));
-    cell.filter(|cell| cell.value.is_some())
-        .map_or(Found::Gone, |cell| Found::Written(cell.time))
+impl<V: StateValue> Timed for MapTable<V> {
+    type Expired = ExpiredElement<V>;
+
+    fn clock(&mut self) -> (&mut Expiry, impl Fn(&[u8]) -> Found) {
+        let slots = &self.slots;
+        let find = move |place: &[u8]| {
+            let Some((key, element)) = key::decode(Kind::Map, place) else {
+                return Found::Gone;
+            };
+            let Some(at) = slots.find(key) else {
+                return slots.unknown();
+            };
+            let group = slots.get(at).map(|slot| &slot.item);
+            let cell = group.and_then(|group| group.elements.get(element));
+            cell.filter(|cell| cell.value.is_some())
+                .map_or(Found::Gone, |cell| Found::Written(cell.time))
+        };
+        (&mut self.expiry, find)
+    }
+
+    fn take(&mut self, place: &[u8]) -> Result<Option<ExpiredElement<V>>, KeyError> {
+        let Some((key, element)) = key::decode(Kind::Map, place) else {
+            return Ok(None);
+        };
+        let taken = self.remove(key, element)?;
+        Ok(taken.map(|value| (key.into(), element.into(), value)))
+    }
 }
 
 impl<V: StateValue> Stateful for MapTable<V> {
@@ -370,35 +303,14 @@ impl<V: StateValue> Stateful for MapTable<V> {
     }
 
     fn close(&mut self, changes: &mut Changes) {
-        let (id, timed) = (self.id, self.expiry.is_some());
+        let (id, timed) = (self.id, self.expiry.is_timed());
         for at in self.slots.take_changed() {
             let Some(slot) = self.slots.get_mut(at) else {
                 continue;
             };
             let prefix = key::encoded(Kind::Map, id, slot.key());
             let group = &mut slot.item;
-            for element in std::mem::take(&mut group.dirty) {
-                let Some(cell) = group.elements.get_mut(&element) else {
-                    continue;
-                };
-                cell.dirty = false;
-                let encode_key = |out: &mut Vec<u8>| {
-                    out.extend_from_slice(&prefix);
-                    out.extend_from_slice(&element);
-                };
-                if let Some(value) = &cell.value {
-                    let time = timed.then_some(cell.time);
-                    cell.share = changes.set(cell.share, encode_key, |out| {
-                        expiry::encode(value, time, out);
-                    });
-                    let heap = value.heap();
-                    group.heap = group.heap - std::mem::replace(&mut cell.heap, heap) + heap;
-                } else {
-                    changes.remove(cell.share, encode_key);
-                    group.heap -= cell.heap + OVERHEAD + element.len() + size_of::<Cell<V>>();
-                    group.elements.remove(&element);
-                }
-            }
+            group.close(&prefix, timed, changes);
             let (heap, empty) = (group.heap, group.elements.is_empty());
             self.slots.reweigh(at, heap);
             if empty && self.slots.is_complete() {
@@ -410,47 +322,24 @@ impl<V: StateValue> Stateful for MapTable<V> {
 
     fn forget(&mut self) {
         self.slots.clear();
-        if let Some(expiry) = &mut self.expiry {
-            expiry.clear();
-        }
+        self.expiry.clear();
     }
 
     fn load(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
         if self.slots.find(user).is_some() {
             return Ok(());
         }
-        let prefix = key::encoded(Kind::Map, self.id, user);
-        let mut group = Group {
-            live: elements.len(),
-            ..Group::default()
-        };
-        let mut full = prefix.to_vec();
-        for (element, stored) in elements {
-            let (time, value) = expiry::decode::<V>(self.id, self.expiry.is_some(), stored)?;
-            full.truncate(prefix.len());
-            full.extend_from_slice(element);
-            let heap = value.heap();
-            group.heap += heap + OVERHEAD + element.len() + size_of::<Cell<V>>();
-            let share = Share::of(&full, stored);
-            let cell = Cell {
-                value: Some(value),
-                share,
-                dirty: false,
-                heap,
-                time,
-            };
-            group.elements.insert((*element).into(), cell);
-        }
+        let group = Group::load(self.id, user, self.expiry.is_timed(), elements)?;
         let heap = group.heap;
         self.slots.insert(user, group, heap);
         Ok(())
     }
 
     fn observe(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
-        if let Some(expiry) = &mut self.expiry {
+        if self.expiry.is_timed() {
             for (element, stored) in elements {
-                let time = expiry::time_of(self.id, stored)?;
-                expiry.list(&place(user, element), time);
+                let place = place(user, element);
+                self.expiry.observe(self.id, &place, stored)?;
             }
         }
         Ok(())
@@ -481,6 +370,6 @@ impl<V: StateValue> Stateful for MapTable<V> {
     }
 
     fn observes_all(&self) -> bool {
-        self.expiry.is_some()
+        self.expiry.is_timed()
     }
 }

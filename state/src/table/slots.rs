@@ -11,6 +11,9 @@ use crate::table::expiry::Found;
 /// Bytes the allocator and the index take for an entry beside the slot itself.
 const OVERHEAD: usize = 40;
 
+/// Fewer places than this are not worth being given back.
+const SHRINK_MIN: usize = 1 << 12;
+
 /// An entry.
 #[derive(Debug)]
 pub(super) struct Slot<T> {
@@ -199,7 +202,34 @@ impl<T> Slots<T> {
         if evicted > 0 {
             self.complete = false;
         }
+        self.shrink();
         evicted
+    }
+
+    /// Gives back the places of what has gone, once most are: keys that come all at once would else take their
+    /// room for as long as the table lives.
+    fn shrink(&mut self) {
+        let live = self.index.len();
+        if self.slots.len() <= SHRINK_MIN || live > self.slots.len() / 8 {
+            return;
+        }
+        let mut slots = Vec::with_capacity(2 * live);
+        slots.extend(
+            std::mem::take(&mut self.slots)
+                .into_iter()
+                .filter(Option::is_some),
+        );
+        let numbered = || (0_u32..).zip(slots.iter().flatten());
+        self.index = HashTable::with_capacity(2 * live);
+        for (at, slot) in numbered() {
+            // Within the capacity, so that nothing is hashed again.
+            self.index.insert_unique(slot.hash, at, |_| slot.hash);
+        }
+        let dirty = numbered().filter(|(_, slot)| slot.dirty);
+        self.dirty = dirty.map(|(at, _)| at).collect();
+        self.slots = slots;
+        self.free = Vec::new();
+        self.hand = 0;
     }
 
     pub(super) fn clear(&mut self) {
@@ -291,6 +321,33 @@ mod tests {
         assert_eq!(slots.take_changed(), [at]);
         slots.trim();
         assert_eq!(slots.bytes(), 0);
+    }
+
+    /// Their places stayed for good.
+    #[test]
+    fn the_room_of_keys_that_came_all_at_once_is_given_back() {
+        let mut slots = slots(100_000, usize::MAX);
+        for key in 10..100_000_u32 {
+            let at = slots.find(&key.to_be_bytes()).unwrap();
+            slots.remove(at);
+        }
+        let changed = slots.find(&7_u32.to_be_bytes()).unwrap();
+        slots.change(changed).unwrap().item = 70;
+        slots.trim();
+        assert!(slots.slots.capacity() <= SHRINK_MIN);
+        assert!(slots.index.capacity() <= SHRINK_MIN);
+        assert!(slots.free.capacity() <= SHRINK_MIN);
+        // What is left is found where it is now, and is changed if it was.
+        let items: Vec<u32> = (0..10_u32)
+            .map(|key| slots.find(&key.to_be_bytes()).unwrap())
+            .map(|at| slots.get(at).unwrap().item)
+            .collect();
+        assert_eq!(items, [0, 1, 2, 3, 4, 5, 6, 70, 8, 9]);
+        let changed = slots.find(&7_u32.to_be_bytes()).unwrap();
+        assert_eq!(slots.take_changed(), [changed]);
+        assert_eq!(slots.find(&10_u32.to_be_bytes()), None);
+        let new = slots.insert(&10_u32.to_be_bytes(), 10, 0);
+        assert_eq!(slots.get(new).unwrap().item, 10);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One value per key.
 
 use crate::key::{self, KeyError};
-use crate::table::expiry::{self, Expiry, Found};
+use crate::table::expiry::{self, Expiry, Found, Timed};
 use crate::table::slots::{At, Slots};
 use crate::table::{Element, Stateful};
 use crate::{Changes, Kind, Result, Share, StateValue, TableId};
@@ -28,7 +28,7 @@ struct Entry<V> {
 pub struct Table<V> {
     id: TableId,
     slots: Slots<Entry<V>>,
-    expiry: Option<Expiry>,
+    expiry: Expiry,
 }
 
 impl<V: StateValue> Table<V> {
@@ -39,23 +39,21 @@ impl<V: StateValue> Table<V> {
         Self {
             id,
             slots: Slots::new(bytes_max),
-            expiry: None,
+            expiry: Expiry::new(None),
         }
     }
 
     /// The same with a time to live, in milliseconds of event time.
     pub fn with_ttl(id: TableId, bytes_max: usize, ttl_ms: u64) -> Self {
         Self {
-            expiry: Some(Expiry::new(ttl_ms)),
+            expiry: Expiry::new(Some(ttl_ms)),
             ..Self::new(id, bytes_max)
         }
     }
 
     /// Says the event time (milliseconds) of the writes that follow. Only tables with a time to live care.
     pub fn set_time(&mut self, event_time: i64) {
-        if let Some(expiry) = &mut self.expiry {
-            expiry.set_time(event_time);
-        }
+        self.expiry.set_time(event_time);
     }
 
     /// The value of a key.
@@ -190,10 +188,8 @@ impl<V: StateValue> Table<V> {
     /// Keys to be loaded before [`expire`](Self::expire) with the same arguments, at most `most` at once: load them
     /// and ask again, until there are none.
     pub fn due(&mut self, watermark: i64, most: usize) -> Vec<Box<[u8]>> {
-        let (slots, expiry) = (&self.slots, self.expiry.as_mut());
-        let wanted = expiry.map(|expiry| expiry.wanted(watermark, most, |key| find(slots, key)));
-        let keys = wanted.unwrap_or_default().into_iter();
-        keys.map(|key| key[..].into()).collect()
+        let keys = expiry::due(self, watermark, most);
+        keys.iter().map(|key| key[..].into()).collect()
     }
 
     /// Removes the first `most` entries that the watermark has passed by the time to live. Returns them, in the order
@@ -203,20 +199,7 @@ impl<V: StateValue> Table<V> {
     ///
     /// If a key that is [due](Self::due) must be loaded first. Then nothing was removed.
     pub fn expire(&mut self, watermark: i64, most: usize) -> Result<Vec<Expired<V>>, KeyError> {
-        if !self.due(watermark, most).is_empty() {
-            return Err(self.not_loaded());
-        }
-        let mut expired = Vec::new();
-        while expired.len() < most {
-            let (slots, expiry) = (&self.slots, self.expiry.as_mut());
-            let first = expiry.and_then(|expiry| expiry.first(watermark, |key| find(slots, key)));
-            let Some(key) = first else { break };
-            let Some(value) = self.remove(&key)? else {
-                break;
-            };
-            expired.push((key[..].into(), value));
-        }
-        Ok(expired)
+        expiry::expire(self, watermark, most)
     }
 
     #[inline]
@@ -245,16 +228,16 @@ impl<V: StateValue> Table<V> {
     /// Notes the event time of a write.
     #[inline]
     fn stamp(&mut self, at: At) {
-        let Some(expiry) = &mut self.expiry else {
+        if !self.expiry.is_timed() {
             return;
-        };
+        }
         let Some(slot) = self.slots.get_mut(at) else {
             return;
         };
         let before = slot.item.value.is_some().then_some(slot.item.time);
-        slot.item.time = expiry.stamp(before);
+        slot.item.time = self.expiry.stamp(before);
         if before.is_none() {
-            expiry.list(slot.key(), slot.item.time);
+            self.expiry.list(slot.key(), slot.item.time);
         }
     }
 
@@ -263,14 +246,25 @@ impl<V: StateValue> Table<V> {
     }
 }
 
-/// What the clock is to know of a key.
-fn find<V>(slots: &Slots<Entry<V>>, key: &[u8]) -> Found {
-    let Some(at) = slots.find(key) else {
-        return slots.unknown();
-    };
-    let item = slots.get(at).map(|slot| &slot.item);
-    item.filter(|item| item.value.is_some())
-        .map_or(Found::Gone, |item| Found::Written(item.time))
+impl<V: StateValue> Timed for Table<V> {
+    type Expired = Expired<V>;
+
+    fn clock(&mut self) -> (&mut Expiry, impl Fn(&[u8]) -> Found) {
+        let slots = &self.slots;
+        let find = move |key: &[u8]| {
+            let Some(at) = slots.find(key) else {
+                return slots.unknown();
+            };
+            let item = slots.get(at).map(|slot| &slot.item);
+            item.filter(|item| item.value.is_some())
+                .map_or(Found::Gone, |item| Found::Written(item.time))
+        };
+        (&mut self.expiry, find)
+    }
+
+    fn take(&mut self, key: &[u8]) -> Result<Option<Expired<V>>, KeyError> {
+        Ok(self.remove(key)?.map(|value| (key.into(), value)))
+    }
 }
 
 impl<V: StateValue> Stateful for Table<V> {
@@ -283,7 +277,7 @@ impl<V: StateValue> Stateful for Table<V> {
     }
 
     fn close(&mut self, changes: &mut Changes) {
-        let (id, timed) = (self.id, self.expiry.is_some());
+        let (id, timed) = (self.id, self.expiry.is_timed());
         for at in self.slots.take_changed() {
             let Some(slot) = self.slots.get_mut(at) else {
                 continue;
@@ -312,9 +306,7 @@ impl<V: StateValue> Stateful for Table<V> {
 
     fn forget(&mut self) {
         self.slots.clear();
-        if let Some(expiry) = &mut self.expiry {
-            expiry.clear();
-        }
+        self.expiry.clear();
     }
 
     fn load(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
@@ -328,7 +320,7 @@ impl<V: StateValue> Stateful for Table<V> {
                 time: i64::MIN,
             },
             Some((_, stored)) => {
-                let (time, value) = expiry::decode(self.id, self.expiry.is_some(), stored)?;
+                let (time, value) = expiry::decode(self.id, self.expiry.is_timed(), stored)?;
                 let share = Share::of(&key::encoded(Kind::Value, self.id, user), stored);
                 Entry {
                     value: Some(value),
@@ -343,10 +335,10 @@ impl<V: StateValue> Stateful for Table<V> {
     }
 
     fn observe(&mut self, user: &[u8], elements: &[Element<'_>]) -> Result<()> {
-        if let (Some(expiry), Some((_, stored))) = (&mut self.expiry, elements.first()) {
-            expiry.list(user, expiry::time_of(self.id, stored)?);
+        match elements.first() {
+            Some((_, stored)) => self.expiry.observe(self.id, user, stored),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn knows(&self, user: &[u8]) -> bool {
@@ -374,6 +366,6 @@ impl<V: StateValue> Stateful for Table<V> {
     }
 
     fn observes_all(&self) -> bool {
-        self.expiry.is_some()
+        self.expiry.is_timed()
     }
 }

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use tidemill_state::{
-    Change, Digest, Epoch, Kind, MemoryDisk, MemoryStore, SledStore, State, StateOptions,
-    StateStore, Stateful, Table, UNWATCHED,
+    Change, DequeTable, Digest, Epoch, Kind, MapTable, MemoryDisk, MemoryStore, SledStore, State,
+    StateOptions, StateStore, Stateful, Table, UNWATCHED,
 };
 
 use crate::model::{identity, spec};
@@ -77,6 +77,69 @@ async fn three_hundred_passes_of_ten_thousand_keys_leave_little_behind() {
         state.write_behind().verify(UNWATCHED).await.unwrap(),
         10_001
     );
+    let grown = resident_mb().saturating_sub(before);
+    assert!(grown <= 100, "memory grew by {grown} MB");
+    let disk = store.size().await.unwrap() >> 20;
+    assert!(disk <= 40, "{disk} MB on disk");
+    state.close().await.unwrap();
+}
+
+/// Two thousand keys of each pass, with a value, elements and a deque of each, all of which the next pass removes.
+#[tokio::test]
+async fn sixty_passes_of_keys_that_come_and_go_leave_little_behind() {
+    if !is_alone("bounds::sixty_passes_of_keys_that_come_and_go_leave_little_behind") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(options(dir.path())).await.unwrap());
+    let (state, _) = State::open(store.clone(), StateOptions::default())
+        .await
+        .unwrap();
+    state
+        .finish_redo(Epoch::NONE, 0, Digest::EMPTY)
+        .await
+        .unwrap();
+    let specs = [
+        spec("values", Kind::Value),
+        spec("maps", Kind::Map),
+        spec("deques", Kind::Deque),
+    ];
+    let ids = state.declare(&specs).unwrap();
+    let mut values = Table::<Vec<u8>>::new(ids[0], usize::MAX);
+    let mut maps = MapTable::<Vec<u8>>::new(ids[1], usize::MAX);
+    let mut deques = DequeTable::<Vec<u8>>::new(ids[2], usize::MAX);
+    let mut tables: [&mut dyn Stateful; 3] = [&mut values, &mut maps, &mut deques];
+    for table in &mut tables {
+        state.load_all(*table).await.unwrap();
+    }
+    let (mut before, mut after_first) = (0, [0; 3]);
+    for pass in 1..=60_u64 {
+        for key in 0..2_000_u64 {
+            let key = |pass: u64| ((pass << 32) | key).to_be_bytes();
+            let (old, new) = (key(pass - 1), key(pass));
+            values.remove(&old).unwrap();
+            maps.remove(&old, b"element").unwrap();
+            deques.pop_front(&old).unwrap();
+            values.insert(&new, vec![1; 100]).unwrap();
+            maps.insert(&new, b"element", vec![2; 100]).unwrap();
+            deques.push_back(&new, vec![3; 100]).unwrap();
+        }
+        let mut tables: [&mut dyn Stateful; 3] = [&mut values, &mut maps, &mut deques];
+        state.close_epoch(Epoch(pass), &mut tables).unwrap();
+        state.committed(Epoch(pass), pass).unwrap();
+        state
+            .write_behind()
+            .pass(async |_| Ok::<_, Infallible>(()))
+            .await
+            .unwrap();
+        let bytes = [values.bytes(), maps.bytes(), deques.bytes()];
+        if pass == 1 {
+            (before, after_first) = (resident_mb(), bytes);
+        }
+        assert_eq!(bytes, after_first);
+    }
+    let elements = state.write_behind().verify(UNWATCHED).await.unwrap();
+    assert_eq!(elements, 3 * 2_000 + 3);
     let grown = resident_mb().saturating_sub(before);
     assert!(grown <= 100, "memory grew by {grown} MB");
     let disk = store.size().await.unwrap() >> 20;

@@ -1,15 +1,20 @@
 //! A task over a log, and the naive model that it is compared with.
 
-use std::collections::{BTreeMap, VecDeque};
+mod naive;
+mod typed;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tidemill_state::{
-    Delta, DequeTable, Digest, Epoch, Error, Identity, Kind, MapTable, Recovered, Share, State,
-    StateOptions, StateStore, Stateful, Table, TableId, TableSpec,
+    Delta, Digest, Epoch, Error, Identity, Kind, Recovered, Share, State, StateOptions, StateStore,
+    Stateful, TableId, TableSpec,
 };
+
+use self::naive::{Entry, Model, Timed};
+use self::typed::Tables;
 
 pub(crate) fn identity() -> Identity {
     Identity {
@@ -32,160 +37,6 @@ pub(crate) fn options() -> StateOptions {
     StateOptions {
         chunk_elements: 3,
         ..StateOptions::default()
-    }
-}
-
-/// A value, and the event time of its last write.
-type Timed = (i64, Vec<u8>);
-
-/// A key, the key of an element if it has one, and a value.
-type Entry = (Vec<u8>, Vec<u8>, Vec<u8>);
-
-/// What the tables must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Model {
-    values: BTreeMap<Vec<u8>, Timed>,
-    maps: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Timed>>,
-    deques: BTreeMap<Vec<u8>, VecDeque<Timed>>,
-}
-
-impl Model {
-    /// The first `most` of what is older than `last`, of each kind, in the order in which it goes.
-    fn expire(&mut self, last: i64, most: usize) -> [Vec<Entry>; 3] {
-        let values = self.values.iter();
-        let mut old: Vec<_> = values
-            .filter(|(_, (time, _))| *time <= last)
-            .map(|(key, (time, _))| (*time, key.clone()))
-            .collect();
-        old.sort();
-        old.truncate(most);
-        let values = old.into_iter().map(|(_, key)| {
-            let (_, value) = self.values.remove(&key).unwrap();
-            (key, Vec::new(), value)
-        });
-        let values = values.collect();
-
-        let maps = self.maps.iter();
-        let mut old: Vec<_> = maps
-            .flat_map(|(key, map)| map.iter().map(move |(of, (time, _))| (*time, key, of)))
-            .filter(|(time, _, _)| *time <= last)
-            .map(|(time, key, of)| (time, key.len(), key.clone(), of.clone()))
-            .collect();
-        old.sort();
-        old.truncate(most);
-        let maps = old.into_iter().map(|(_, _, key, of)| {
-            let (_, value) = self.maps.get_mut(&key).unwrap().remove(&of).unwrap();
-            (key, of, value)
-        });
-        let maps = maps.collect();
-        self.maps.retain(|_, map| !map.is_empty());
-
-        let mut deques = Vec::new();
-        while deques.len() < most {
-            let fronts = self.deques.iter();
-            let fronts = fronts.filter_map(|(key, deque)| Some((deque.front()?.0, key)));
-            let Some((_, key)) = fronts.filter(|(time, _)| *time <= last).min() else {
-                break;
-            };
-            let key = key.clone();
-            let (_, value) = self.deques.get_mut(&key).unwrap().pop_front().unwrap();
-            deques.push((key, Vec::new(), value));
-        }
-        self.deques.retain(|_, deque| !deque.is_empty());
-        [values, maps, deques]
-    }
-
-    /// What it holds, without times.
-    fn entries(&self) -> [Vec<Entry>; 3] {
-        let entry =
-            |key: &[u8], of: &[u8], value: &Timed| (key.to_vec(), of.to_vec(), value.1.clone());
-        let values = self.values.iter();
-        let values = values.map(|(key, value)| entry(key, &[], value));
-        let maps = self.maps.iter();
-        let maps = maps.flat_map(|(key, map)| map.iter().map(move |(of, v)| entry(key, of, v)));
-        let deques = self.deques.iter();
-        let deques = deques.flat_map(|(key, all)| all.iter().map(move |v| entry(key, &[], v)));
-        [values.collect(), maps.collect(), deques.collect()]
-    }
-}
-
-/// A table of each kind.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    values: Table<Vec<u8>>,
-    maps: MapTable<Vec<u8>>,
-    deques: DequeTable<Vec<u8>>,
-}
-
-impl Tables {
-    fn new(ids: &[TableId], bytes_max: usize, ttl: Option<u64>) -> Self {
-        let &[values, maps, deques] = ids else {
-            panic!("{} tables", ids.len());
-        };
-        match ttl {
-            None => Self {
-                values: Table::new(values, bytes_max),
-                maps: MapTable::new(maps, bytes_max),
-                deques: DequeTable::new(deques, bytes_max),
-            },
-            Some(ttl) => Self {
-                values: Table::with_ttl(values, bytes_max, ttl),
-                maps: MapTable::with_ttl(maps, bytes_max, ttl),
-                deques: DequeTable::with_ttl(deques, bytes_max, ttl),
-            },
-        }
-    }
-
-    async fn load_all(&mut self, state: &State) -> Result<(), Error> {
-        state.load_all(&mut self.values).await?;
-        state.load_all(&mut self.maps).await?;
-        state.load_all(&mut self.deques).await
-    }
-
-    fn set_time(&mut self, now: i64) {
-        self.values.set_time(now);
-        self.maps.set_time(now);
-        self.deques.set_time(now);
-    }
-
-    /// What `expire` of each says, with what must be loaded for it loaded.
-    async fn expire(&mut self, state: &State, watermark: i64, most: usize) -> [Vec<Entry>; 3] {
-        macro_rules! expire {
-            ($table:expr) => {{
-                loop {
-                    let due = $table.due(watermark, most);
-                    assert!(due.len() <= most);
-                    if due.is_empty() {
-                        break;
-                    }
-                    state.load(&mut $table, &due).await.unwrap();
-                }
-                $table.expire(watermark, most).unwrap().into_iter()
-            }};
-        }
-        let values = expire!(self.values).map(|(key, value)| (key.into(), Vec::new(), value));
-        let maps = expire!(self.maps).map(|(key, of, value)| (key.into(), of.into(), value));
-        let deques = expire!(self.deques).map(|(key, value)| (key.into(), Vec::new(), value));
-        [values.collect(), maps.collect(), deques.collect()]
-    }
-
-    /// What is in memory.
-    fn entries(&self) -> [Vec<Entry>; 3] {
-        let entry =
-            |key: &[u8], of: &[u8], value: &Vec<u8>| (key.to_vec(), of.to_vec(), value.clone());
-        let values = self.values.sorted().into_iter();
-        let values = values.map(|(key, value)| entry(key, &[], value));
-        let maps = self.maps.keys().into_iter();
-        let maps = maps.flat_map(|key| {
-            let elements = self.maps.iter(key).unwrap();
-            elements.map(move |(of, value)| entry(key, of, value))
-        });
-        let deques = self.deques.keys().into_iter();
-        let deques = deques.flat_map(|key| {
-            let elements = self.deques.iter(key).unwrap();
-            elements.map(move |value| entry(key, &[], value))
-        });
-        [values.collect(), maps.collect(), deques.collect()]
     }
 }
 

@@ -73,7 +73,7 @@ async fn a_savepoint_restores_the_state_of_its_epoch_into_an_empty_directory() {
     log.epochs.truncate(3);
     let task = task(&there, &log).await;
     assert_eq!(task.recovered.epoch, Some(Epoch(3)));
-    assert!(task.recovered.clean);
+    assert!(task.state.is_verified());
     task.check().await;
     task.state.write_behind().verify(UNWATCHED).await.unwrap();
     drop(task);
@@ -200,10 +200,10 @@ async fn long_work_tells_how_far_it_has_come_up_to_its_end() {
     let write_behind = task.state.write_behind();
     write_behind.verify(&watch).await.unwrap();
     assert_eq!(ends(&told), [(Doing::Comparing, elements, None)]);
-    let to = dir.path().join("again");
+    let (to, whose) = (dir.path().join("again"), identity());
     let nothing = |_| Vec::new();
     let durable = log.make_durable();
-    let saved = write_behind.savepoint(&to, &identity(), nothing, durable, &watch);
+    let saved = write_behind.savepoint(&to, &whose, nothing, durable, &watch);
     saved.await.unwrap();
     assert_eq!(ends(&told), [(Doing::Saving, elements, None)]);
 }

@@ -60,7 +60,7 @@ async fn a_task_finds_its_state_again() {
         .await
         .unwrap();
     assert_eq!(task.recovered.epoch.unwrap().0, 16);
-    assert!(!task.recovered.clean);
+    assert!(!task.state.is_verified());
     task.check().await;
     task.state
         .write_behind()
@@ -73,14 +73,14 @@ async fn a_task_finds_its_state_again() {
     let task = Task::recover(Arc::new(open(dir.path()).await), &log, 0)
         .await
         .unwrap();
-    assert!(!task.recovered.clean);
+    assert!(!task.state.is_verified());
     task.state.write_behind().verify(UNWATCHED).await.unwrap();
     assert!(task.state.is_verified());
     task.state.close().await.unwrap();
     let task = Task::recover(Arc::new(open(dir.path()).await), &log, 0)
         .await
         .unwrap();
-    assert!(task.recovered.clean);
+    assert!(task.state.is_verified());
     assert_eq!(task.recovered.epoch.unwrap().0, 20);
     assert_eq!(task.recovered.store.id, 7);
     task.check().await;
