@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::pipeline::Kind;
+
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -14,8 +16,6 @@ pub enum Exit {
     Usage = 2,
     /// The file system refused.
     Io = 3,
-    /// A broker could not be reached.
-    Connectivity = 4,
     /// What is stored is not what was written: a person must look.
     Integrity = 6,
     /// Somebody else owns what the command needs.
@@ -30,18 +30,31 @@ pub enum Exit {
 
 impl Exit {
     /// All codes, for the help.
-    pub const ALL: [(Self, &str); 10] = [
+    pub const ALL: [(Self, &str); 9] = [
         (Self::Ok, "done"),
         (Self::Findings, "done, with findings"),
         (Self::Usage, "wrong usage"),
         (Self::Io, "the file system refused"),
-        (Self::Connectivity, "a broker could not be reached"),
         (Self::Integrity, "stored data is damaged or missing"),
         (Self::Fenced, "somebody else owns it"),
         (Self::OutcomeUnknown, "the outcome is unknown"),
         (Self::Internal, "a mistake in tidemill"),
         (Self::Interrupted, "interrupted twice"),
     ];
+}
+
+impl From<Kind> for Exit {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Usage => Self::Usage,
+            // No broker of this program is anywhere but on a disk.
+            Kind::Io | Kind::Connectivity => Self::Io,
+            Kind::Integrity => Self::Integrity,
+            Kind::Fenced => Self::Fenced,
+            Kind::Unknown => Self::OutcomeUnknown,
+            Kind::Internal => Self::Internal,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

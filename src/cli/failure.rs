@@ -140,29 +140,6 @@ impl From<std::io::Error> for Failure {
 }
 
 impl Failure {
-    /// The code of what a broker refused.
-    fn exit_of(error: &broker::Error) -> Exit {
-        use broker::Error as E;
-
-        match error {
-            error if error.is_integrity() => Exit::Integrity,
-            E::Unavailable { .. } => Exit::Connectivity,
-            E::UnknownTopic { .. }
-            | E::UnknownPartition { .. }
-            | E::TopicExists { .. }
-            | E::NoCommittedOffset { .. }
-            | E::TooLarge { .. }
-            | E::Unsupported { .. }
-            | E::Invalid { .. }
-            | E::InvalidName(_) => Exit::Usage,
-            E::UnknownOutcome { .. } => Exit::OutcomeUnknown,
-            E::Io { .. } => Exit::Io,
-            error if error.is_fenced() => Exit::Fenced,
-            E::InUse { .. } => Exit::Fenced,
-            _ => Exit::Internal,
-        }
-    }
-
     /// A failure in the words of an error, its causes after it, and what to do about the last of them
     /// that says so.
     fn of(exit: Exit, error: &(dyn StdError + 'static)) -> Self {
@@ -275,7 +252,7 @@ fn advice_on(kind: std::io::ErrorKind) -> Option<&'static str> {
 
 impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
-        Self::of(Self::exit_of(&error), &error)
+        Self::of(pipeline::Kind::of(&error).into(), &error)
     }
 }
 
@@ -296,19 +273,7 @@ impl From<tidemill_state::Error> for Failure {
 
 impl From<pipeline::Error> for Failure {
     fn from(error: pipeline::Error) -> Self {
-        use pipeline::Kind;
-
-        let exit = match (&error, error.kind()) {
-            (pipeline::Error::Broker { source, .. }, _) => Self::exit_of(source),
-            (_, Kind::Usage) => Exit::Usage,
-            (_, Kind::Io) => Exit::Io,
-            (_, Kind::Connectivity) => Exit::Connectivity,
-            (_, Kind::Integrity) => Exit::Integrity,
-            (_, Kind::Fenced) => Exit::Fenced,
-            (_, Kind::Unknown) => Exit::OutcomeUnknown,
-            (_, Kind::Internal) => Exit::Internal,
-        };
-        Self::of(exit, &error)
+        Self::of(error.kind().into(), &error)
     }
 }
 
@@ -317,38 +282,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_a_broker_elsewhere_or_a_mistake_of_ours_can_cause_has_its_code() {
-        let broker = |source| pipeline::Error::Broker {
-            doing: "cannot read the inputs".into(),
-            source,
-        };
-        let unavailable = || broker::Error::Unavailable {
-            broker: "memory",
-            source: "it is gone".into(),
-        };
+    fn what_only_a_disk_that_fails_or_a_mistake_of_ours_can_cause_has_its_code() {
         let unknown = || broker::Error::UnknownOutcome {
             what: "no answer came".into(),
         };
+        let wrapped = pipeline::Error::Broker {
+            doing: "cannot write outputs".into(),
+            source: unknown(),
+        };
+        let gone = pipeline::Error::Gone { part: "a task" };
         for (failure, exit, code) in [
-            (unavailable().into(), Exit::Connectivity, 4),
-            (broker(unavailable()).into(), Exit::Connectivity, 4),
-            (unknown().into(), Exit::OutcomeUnknown, 8),
-            (broker(unknown()).into(), Exit::OutcomeUnknown, 8),
-            (
-                pipeline::Error::Unknown {
-                    what: "no marker".into(),
-                }
-                .into(),
-                Exit::OutcomeUnknown,
-                8,
-            ),
-            (
-                pipeline::Error::Gone { part: "a task" }.into(),
-                Exit::Internal,
-                70,
-            ),
+            (Failure::from(unknown()), Exit::OutcomeUnknown, 8),
+            (wrapped.into(), Exit::OutcomeUnknown, 8),
+            (gone.into(), Exit::Internal, 70),
         ] {
-            let failure: Failure = failure;
             assert_eq!(
                 (failure.exit, failure.exit as u8),
                 (exit, code),

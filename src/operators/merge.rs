@@ -130,10 +130,11 @@ impl Merge {
         self.release(usize::MAX, record, made);
     }
 
-    /// The places of what a watermark has passed, in order.
+    /// The places of what a watermark has passed, in order: all of them where nothing can come any more.
     fn passed(&self, watermark: i64) -> impl Iterator<Item = &Box<[u8]>> {
         let end = key::time_to_bytes(watermark);
-        self.order.iter().take_while(move |at| at[..8] < end[..])
+        let is_passed = move |at: &&Box<[u8]>| at[..8] < end[..] || watermark == i64::MAX;
+        self.order.iter().take_while(is_passed)
     }
 
     /// Lets `most` of what event time has passed go out.
@@ -166,7 +167,7 @@ impl Operator for Merge {
             }
             self.move_to(head.watermark, head.record, &mut made, cx);
             let held = HeldRow::hold(&rows, row);
-            if head.time < self.watermark {
+            if head.time < self.watermark || self.watermark == i64::MAX {
                 // What is due and has yet to go out is not late behind it.
                 let watermark = self.held_at().unwrap_or(Timestamp(self.watermark));
                 held.release_late(watermark.0, head.record, &mut made);

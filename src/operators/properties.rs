@@ -1,5 +1,7 @@
 //! Operators against naive models: other code, which keeps every event and reads them all again.
 
+mod extremes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +198,11 @@ fn numbers(rows: Option<&Vec<Rows>>) -> Vec<u32> {
 const SIZE: i64 = 10;
 
 fn window(lateness: i64) -> TumblingWindow {
+    let lateness = Duration::from_micros(lateness as u64);
+    window_of(Duration::from_micros(SIZE as u64), lateness)
+}
+
+fn window_of(size: Duration, lateness: Duration) -> TumblingWindow {
     let functions = [
         (
             "vwap",
@@ -222,8 +229,8 @@ fn window(lateness: i64) -> TumblingWindow {
     let options = TumblingWindowOptions {
         name: "model".into(),
         key: vec![PAIR],
-        size: Duration::from_micros(SIZE as u64),
-        lateness: Duration::from_micros(lateness as u64),
+        size,
+        lateness,
         late: Unplaced::DeadLetter,
         aggregates: aggregates
             .map(|(index, (_, _, function))| Aggregate {

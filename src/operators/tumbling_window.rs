@@ -1,46 +1,24 @@
 //! `tumbling_window`: aggregates per key over equal stretches of event time.
 
+mod bar;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tidemill_broker::Timestamp;
-use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
+use tidemill_state::{DecodeError, StateValue as _, Stateful, Table};
 
-use super::aggregate::{self, Accumulator, Overflow};
+pub use self::bar::Window;
+use self::bar::{Bar, OVERFLOW, told};
+use super::aggregate::{self, Accumulator};
 use super::key_list::KeyList;
 use super::window_due::{Due, WindowDue};
 use super::{Ahead, Context, Operator, key};
 use crate::config::plan::{Aggregate, Unplaced};
-use crate::events::{Identity, RowHead, Rows, Schema};
+use crate::events::{Identity, Rows, Schema};
 
 /// Number of the encoding of [`Window`] in the store.
 pub const CODEC: u32 = 1;
-
-/// What a window of one key holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
-    // How often it has fired.
-    firings: u32,
-    accumulators: Box<[Accumulator]>,
-}
-
-impl StateValue for Window {
-    fn encode(&self, out: &mut Vec<u8>) {
-        // Writing plain data to memory cannot fail.
-        if let Ok(written) = postcard::to_extend(self, std::mem::take(out)) {
-            *out = written;
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Postcard::decode(bytes).map(|Postcard(window)| window)
-    }
-
-    fn heap(&self) -> usize {
-        std::mem::size_of_val::<[Accumulator]>(&self.accumulators)
-    }
-}
 
 /// How a [`TumblingWindow`] works.
 #[derive(Debug, Clone)]
@@ -62,17 +40,6 @@ pub struct TumblingWindowOptions {
     /// Events as they go out: the key's fields, start, end, then the aggregates'.
     pub output: Arc<Schema>,
 }
-
-impl TumblingWindowOptions {
-    fn told(&self, overflow: Overflow) -> String {
-        let output = self.aggregates[overflow.aggregate].output;
-        let field = &self.output.fields[output];
-        format!("`{}` does not fit {}", field.name, field.ty)
-    }
-}
-
-/// Class of a dead letter: a result that its field cannot hold.
-const OVERFLOW: &str = "window.overflow";
 
 /// Aggregates per key over windows [start, end) of event time, aligned to 1970-01-01T00:00:00Z.
 ///
@@ -99,8 +66,6 @@ pub struct TumblingWindow {
     // The keys of the table, by when they are due.
     due: WindowDue,
     watermark: i64,
-    // The key's fields come first in the output.
-    output_key: Vec<usize>,
     scratch: Vec<u8>,
     empty: Box<[Accumulator]>,
 }
@@ -108,13 +73,11 @@ pub struct TumblingWindow {
 impl TumblingWindow {
     /// An operator over the table that keeps its windows.
     pub fn new(options: TumblingWindowOptions, windows: Table<Window>) -> Self {
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self {
             size: micros(options.size).max(1),
             due: WindowDue::new(micros(options.lateness)),
             identity: Identity::of("window").text(&options.name),
             empty: aggregate::empty(&options.aggregates),
-            output_key: (0..options.key.len()).collect(),
             options,
             windows,
             watermark: i64::MIN,
@@ -135,28 +98,19 @@ impl TumblingWindow {
     ) -> Result<(Rows, u32), DecodeError> {
         let window = Window::decode(value)?;
         let wrong = || DecodeError::new(format!("no window has this key of {} bytes", key.len()));
-        let (end, fields) = key.split_first_chunk::<8>().ok_or_else(wrong)?;
-        let end = key::time_from_bytes(*end);
+        let (end, fields) = split_key(key).ok_or_else(wrong)?;
         let mut rows = Rows::new(options.output.clone());
-        let size = i64::try_from(options.size.as_micros()).unwrap_or(i64::MAX);
-        let (slots, present, _) =
-            slots_of(options, size, fields, end, &window, &mut rows).ok_or_else(wrong)?;
-        let head = RowHead {
-            present,
-            time: end,
-            watermark: end,
-            key: None,
-            record: 0,
-        };
-        rows.push(head, &slots);
-        let output_key: Vec<usize> = (0..options.key.len()).collect();
-        key::put_text(&mut rows, 0, &output_key);
+        let bar = Bar::of(options, end, &window);
+        bar.put(options, fields, None, (end, 0), &mut rows)
+            .ok_or_else(wrong)?;
         Ok((rows, window.firings))
     }
 
+    /// The end of the window of an event, were it the last that 64 bits hold.
     fn end_of(&self, time: i64) -> i64 {
-        time.saturating_sub(time.rem_euclid(self.size))
-            .saturating_add(self.size)
+        let size = i128::from(self.size);
+        let end = i128::from(time) - i128::from(time).rem_euclid(size) + size;
+        i64::try_from(end).unwrap_or(i64::MAX)
     }
 
     fn write_key(&mut self, rows: &Rows, row: usize, end: i64) {
@@ -183,7 +137,7 @@ impl TumblingWindow {
                     "window.late",
                     format!(
                         "its window ended {} µs before the watermark",
-                        self.watermark - end
+                        self.watermark.abs_diff(end)
                     ),
                 ),
                 Unplaced::Port(_) => late.push(row),
@@ -222,7 +176,7 @@ impl TumblingWindow {
             row,
         );
         if let Err(overflow) = added {
-            cx.set_aside(rows, row, OVERFLOW, self.options.told(overflow));
+            cx.set_aside(rows, row, OVERFLOW, told(&self.options, overflow));
             if !new {
                 return;
             }
@@ -316,25 +270,8 @@ impl TumblingWindow {
             }
         };
         window.firings += 1;
-        let Some((end, fields)) = key.split_first_chunk::<8>() else {
+        let Some((end, fields)) = split_key(key) else {
             return;
-        };
-        let end = key::time_from_bytes(*end);
-        let mut aside = Rows::new(self.options.output.clone());
-        let found = slots_of(&self.options, self.size, fields, end, window, made);
-        let found = match found {
-            // Its texts go where the row goes.
-            Some((_, _, Some(_))) => {
-                slots_of(&self.options, self.size, fields, end, window, &mut aside)
-            }
-            found => found,
-        };
-        let Some((slots, present, overflow)) = found else {
-            return;
-        };
-        let made = match overflow {
-            None => made,
-            Some(_) => &mut aside,
         };
         let id = self
             .identity
@@ -344,19 +281,28 @@ impl TumblingWindow {
             .number(self.size as u64)
             .number(u64::from(window.firings))
             .finish();
-        let head = RowHead {
-            present,
-            time: end,
-            watermark,
-            key: None,
-            record,
+        let options = &self.options;
+        let bar = Bar::of(options, end, window);
+        let at = (watermark, record);
+        let Some(overflow) = bar.overflow else {
+            bar.put(options, fields, Some(id), at, made);
+            return;
         };
-        made.push_made(id, head, &slots);
-        key::put_text(made, made.len() - 1, &self.output_key);
-        if let Some(overflow) = overflow {
-            cx.set_aside(&Arc::new(aside), 0, OVERFLOW, self.options.told(overflow));
+        let mut aside = Rows::new(options.output.clone());
+        if bar.put(options, fields, Some(id), at, &mut aside).is_some() {
+            cx.set_aside(&Arc::new(aside), 0, OVERFLOW, told(options, overflow));
         }
     }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The end of the window under a key of the table, and the fields of the record's key.
+fn split_key(key: &[u8]) -> Option<(i64, &[u8])> {
+    let (end, fields) = key.split_first_chunk::<8>()?;
+    Some((key::time_from_bytes(*end), fields))
 }
 
 /// Which firing of a window is meant.
@@ -366,32 +312,6 @@ enum Firing {
     First,
     /// Another.
     Any,
-}
-
-/// The slots of what a window makes, which of them are there, and what should be and does not fit.
-fn slots_of(
-    options: &TumblingWindowOptions,
-    size: i64,
-    fields: &[u8],
-    end: i64,
-    window: &Window,
-    made: &mut Rows,
-) -> Option<(Vec<i64>, u64, Option<Overflow>)> {
-    let keys = options.key.len();
-    let output = &options.output;
-    let mut slots = vec![0; output.width()];
-    let mut present = key::read_state(fields, output, keys, made, &mut slots)?;
-    slots[keys] = end.saturating_sub(size);
-    slots[keys + 1] = end;
-    present |= 0b11 << keys;
-    let (aggregated, overflow) = aggregate::finish(
-        &options.aggregates,
-        &window.accumulators,
-        &options.input,
-        output,
-        &mut slots,
-    );
-    Some((slots, present | aggregated, overflow))
 }
 
 impl Operator for TumblingWindow {
@@ -478,7 +398,7 @@ impl Operator for TumblingWindow {
 
     fn restore(&mut self, _table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
         let window = Window::decode(value)?;
-        let Some((end, _)) = key.split_first_chunk::<8>() else {
+        let Some((end, _)) = split_key(key) else {
             return Err(DecodeError::new(format!(
                 "a window's key has {} bytes",
                 key.len()
@@ -489,7 +409,6 @@ impl Operator for TumblingWindow {
                 "a window has another number of aggregates",
             ));
         }
-        let end = key::time_from_bytes(*end);
         if window.firings > 0 {
             self.due.add_fired(end, key);
         } else {

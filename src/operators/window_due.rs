@@ -103,11 +103,10 @@ impl WindowDue {
     /// Calls `with` with the keys of the first `most` that are due.
     pub(super) fn first(&mut self, watermark: i64, most: usize, mut with: impl FnMut(&[u8])) {
         let mut left = most;
-        let lateness = self.lateness;
+        let closed = self.last_closed(watermark);
         let open = self.open.range_mut(..=watermark);
-        let fired = self.fired.iter_mut();
-        let fired = fired.take_while(|(end, _)| end.saturating_add(lateness) <= watermark);
-        for (_, keys) in open.chain(fired) {
+        let fired = closed.map(|closed| self.fired.range_mut(..=closed));
+        for (_, keys) in open.chain(fired.into_iter().flatten()) {
             if left == 0 {
                 return;
             }
@@ -124,7 +123,7 @@ impl WindowDue {
         let due = if let Some((end, keys)) = take_first(&mut self.open, watermark, most) {
             Due::Fire { end, keys }
         } else {
-            let closed = watermark.saturating_sub(self.lateness);
+            let closed = self.last_closed(watermark)?;
             let (_, keys) = take_first(&mut self.fired, closed, most)?;
             Due::LetGo(keys)
         };
@@ -154,8 +153,18 @@ impl WindowDue {
     }
 
     fn due_to_go(&self, watermark: i64) -> impl Iterator<Item = (&i64, &KeyList)> {
-        let is_due = move |(end, _): &(&i64, _)| self.closes_at(**end) <= watermark;
-        self.fired.iter().take_while(is_due)
+        let closed = self.last_closed(watermark);
+        let closed = closed.map(|closed| self.fired.range(..=closed));
+        closed.into_iter().flatten()
+    }
+
+    /// The last end of which a window takes no more late events: where [`closes_at`](Self::closes_at) is
+    /// within reach of the watermark, as the end of time is of itself.
+    fn last_closed(&self, watermark: i64) -> Option<i64> {
+        match watermark {
+            i64::MAX => Some(i64::MAX),
+            watermark => watermark.checked_sub(self.lateness),
+        }
     }
 
     fn note(&mut self, at: i64) {

@@ -148,12 +148,6 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The outcome of a commit could not be learnt.
-    #[error("it is unknown whether the last commit happened: {what}; start again to find out")]
-    Unknown {
-        /// Why.
-        what: String,
-    },
     /// A part that runs beside others ended before its time.
     #[error("{part} stopped before its time")]
     Gone {
@@ -235,17 +229,7 @@ impl Error {
     /// What kind of end it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Broker { source, .. } => match source {
-                broker::Error::Io { .. } => Kind::Io,
-                broker::Error::InUse { .. } => Kind::Fenced,
-                error if error.is_integrity() => Kind::Integrity,
-                error => match error.class() {
-                    broker::Class::Transient => Kind::Connectivity,
-                    broker::Class::Fenced => Kind::Fenced,
-                    broker::Class::UnknownOutcome => Kind::Unknown,
-                    broker::Class::Permanent => Kind::Io,
-                },
-            },
+            Self::Broker { source, .. } => Kind::of(source),
             Self::State { source, .. } | Self::Savepoint { source, .. }
                 if source.is_integrity() =>
             {
@@ -266,8 +250,34 @@ impl Error {
             | Self::Changed { .. }
             | Self::ChangedIn { .. } => Kind::Integrity,
             Self::Fenced { .. } | Self::InUse { .. } | Self::Dropped => Kind::Fenced,
-            Self::Unknown { .. } => Kind::Unknown,
             Self::Gone { .. } | Self::Panicked { .. } => Kind::Internal,
+        }
+    }
+}
+
+impl Kind {
+    /// What kind of end it is that a broker refused something.
+    pub fn of(error: &broker::Error) -> Self {
+        use broker::Error as E;
+
+        match error {
+            error if error.is_integrity() => Self::Integrity,
+            E::UnknownTopic { .. }
+            | E::UnknownPartition { .. }
+            | E::TopicExists { .. }
+            | E::NoCommittedOffset { .. }
+            | E::TooLarge { .. }
+            | E::Unsupported { .. }
+            | E::Invalid { .. }
+            | E::InvalidName(_) => Self::Usage,
+            E::Io { .. } | E::Poisoned { .. } => Self::Io,
+            E::InUse { .. } => Self::Fenced,
+            error => match error.class() {
+                broker::Class::Transient => Self::Connectivity,
+                broker::Class::Fenced => Self::Fenced,
+                broker::Class::UnknownOutcome => Self::Unknown,
+                broker::Class::Permanent => Self::Internal,
+            },
         }
     }
 }

@@ -25,6 +25,7 @@ use super::committer::ToCommitter;
 use super::error::Doing;
 use super::open::{Shared, open_task, positions};
 use super::orders::{End, Orders};
+use super::reading::{self, Reading};
 use super::task::{Input, TaskEnd};
 use super::{Error, Result, TaskId};
 
@@ -187,28 +188,14 @@ impl Intake {
             }
             Ok(Delivery::Revoked { partitions, permit }) => self.revoke(&partitions, permit).await,
             Ok(Delivery::Lost { partitions }) => self.lose(&partitions),
-            Err(error) if error.is_transient() => {
-                debug!(%error, "reading failed: trying again");
-                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
-            }
-            Err(BrokerError::OutOfRange {
-                at,
-                asked,
-                low,
-                high,
-            }) => {
-                // The task looks at the log again when it is opened, and says what to do. What it has taken
-                // by then was there.
-                warn!(%at, %asked, %low, %high, "the position is out of the log's range");
-                for id in self.tasks_of(std::slice::from_ref(&at)) {
-                    self.end(id, End::Stop);
+            Err(error) => match reading::after(error).await? {
+                Reading::GoesOn => {}
+                Reading::OutOfRange(at) => {
+                    for id in self.tasks_of(std::slice::from_ref(&at)) {
+                        self.end(id, End::Stop);
+                    }
                 }
-            }
-            // Its partitions went before. Should it be made anew, it is another log.
-            Err(BrokerError::UnknownTopic { topic }) => {
-                return Err(Error::LostInput { topic });
-            }
-            Err(error) => return Err(error).doing(|| "cannot read the inputs".into()),
+            },
         }
         Ok(())
     }

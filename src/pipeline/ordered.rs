@@ -6,20 +6,22 @@
 //! goes. Each input has a consumer of its own, asked only once what it gave is used up: so nothing
 //! piles up of one while another is waited for.
 
-use std::collections::VecDeque;
+mod followed;
+
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::select_all;
 use tidemill_broker::{
-    Batch, Broker, Consumer, ConsumerOptions, Delivery, Error as BrokerError, Offset, Start,
-    Timestamp, TopicPartition,
+    Batch, Broker, Consumer, ConsumerOptions, Delivery, Offset, Start, Timestamp, TopicPartition,
 };
 
-use super::control::{Control, Step};
+pub(crate) use self::followed::{Followed, Place};
+use super::control::Step;
 use super::error::Doing;
+use super::reading::{self, Reading};
 use super::recovery::retrying;
-use super::{Error, Result, TaskId};
+use super::{Error, Result};
 
 /// What comes next.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) enum Next {
     Ended(Timestamp),
     /// All control records have been followed.
     Followed,
+    /// What comes next in an input is not there any more, or not yet.
+    OutOfRange,
 }
 
 /// The inputs of a task in order.
@@ -277,13 +281,10 @@ impl Ordered {
             Ok(Delivery::Lost { .. }) => Err(Error::LostInput {
                 topic: head.at.topic.clone(),
             }),
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
-                Ok(None)
-            }
-            // The task looks at the log again when it is opened, and says what to do.
-            Err(BrokerError::OutOfRange { .. }) => Err(Error::Dropped),
-            Err(error) => Err(error).doing(|| format!("cannot read {}", head.at)),
+            Err(error) => match reading::after(error).await? {
+                Reading::GoesOn => Ok(None),
+                Reading::OutOfRange(_) => Ok(Some(Next::OutOfRange)),
+            },
         }
     }
 }
@@ -304,175 +305,4 @@ async fn consumer(
     let options = ConsumerOptions::partitions(vec![(at.clone(), Start::Offset(from))]);
     let consumer = retrying(|| broker.consumer(options.clone())).await;
     consumer.doing(|| format!("cannot read {at}"))
-}
-
-/// A place among control records: the next step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    /// Offset of the control record.
-    pub(crate) record: u64,
-    /// Index of the step in it.
-    pub(crate) step: u64,
-}
-
-/// Control records of a task, as they are followed.
-#[derive(Debug)]
-pub(crate) struct Followed {
-    at: TopicPartition,
-    task: TaskId,
-    consumer: Box<dyn Consumer>,
-    // Where they ended when this was opened.
-    end: Offset,
-    batch: VecDeque<(Offset, Control)>,
-    place: Place,
-}
-
-impl Followed {
-    /// Follows the control records of a task from a place on, to their present end.
-    pub(crate) async fn open(
-        broker: &dyn Broker,
-        at: TopicPartition,
-        task: TaskId,
-        from: Option<Place>,
-    ) -> Result<Self> {
-        let ends = retrying(|| broker.watermarks(&at)).await;
-        let ends = ends.doing(|| format!("cannot look at the control records {at}"))?;
-        if let Some(place) = from.filter(|place| place.record < ends.low.0) {
-            return Err(Error::OtherLog {
-                what: format!(
-                    "its control records have been followed up to offset {}, and begin at {}",
-                    place.record, ends.low
-                ),
-                at,
-            });
-        }
-        let place = from.unwrap_or(Place {
-            record: ends.low.0,
-            step: 0,
-        });
-        let start = Offset(place.record).max(ends.low).min(ends.last_stable);
-        Ok(Self {
-            consumer: consumer(broker, &at, start).await?,
-            at,
-            task,
-            end: ends.last_stable,
-            batch: VecDeque::new(),
-            place,
-        })
-    }
-
-    /// The step to be done next; `None` once all are.
-    async fn step(&mut self) -> Result<Option<Step>> {
-        loop {
-            while let Some((offset, control)) = self.batch.front() {
-                if offset.0 > self.place.record {
-                    self.place = Place {
-                        record: offset.0,
-                        step: 0,
-                    };
-                }
-                let step = usize::try_from(self.place.step).unwrap_or(usize::MAX);
-                if let Some(step) = control.steps.get(step) {
-                    return Ok(Some(step.clone()));
-                }
-                self.place = Place {
-                    record: offset.0 + 1,
-                    step: 0,
-                };
-                self.batch.pop_front();
-            }
-            if self.end.0 <= self.place.record {
-                return Ok(None);
-            }
-            self.read().await?;
-        }
-    }
-
-    fn done(&mut self) {
-        self.place.step += 1;
-    }
-
-    async fn read(&mut self) -> Result<()> {
-        match self.consumer.next().await {
-            Ok(Delivery::Records(batch)) => {
-                let own = self.task.to_string();
-                for record in batch.iter() {
-                    if record.key != Some(own.as_bytes()) {
-                        continue;
-                    }
-                    let control = record.value.and_then(Control::decode);
-                    let control = control.ok_or_else(|| Error::OtherLog {
-                        at: self.at.clone(),
-                        what: format!(
-                            "the record at offset {} is no control record",
-                            record.offset
-                        ),
-                    })?;
-                    self.batch.push_back((record.offset, control));
-                }
-                if self.batch.is_empty() {
-                    self.place = Place {
-                        record: batch.next().0,
-                        step: 0,
-                    };
-                }
-                Ok(())
-            }
-            Ok(Delivery::End { offset, .. }) => {
-                self.place = Place {
-                    record: offset.max(self.end).0,
-                    step: 0,
-                };
-                Ok(())
-            }
-            Ok(_) => Ok(()),
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(super::epoch::pause_before_retry(0)).await;
-                Ok(())
-            }
-            Err(error) => {
-                Err(error).doing(|| format!("cannot read the control records {}", self.at))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use tidemill_broker::{RecordSet, Topic, TopicSpec};
-    use tidemill_broker_memory::MemoryBroker;
-
-    use super::*;
-
-    /// It went on with what was left, as if nothing had been between.
-    #[tokio::test(start_paused = true)]
-    async fn control_records_that_are_gone_before_they_were_followed_are_missed() {
-        let broker = MemoryBroker::default();
-        let at = TopicPartition::new(Topic::new("p.control").unwrap(), 0);
-        let spec = TopicSpec::new(at.topic.clone(), NonZeroU32::MIN);
-        broker.create_topic(&spec).await.unwrap();
-        let mut set = RecordSet::new(at.clone());
-        for _ in 0..10 {
-            set.push(None, Some(b"0-0"), Some(b"-"), &Default::default());
-        }
-        let acks = broker.produce(vec![set]).await.unwrap();
-        acks.into_iter().for_each(|acks| {
-            acks.into_result().unwrap();
-        });
-        broker.faults().drop_before(&at, Offset(5)).unwrap();
-        let task = TaskId {
-            sub_topology: 0,
-            partition: 0,
-        };
-        let open = |record| {
-            let place = Some(Place { record, step: 0 });
-            Followed::open(&broker, at.clone(), task, place)
-        };
-        open(5).await.unwrap();
-        let error = open(4).await.unwrap_err();
-        assert!(matches!(error, Error::OtherLog { .. }), "{error}");
-        assert!(error.to_string().contains("begin at 5"), "{error}");
-    }
 }

@@ -191,7 +191,7 @@ impl Resetting {
                 }
             }
         }
-        let topics = Topics::make(plan, &self.topologies, &self.brokers, &*outputs).await?;
+        let topics = Topics::make(plan, &self.topologies, &self.brokers).await?;
         let attempt = Attempt {
             instance: "reset".into(),
             run,

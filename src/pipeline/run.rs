@@ -14,7 +14,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Attempt, Error, Progress, Result, capable, keys, version};
+use super::{Attempt, Error, Progress, Result, capable, keys, missing, version};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -127,9 +127,12 @@ impl Pipeline {
         let input = self.input_broker()?;
         let in_group = is_in_group(plan, &*input);
         capable::check(plan, &self.brokers, in_group)?;
-        let topics = Topics::prepare(plan, &topologies, &self.brokers, &*outputs).await?;
+        missing::refuse(plan, &self.brokers).await?;
+        // All that is refused is refused before anything is made.
+        let topics = Topics::look(plan, &topologies, &self.brokers).await?;
         keys::check(plan, &topics)?;
         let follow = self.follow(&options, &topics, &input)?;
+        let topics = Topics::make(plan, &topologies, &self.brokers).await?;
         let shared = Arc::new(Shared {
             plan: plan.clone(),
             topologies,
@@ -174,9 +177,9 @@ impl Pipeline {
         // Both to their end: the committer ends once the intake and its tasks are gone. If the
         // committer stops on an error, the tasks find it gone.
         let (committed, taken) = tokio::join!(committer.run(), intake.run(stop));
-        committed?;
-        if let Err(error) = taken {
-            return Err(version::named(error, plan, &shared.topics, &*outputs).await);
+        if let Err(error) = committed.and(taken) {
+            let error = version::named(error, plan, &shared.topics, &*outputs).await;
+            return Err(missing::named(error, plan, &self.brokers).await);
         }
         retrying(|| outputs.sync())
             .await

@@ -37,8 +37,7 @@ pub struct TaskLog {
 pub async fn task_logs(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> Result<Vec<TaskLog>> {
     let mut partitions = Vec::with_capacity(plan.sources.len());
     for source in &plan.sources {
-        let broker = &*brokers[source.topic.broker];
-        partitions.push(source_topic(plan, source, broker).await?.0);
+        partitions.push(source_topic(plan, source, brokers).await?.0);
     }
     let counts = tasks_of(plan, &sub_topologies(plan), &partitions)?;
     let topic = own_topic(&plan.name, "changelog")?;

@@ -1,6 +1,7 @@
 //! The topics of a pipeline: made where missing, checked where they are.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidemill_broker::{
@@ -9,10 +10,9 @@ use tidemill_broker::{
 use tracing::info;
 
 use super::error::Doing;
-use super::lost::lost_outputs;
 use super::recovery::{own_topic, retrying};
 use super::topology::SubTopology;
-use super::{Error, Result};
+use super::{Error, Result, missing};
 use crate::config::Plan;
 use crate::config::plan::{SourcePlan, TopicPlan};
 
@@ -42,38 +42,45 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    /// Makes what is missing and may be made, and checks the rest. A topic that has been written to
-    /// and is gone is not made anew in silence.
-    pub(crate) async fn prepare(
+    /// What they will be once those that are missing are made, all of it checked. Makes none, so that a
+    /// run that is refused leaves none behind.
+    pub(crate) async fn look(
         plan: &Plan,
         topologies: &[SubTopology],
-        brokers: &[std::sync::Arc<dyn Broker>],
-        outputs: &dyn Broker,
+        brokers: &[Arc<dyn Broker>],
     ) -> Result<Self> {
-        if let Some(lost) = lost_outputs(plan, brokers).await?.into_iter().next() {
-            return Err(lost.into());
-        }
-        Self::make(plan, topologies, brokers, outputs).await
+        Self::gather(plan, topologies, brokers, Missing::TakenForMade).await
     }
 
     /// Makes what is missing and may be made, and checks the rest.
     pub(crate) async fn make(
         plan: &Plan,
         topologies: &[SubTopology],
-        brokers: &[std::sync::Arc<dyn Broker>],
-        outputs: &dyn Broker,
+        brokers: &[Arc<dyn Broker>],
     ) -> Result<Self> {
+        Self::gather(plan, topologies, brokers, Missing::Made).await
+    }
+
+    async fn gather(
+        plan: &Plan,
+        topologies: &[SubTopology],
+        brokers: &[Arc<dyn Broker>],
+        missing: Missing,
+    ) -> Result<Self> {
+        let outputs = &*brokers[plan.home()];
+        let ensure = async |broker: &dyn Broker, topic: &TopicPlan, partitions| match missing {
+            Missing::TakenForMade => as_if_made(broker, topic, partitions).await,
+            Missing::Made => ensure(broker, topic, partitions).await,
+        };
         let mut sources = Vec::with_capacity(plan.sources.len());
         for source in &plan.sources {
             let broker = &*brokers[source.topic.broker];
             let found = match source.topic.partitions {
                 Some(partitions) => ensure(broker, &source.topic, partitions).await?,
-                None => describe(broker, &source.topic.topic)
-                    .await?
-                    .ok_or_else(|| Error::MissingTopic {
-                        topic: source.topic.topic.clone(),
-                        source_name: source.name.to_string(),
-                    })?,
+                None => match describe(broker, &source.topic.topic).await? {
+                    Some(found) => found,
+                    None => return Err(missing::input(plan, brokers, source).await?),
+                },
             };
             sources.push(SourceTopic {
                 partitions: found.partitions,
@@ -83,20 +90,21 @@ impl Topics {
         let partitions: Vec<u32> = sources.iter().map(|source| source.partitions).collect();
         let tasks = tasks_of(plan, topologies, &partitions)?;
         let count = NonZeroU32::new(tasks.iter().sum()).unwrap_or(NonZeroU32::MIN);
-        let default =
-            NonZeroU32::new(tasks.first().copied().unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
+        // Any task may set records aside.
+        let widest = tasks.iter().copied().max().and_then(NonZeroU32::new);
+        let widest = widest.unwrap_or(NonZeroU32::MIN);
         let mut sinks = Vec::with_capacity(plan.sinks.len());
         for (index, sink) in plan.sinks.iter().enumerate() {
             // As many as the widest of the tasks that write it have partitions to read.
             let writers = topologies.iter().zip(&tasks);
             let writers = writers.filter(|(topology, _)| topology.sinks.contains(&index));
             let read = writers.map(|(_, &tasks)| tasks).max();
-            let read = read.and_then(NonZeroU32::new).unwrap_or(default);
+            let read = read.and_then(NonZeroU32::new).unwrap_or(widest);
             let partitions = sink.topic.partitions.unwrap_or(read);
             let broker = &*brokers[sink.topic.broker];
             sinks.push(ensure(broker, &sink.topic, partitions).await?.partitions);
         }
-        let partitions = plan.dead_letter.partitions.unwrap_or(default);
+        let partitions = plan.dead_letter.partitions.unwrap_or(widest);
         let dead_letter = &*brokers[plan.dead_letter.broker];
         let dead_letter_partitions = ensure(dead_letter, &plan.dead_letter, partitions)
             .await?
@@ -200,8 +208,9 @@ pub(crate) fn tasks_of(
 pub(crate) async fn source_topic(
     plan: &Plan,
     source: &SourcePlan,
-    broker: &dyn Broker,
+    brokers: &[Arc<dyn Broker>],
 ) -> Result<(u32, Option<TopicDescription>)> {
+    let broker = &*brokers[source.topic.broker];
     if let Some(found) = describe(broker, &source.topic.topic).await? {
         return Ok((found.partitions, Some(found)));
     }
@@ -209,10 +218,7 @@ pub(crate) async fn source_topic(
         Some(partitions) if !plan.outlives_process(source.topic.broker) => {
             Ok((partitions.get(), None))
         }
-        _ => Err(Error::MissingTopic {
-            topic: source.topic.topic.clone(),
-            source_name: source.name.to_string(),
-        }),
+        _ => Err(missing::input(plan, brokers, source).await?),
     }
 }
 
@@ -226,6 +232,28 @@ pub(crate) async fn describe(
         Err(BrokerError::UnknownTopic { .. }) => Ok(None),
         Err(error) => Err(error).doing(|| format!("cannot look at topic `{topic}`")),
     }
+}
+
+/// What becomes of topics that are missing and may be made.
+#[derive(Debug, Clone, Copy)]
+enum Missing {
+    Made,
+    TakenForMade,
+}
+
+/// What a topic is, or would be were it made.
+async fn as_if_made(
+    broker: &dyn Broker,
+    plan: &TopicPlan,
+    partitions: NonZeroU32,
+) -> Result<TopicDescription> {
+    let found = describe(broker, &plan.topic).await?;
+    Ok(found.unwrap_or_else(|| TopicDescription {
+        name: plan.topic.clone(),
+        partitions: partitions.get(),
+        cleanup: plan.cleanup,
+        identity: None,
+    }))
 }
 
 /// Makes a topic unless it is there.

@@ -80,10 +80,10 @@ impl Intake {
                 info!(task = %id, "a task dropped what was not committed");
             }
             Err(error @ (Error::Fenced { .. } | Error::Gone { .. })) => return Err(error),
-            Err(error) if self.may_rebuild(id, &error) => {
+            Ok(TaskEnd::Damaged(error)) | Err(error) if self.may_rebuild(id, &error) => {
                 set_aside(&*self.shared.stores, id, &error).await?
             }
-            Err(error) => {
+            Ok(TaskEnd::Damaged(error)) | Err(error) => {
                 // Told now if others go on without it, or if it is not what the run ends with.
                 if !self.tasks.is_empty() || self.first_error.is_some() {
                     error!(task = %id, error = &error as &dyn std::error::Error, "a task halted");
@@ -120,22 +120,13 @@ impl Intake {
                 }
             };
             let Some(ended) = ended else { break };
-            let (id, error) = match ended {
-                Ok((id, _, Err(error))) => (id, error),
-                Ok((id, _, Ok(TaskEnd::Finished))) => {
-                    self.done.insert(id);
-                    continue;
-                }
-                Ok((_, _, Ok(TaskEnd::Committed | TaskEnd::Dropped))) | Err(_) => continue,
-            };
-            // The next run rebuilds it.
-            let failed = match self.may_rebuild(id, &error) {
-                true => set_aside(&*self.shared.stores, id, &error).await.err(),
-                false => Some(error),
+            let failed = match ended {
+                Ok((id, _, end)) => self.note_stopped(id, end).await.err(),
+                Err(_) => Some(Error::Gone { part: "a task" }),
             };
             if let Some(error) = failed {
                 if self.first_error.is_some() {
-                    error!(task = %id, error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                    error!(error = &error as &dyn std::error::Error, "a task failed while it stopped");
                 }
                 self.first_error.get_or_insert(error);
             }
@@ -166,6 +157,28 @@ impl Intake {
             }
         }
         true
+    }
+
+    /// A task that was told to stop has ended. A store that is damaged is rebuilt by the next run; where
+    /// something was not committed because of it, the run does not end as if it had been.
+    async fn note_stopped(&mut self, id: TaskId, end: Result<TaskEnd>) -> Result<()> {
+        let (damage, is_whole) = match end {
+            Ok(TaskEnd::Committed | TaskEnd::Dropped) => return Ok(()),
+            Ok(TaskEnd::Finished) => {
+                self.done.insert(id);
+                return Ok(());
+            }
+            Ok(TaskEnd::Damaged(damage)) => (damage, true),
+            Err(error) => (error, false),
+        };
+        if !self.may_rebuild(id, &damage) {
+            return Err(damage);
+        }
+        set_aside(&*self.shared.stores, id, &damage).await?;
+        match is_whole {
+            true => Ok(()),
+            false => Err(damage),
+        }
     }
 }
 

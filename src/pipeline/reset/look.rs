@@ -176,7 +176,7 @@ async fn sources(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> Result<Vec<Found>>
     let mut sources = Vec::with_capacity(plan.sources.len());
     for source in &plan.sources {
         let broker = &*brokers[source.topic.broker];
-        let (partitions, found) = source_topic(plan, source, broker).await?;
+        let (partitions, found) = source_topic(plan, source, brokers).await?;
         let Some(found) = found else {
             sources.push(Found {
                 partitions,

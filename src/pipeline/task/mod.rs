@@ -51,15 +51,24 @@ pub(crate) enum Input {
 }
 
 /// How a task ended without an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum TaskEnd {
     /// Everything it took is committed.
     Committed,
     /// The same, and every input has ended.
     Finished,
+    /// Everything it took is committed, and then its store was found damaged.
+    Damaged(Error),
     /// What was not committed was dropped: its assignment broke. It begins anew where it still has
     /// its partitions.
     Dropped,
+}
+
+impl TaskEnd {
+    /// Whether everything it took is committed.
+    fn is_whole(&self) -> bool {
+        !matches!(self, Self::Dropped)
+    }
 }
 
 /// What a task needs beside its own parts.
@@ -181,6 +190,9 @@ impl Task {
                 if cause.is_store_damage() && end.as_ref().is_err_and(Error::is_poisoned_store) =>
             {
                 Err(cause)
+            }
+            Err(damage) if damage.is_store_damage() && end.as_ref().is_ok_and(TaskEnd::is_whole) => {
+                Ok(TaskEnd::Damaged(damage))
             }
             behind => end.and_then(|end| behind.map(|()| end)),
         }?;

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use tidemill_broker::{Batch, Delivery, Error as BrokerError, Offset, TopicPartition};
+use tidemill_broker::{Batch, Delivery, Offset, TopicPartition};
 use tidemill_state::crash_point;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{LOCKSTEP_RECORDS, Task};
 use crate::events::{Poison, Rows};
 use crate::pipeline::committer::Cut;
-use crate::pipeline::epoch::pause_before_retry;
-use crate::pipeline::error::Doing;
 use crate::pipeline::graph::{EventTime, Output, least};
 use crate::pipeline::ordered::Next;
+use crate::pipeline::reading::{self, Reading};
 use crate::pipeline::{Error, Result};
 
 impl Task {
@@ -155,25 +154,17 @@ impl Task {
                     lost.map_or_else(|| self.settings.changelog.topic.clone(), |at| at.topic);
                 Err(Error::LostInput { topic })
             }
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(pause_before_retry(0)).await;
-                Ok(())
-            }
-            // The task looks at the log again when it is opened, and says what to do. What it has taken by
-            // then was there.
-            Err(BrokerError::OutOfRange {
-                at,
-                asked,
-                low,
-                high,
-            }) => {
-                warn!(%at, %asked, %low, %high, "the position is out of the log's range");
-                self.stop().await?;
-                Err(Error::Dropped)
-            }
-            Err(BrokerError::UnknownTopic { topic }) => Err(Error::LostInput { topic }),
-            Err(error) => Err(error).doing(|| "cannot read a broadcast input".into()),
+            Err(error) => match reading::after(error).await? {
+                Reading::GoesOn => Ok(()),
+                Reading::OutOfRange(_) => self.begin_anew().await,
+            },
         }
+    }
+
+    /// Commits what was taken, and has itself opened anew.
+    async fn begin_anew(&mut self) -> Result<()> {
+        self.stop().await?;
+        Err(Error::Dropped)
     }
 
     /// Takes what comes next where the order is given.
@@ -189,6 +180,7 @@ impl Task {
             Next::Idle(index) => self.set_idle(index).await,
             Next::Awake(index) => self.set_awake(index, true).await.map(drop),
             Next::Ended(watermark) => self.end_at(watermark).await,
+            Next::OutOfRange => self.begin_anew().await,
         }
     }
 }

@@ -69,4 +69,37 @@ async fn a_changelog_that_is_not_compacted_is_refused() {
     assert_eq!(error.kind(), Kind::Usage, "{error}");
     let said = "topic `bars.changelog` is not compacted";
     assert!(error.to_string().contains(said), "{error}");
+    // Its outputs were made before it was refused, and left behind empty.
+    let topics = broker.list_topics().await.unwrap();
+    let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
+    assert_eq!(names, ["bars.changelog", "market-data-updates"]);
+}
+
+/// They had as many as the first input of the file.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_have_as_many_partitions_as_the_widest_input() {
+    let broker = broker_with(1).await;
+    create(&broker, "wide", 3, Cleanup::default()).await;
+    let rest = r#"
+        [topics.wide]
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        [topics.narrow-copy]
+        [topics.wide-copy]
+
+        [sinks.narrow-copy]
+        from = "market-data-updates"
+        topic = "narrow-copy"
+        [sinks.wide-copy]
+        from = "wide"
+        topic = "wide-copy"
+    "#;
+    run(&pipeline(plan("", rest), &broker)).await.unwrap();
+    let mut partitions = Vec::new();
+    for topic in ["narrow-copy", "wide-copy", "bars.dead-letter"] {
+        let topic = Topic::new(topic).unwrap();
+        partitions.push(broker.describe_topic(&topic).await.unwrap().partitions);
+    }
+    assert_eq!(partitions, [1, 3, 3]);
 }

@@ -1,10 +1,11 @@
 //! What happens to the input of a pipeline that runs: it halts and says so, and skips nothing in
 //! silence.
 
-use tidemill_broker::Offset;
+use tidemill_broker::{Delivery, Offset};
 use tokio::task::JoinHandle;
 
 use super::halts::{TICKS, at};
+use super::scripted::Scripted;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -283,6 +284,31 @@ async fn an_input_read_whole_that_may_skip_a_gap_sets_a_note_of_it_aside() {
     assert_eq!(read_all(&broker, "all").await.len(), 2 * (10 + 3));
 }
 
+/// The run ended with the same as the next, which finds the topic missing as it starts, and a reset.
+async fn is_told_as_by_the_next(
+    error: Error,
+    (plan, broker): (Plan, &MemoryBroker),
+    pipeline: &Pipeline,
+    said: &str,
+) {
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains(said), "{error}");
+    for _ in 0..2 {
+        let next = run(pipeline).await.unwrap_err();
+        assert_eq!(next.to_string(), error.to_string());
+        assert_eq!(next.kind(), error.kind());
+    }
+    let options = ResetOptions {
+        to: ResetTo::Latest,
+        source: None,
+        partition: None,
+        drop_state: true,
+    };
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
+    let reset = Resetting::look(plan, brokers, options, None).await;
+    assert_eq!(reset.unwrap_err().to_string(), error.to_string());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_input_read_whole_that_is_deleted_halts_and_is_named() {
     use crate::config::plan::OnGap;
@@ -290,11 +316,60 @@ async fn an_input_read_whole_that_is_deleted_halts_and_is_named() {
     let notice = Topic::new("notices").unwrap();
     let spec = TopicSpec::new(notice.clone(), NonZeroU32::new(3).unwrap());
     broker.create_topic(&spec).await.unwrap();
+    notices(&broker, 0..10).await;
     let pipeline = Arc::new(pipeline(joined(OnGap::Halt), &broker));
     let under_way = UnderWay::start(&pipeline).await;
     broker.faults().delete_topic(&notice).unwrap();
     let error = under_way.halts().await;
-    assert_eq!(error.kind(), Kind::Integrity, "{error}");
     let said = "topic `notices`, which this pipeline reads, was deleted;";
-    assert!(error.to_string().contains(said), "{error}");
+    is_told_as_by_the_next(error, (joined(OnGap::Halt), &broker), &pipeline, said).await;
+}
+
+/// The run ended with one code, and the next, for the same cause, with another.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_deleted_is_told_alike_by_the_run_that_loses_it_and_the_next() {
+    let broker = broker_with(1).await;
+    send(&broker, 0..10).await;
+    let pipeline = Arc::new(pipeline(bars_plan(), &broker));
+    let under_way = UnderWay::start(&pipeline).await;
+    let topic = Topic::new(TICKS).unwrap();
+    broker.faults().delete_topic(&topic).unwrap();
+    let error = under_way.halts().await;
+    let said = "topic `market-data-updates`, which this pipeline reads, was deleted;";
+    is_told_as_by_the_next(error, (bars_plan(), &broker), &pipeline, said).await;
+}
+
+/// It was looked at once more and was not there: told as a file that cannot be used.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_deleted_as_a_run_comes_to_its_end_is_told_as_deleted() {
+    let broker = broker_with(1).await;
+    send(&broker, 0..10).await;
+    run(&pipeline(bars_plan(), &broker)).await.unwrap();
+    let inner = broker.clone();
+    let scripted = Scripted::new(&broker).on_delivery(move |delivery| {
+        if let Delivery::End { .. } = delivery {
+            let topic = Topic::new(TICKS).unwrap();
+            let _ = inner.faults().delete_topic(&topic);
+        }
+        Vec::new()
+    });
+    let stores = Arc::new(MemoryStores::default());
+    let pipeline = Pipeline::new(bars_plan(), vec![Arc::new(scripted)], stores);
+    let error = run(&pipeline).await.unwrap_err();
+    let said = "topic `market-data-updates`, which this pipeline reads, was deleted;";
+    is_told_as_by_the_next(error, (bars_plan(), &broker), &pipeline, said).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_is_deleted_is_told_alike_by_the_run_that_loses_it_and_the_next() {
+    let broker = broker_with(1).await;
+    send(&broker, 0..10).await;
+    let pipeline = Arc::new(pipeline(bars_plan(), &broker));
+    let under_way = UnderWay::start(&pipeline).await;
+    let topic = Topic::new("bars-1s").unwrap();
+    broker.faults().delete_topic(&topic).unwrap();
+    send(&broker, 10..20).await;
+    let error = under_way.halts().await;
+    let said = "topic `bars-1s` of sink `bars` is gone";
+    is_told_as_by_the_next(error, (bars_plan(), &broker), &pipeline, said).await;
 }
