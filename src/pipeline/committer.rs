@@ -4,17 +4,21 @@
 //! at hand, in task order; while that is in flight the tasks fill their next epochs. After an
 //! unknown outcome the markers decide.
 
+mod compose;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidemill_broker::{
-    Appended, Broker, Error as BrokerError, Headers, Offset, Outcome, RecordSet, Transaction,
-    TransactionalId, Transactor,
+    Appended, Broker, Error as BrokerError, Headers, Offset, Outcome, TransactionalId, Transactor,
 };
+#[cfg(feature = "planted-bugs")]
+use tidemill_broker::{RecordSet, Transaction};
 use tidemill_state::{Epoch, crash_point, planted};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use self::compose::{by_generation, compose, fitting};
 use super::epoch::{ClosedEpoch, Settled, Submission, pause_before_retry};
 use super::error::Doing;
 use super::recovery::last_marker;
@@ -197,17 +201,11 @@ impl Committer {
             .into_iter()
             .partition(|(_, one)| Some(number(one)) == first);
         self.waiting = later;
-        let mut transactions: Vec<Vec<Submission>> = Vec::new();
-        let mut bytes = 0;
-        for (_, one) in next {
-            bytes += one.epoch.bytes();
-            match transactions.last_mut() {
-                Some(last) if bytes <= self.terms.transaction_bytes => last.push(one),
-                _ => {
-                    bytes = one.epoch.bytes();
-                    transactions.push(vec![one]);
-                }
-            }
+        let mut next: Vec<Submission> = next.into_values().collect();
+        let mut transactions = Vec::new();
+        while !next.is_empty() {
+            let later = next.split_off(fitting(next.iter(), self.terms.transaction_bytes));
+            transactions.push(std::mem::replace(&mut next, later));
         }
         transactions
     }
@@ -220,21 +218,14 @@ impl Committer {
         let order: Vec<TaskId> = later
             .chain(tasks().filter(|task| Some(*task) <= self.turn))
             .collect();
-        let mut taken = BTreeMap::new();
-        let mut bytes = 0;
-        for task in order {
-            let Some(one) = self.waiting.remove(&task) else {
-                continue;
-            };
-            bytes += one.epoch.bytes();
-            if !taken.is_empty() && bytes > self.terms.transaction_bytes {
-                self.waiting.insert(task, one);
-                break;
-            }
-            taken.insert(task, one);
-            self.turn = Some(task);
-        }
-        taken.into_values().collect()
+        let epochs = order.iter().filter_map(|task| self.waiting.get(task));
+        let count = fitting(epochs, self.terms.transaction_bytes);
+        let next = &order[..count];
+        self.turn = next.last().copied();
+        let mut taken: Vec<Submission> = Vec::with_capacity(count);
+        taken.extend(next.iter().filter_map(|task| self.waiting.remove(task)));
+        taken.sort_by_key(|one| one.epoch.task);
+        taken
     }
 
     async fn commit(&mut self, mut submissions: Vec<Submission>) -> Result<()> {
@@ -453,67 +444,6 @@ async fn open_transactor(broker: &dyn Broker, id: &TransactionalId) -> Result<Bo
             opened => return opened.doing(|| format!("cannot open transactional id `{id}`")),
         }
     }
-}
-
-/// Splits epochs so that none of a transaction mixes generations of a group: a task may have closed
-/// its epoch just before it heard of the assignment under which another has closed its own.
-fn by_generation(epochs: Vec<Submission>) -> Vec<Vec<Submission>> {
-    let mut parts: Vec<Vec<Submission>> = Vec::with_capacity(1);
-    for one in epochs {
-        let mixes = |other: &Submission| match (&one.epoch.offsets, &other.epoch.offsets) {
-            (Some(one), Some(other)) => {
-                one.group == other.group && one.generation != other.generation
-            }
-            _ => false,
-        };
-        match parts.iter_mut().find(|part| !part.iter().any(mixes)) {
-            Some(part) => part.push(one),
-            None => parts.push(vec![one]),
-        }
-    }
-    parts
-}
-
-/// One transaction of all epochs, and which epoch each of its record sets belongs to.
-fn compose<'a>(
-    epochs: impl Iterator<Item = &'a ClosedEpoch>,
-    marker_headers: &Headers,
-) -> (Transaction, Vec<usize>) {
-    let mut transaction = Transaction::default();
-    let mut owners = Vec::new();
-    for (index, epoch) in epochs.enumerate() {
-        let mut put = |set: RecordSet| {
-            if !set.is_empty() {
-                transaction.records.push(set);
-                owners.push(index);
-            }
-        };
-        epoch.records.iter().cloned().for_each(&mut put);
-        epoch.control.iter().cloned().for_each(&mut put);
-        put(changelog_records(epoch, marker_headers));
-        if let Some(offsets) = &epoch.offsets {
-            let offsets = offsets.to_group_offsets();
-            match transaction.offsets.iter_mut().find(|other| {
-                other.group == offsets.group && other.generation == offsets.generation
-            }) {
-                Some(other) => other.offsets.extend(offsets.offsets),
-                None => transaction.offsets.push(offsets),
-            }
-        }
-    }
-    (transaction, owners)
-}
-
-/// Delta, then marker: whoever reads the marker has read all that belongs to it.
-fn changelog_records(epoch: &ClosedEpoch, marker_headers: &Headers) -> RecordSet {
-    let mut set = RecordSet::new(epoch.changelog.clone());
-    let none = Headers::new();
-    for change in epoch.delta.changes() {
-        set.push(None, Some(&change.key), change.value.as_deref(), &none);
-    }
-    let marker = epoch.marker.encode();
-    set.push(None, Some(MARKER_KEY), Some(&marker), marker_headers);
-    set
 }
 
 fn settle(submission: Submission, settled: Settled) {

@@ -16,6 +16,8 @@ pub(crate) struct InputPartition {
     pub(crate) source: usize,
     /// Name of the source in the file.
     pub(crate) name: String,
+    /// Its former name, where it was renamed since the last epoch.
+    pub(crate) was: Option<String>,
     pub(crate) at: TopicPartition,
     /// Index of its broker in the plan.
     pub(crate) broker: usize,
@@ -61,7 +63,16 @@ impl InputPartition {
 
     /// Key of its event time in the task's state.
     pub(crate) fn time_key(&self) -> Vec<u8> {
-        let mut key = self.name.clone().into_bytes();
+        self.time_key_of(&self.name)
+    }
+
+    /// The same under its former name.
+    pub(crate) fn former_time_key(&self) -> Option<Vec<u8>> {
+        Some(self.time_key_of(self.was.as_ref()?))
+    }
+
+    fn time_key_of(&self, name: &str) -> Vec<u8> {
+        let mut key = name.to_owned().into_bytes();
         key.push(0);
         key.extend_from_slice(&self.at.partition.to_be_bytes());
         key

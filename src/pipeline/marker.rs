@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use tidemill_broker::{Offset, TopicIdentity, TopicPartition};
 use tidemill_state::{Digest, Epoch};
 
+use crate::config::Plan;
+
 /// Key of markers in a changelog partition. Keys of state begin with the number of a table; this
 /// number is never given out.
 pub const MARKER_KEY: &[u8] = b"\xff\xffmarker";
@@ -104,6 +106,21 @@ impl Marker {
     pub fn encode(&self) -> Vec<u8> {
         // Writing plain data to memory cannot fail.
         postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+    }
+
+    /// How far the input `at` of a source was read. Offsets are the topic's: a source that was renamed goes on
+    /// where the one of its former name was, of which the file knows no more.
+    pub(crate) fn input(
+        &self,
+        plan: &Plan,
+        source: &str,
+        at: &TopicPartition,
+    ) -> Option<&InputPosition> {
+        let is_gone = |name: &str| plan.sources.iter().all(|source| *source.name != *name);
+        let former = |one: &&InputPosition| is_gone(&one.source) && one.is(&one.source, at);
+        let mut inputs = self.inputs.iter();
+        let same = inputs.find(|one| one.is(source, at));
+        same.or_else(|| self.inputs.iter().find(former))
     }
 
     /// Whether both are of one try to commit one epoch. The epoch counts too: runs that an embedding

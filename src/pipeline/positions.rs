@@ -35,7 +35,7 @@ pub async fn input_offsets(
             let topic = &source.topic.topic;
             for input in &marker.inputs {
                 let at = TopicPartition::new(topic.clone(), input.partition);
-                if input.is(&source.name, &at) {
+                if marker.input(plan, &source.name, &at) == Some(input) {
                     let next = found.entry((index, at)).or_insert(input.next());
                     *next = input.next().min(*next);
                 }

@@ -23,6 +23,7 @@ mod own_topics;
 mod panics;
 mod reassigned;
 mod refused;
+mod renamed;
 mod scripted;
 mod too_large;
 mod under_way;

@@ -88,7 +88,8 @@ pub(crate) fn restore(
     graph: &mut Graph,
 ) -> Result<(), KeyError> {
     for input in inputs {
-        if let Some(Postcard((watermark, is_idle))) = times.get(&input.time_key())? {
+        let key = input.former_time_key().unwrap_or_else(|| input.time_key());
+        if let Some(Postcard((watermark, is_idle))) = times.get(&key)? {
             input.decode.restore(Timestamp(*watermark));
             input.is_idle = *is_idle;
         }

@@ -72,6 +72,34 @@ fn an_input_that_was_deleted_and_made_again_is_not_taken_for_the_old_one() {
 }
 
 #[test]
+fn an_input_that_was_deleted_is_told_with_one_code_by_every_command() {
+    let home = Home::new();
+    home.run_well();
+    let delete = [
+        "topics",
+        "delete",
+        "ticks",
+        "--broker",
+        "file://data",
+        "--yes",
+    ];
+    home.tidemill(&delete).expect(0, &[]);
+    let told = ["topic `ticks`, which this pipeline reads, was deleted"];
+    for _ in 0..2 {
+        home.run().expect(6, &told);
+    }
+    let reset = [
+        "offsets",
+        "reset",
+        "p.toml",
+        "--to",
+        "earliest",
+        "--keep-state",
+    ];
+    home.tidemill(&reset).expect(6, &told);
+}
+
+#[test]
 fn an_input_with_another_number_of_partitions_is_refused() {
     let home = Home::new();
     home.run_well();

@@ -42,7 +42,7 @@ fn count(out: &BTreeMap<usize, Vec<Rows>>) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn a_window_takes_or_sets_aside_each_event_whatever_its_time_and_values(

@@ -126,7 +126,10 @@ impl Intake {
             };
             if let Some(error) = failed {
                 if self.first_error.is_some() {
-                    error!(error = &error as &dyn std::error::Error, "a task failed while it stopped");
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "a task failed while it stopped"
+                    );
                 }
                 self.first_error.get_or_insert(error);
             }

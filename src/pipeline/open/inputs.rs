@@ -2,7 +2,7 @@
 
 use tidemill_broker::{Consumer, ConsumerOptions, Offset, Start, TopicPartition};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Shared;
 use crate::config::plan::{BrokerUrl, StartAt};
@@ -80,12 +80,11 @@ pub(super) async fn open_input(
         None => return Err(Error::LostInput { topic: at.topic }),
     }
     let in_group = shared.is_shared(source) && shared.group.is_some();
-    let known = marker.and_then(|marker| {
-        marker
-            .inputs
-            .iter()
-            .find(|input| input.is(&source_plan.name, &at))
-    });
+    let known = marker.and_then(|marker| marker.input(&shared.plan, &source_plan.name, &at));
+    let was = known.filter(|known| *known.source != *source_plan.name);
+    if let Some(was) = was {
+        info!(%at, was = was.source, now = %source_plan.name, next = was.next, "the source was renamed and goes on where it was");
+    }
     // What another run read from its standard input says nothing about ours.
     let is_stdin = shared.plan.brokers[source_plan.topic.broker].url == BrokerUrl::Stdio;
     let (known, start, incarnation) = if is_stdin {
@@ -122,6 +121,7 @@ pub(super) async fn open_input(
     Ok(InputPartition {
         source: index,
         name: source_plan.name.to_string(),
+        was: was.map(|was| was.source.clone()),
         at,
         broker: source_plan.topic.broker,
         in_group,

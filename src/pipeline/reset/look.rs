@@ -259,10 +259,7 @@ async fn input(
     let source_plan = &plan.sources[source];
     let at = TopicPartition::new(source_plan.topic.topic.clone(), partition);
     let ends = found.ends[partition as usize];
-    let known = marker.and_then(|marker| {
-        let mut inputs = marker.inputs.iter();
-        inputs.find(|input| input.is(&source_plan.name, &at))
-    });
+    let known = marker.and_then(|marker| marker.input(plan, &source_plan.name, &at));
     let recreated = known.is_some_and(|known| known.identity() != found.identity);
     let next = if is_chosen(plan, options, source, partition) {
         offset_of(broker, &at, ends, options.to).await?

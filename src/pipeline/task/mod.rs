@@ -191,7 +191,9 @@ impl Task {
             {
                 Err(cause)
             }
-            Err(damage) if damage.is_store_damage() && end.as_ref().is_ok_and(TaskEnd::is_whole) => {
+            Err(damage)
+                if damage.is_store_damage() && end.as_ref().is_ok_and(TaskEnd::is_whole) =>
+            {
                 Ok(TaskEnd::Damaged(damage))
             }
             behind => end.and_then(|end| behind.map(|()| end)),
