@@ -1,16 +1,17 @@
 //! `tidemill read`: the records of a topic.
 
+mod json;
 mod table;
 
 use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tidemill_broker::{
-    Broker, ConsumerOptions, Delivery, Offset, RecordRef, Start, Timestamp, Topic, TopicPartition,
+    Broker, ConsumerOptions, Delivery, Error, Offset, RecordRef, Start, Timestamp, Topic,
+    TopicPartition,
 };
 
+use self::json::json_line;
 use self::table::Table;
 use super::target::{Access, TargetArgs, described};
 use super::{Console, Exit, Failure, Signals, World, printable, time};
@@ -20,6 +21,7 @@ use crate::events::parse_time;
 ///
 /// On a terminal a table of the events; piped, or with --json, JSON lines, which have everything.
 /// Reading commits nothing and is seen by nobody, also while a pipeline writes.
+/// Records that retention removes before they are read are told of and passed over.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -148,7 +150,18 @@ async fn read(
         let delivery = tokio::select! {
             biased;
             Some(()) = signals.next() => return Ok(()),
-            delivery = consumer.next() => delivery?,
+            delivery = consumer.next() => delivery,
+        };
+        let delivery = match delivery {
+            Err(Error::OutOfRange { at, asked, low, .. }) if asked < low => {
+                writeln!(
+                    console.errors,
+                    "warning: retention removed records of {at} from offset {asked} before they were read; going on at {low}"
+                )?;
+                consumer.seek(&at, low).await?;
+                continue;
+            }
+            other => other?,
         };
         match delivery {
             Delivery::Records(batch) => {
@@ -223,112 +236,98 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonRecord<'a> {
-    topic: &'a str,
-    partition: u32,
-    offset: u64,
-    timestamp: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_hex: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_hex: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<JsonHeader<'a>>,
-}
-
-#[derive(Serialize)]
-struct JsonHeader<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hex: Option<String>,
-}
-
-/// UTF-8 as it is, other bytes in hexadecimal.
-fn text_or_hex(bytes: &[u8]) -> (Option<&str>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(hex(bytes))),
-    }
-}
-
-fn json_line(at: &TopicPartition, record: &RecordRef<'_>) -> Result<String, Failure> {
-    let (key, key_hex) = record.key.map_or((None, None), text_or_hex);
-    let (text, value_hex) = record.value.map_or((None, None), text_or_hex);
-    let value = text.and_then(json_value);
-    let line = JsonRecord {
-        topic: at.topic.as_str(),
-        partition: at.partition,
-        offset: record.offset.0,
-        timestamp: time::show(record.timestamp.0),
-        key,
-        key_hex,
-        value_text: text.filter(|_| value.is_none()),
-        value,
-        value_hex,
-        headers: record
-            .headers()
-            .map(|(name, value)| {
-                let (value, hex) = text_or_hex(value);
-                JsonHeader { name, value, hex }
-            })
-            .collect(),
-    };
-    serde_json::to_string(&line).map_err(|error| {
-        Failure::new(Exit::Internal, "cannot write a record as JSON").because(error)
-    })
-}
-
-/// Deepest nesting of JSON that is handed on as JSON: what common readers take.
-const DEPTH_MAX: usize = 128;
-
-/// Whether brackets are nested deeper than most readers of JSON can follow.
-fn is_too_deep(text: &str) -> bool {
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_text,
-            b'"' => in_text = !in_text,
-            b'[' | b'{' if !in_text => depth += 1,
-            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEPTH_MAX {
-            return true;
-        }
-    }
-    false
-}
-
-/// JSON as it stands, digit by digit, on one line.
-fn json_value(text: &str) -> Option<Box<RawValue>> {
-    if is_too_deep(text) {
-        return None;
-    }
-    // Inside strings line ends are escaped; elsewhere they are blanks like any other.
-    RawValue::from_string(text.replace(['\n', '\r'], " ")).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{self, Write};
 
-    #[test]
-    fn json_that_is_nested_too_deep_is_handed_on_as_text() {
-        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(json_value(&nested(DEPTH_MAX)).is_some());
-        assert!(json_value(&nested(DEPTH_MAX + 1)).is_none());
-        let text = format!("\"\\\"{}\"", "[".repeat(200));
-        assert!(json_value(&text).is_some(), "brackets in text nest nothing");
+    use tidemill_broker::{BrokerExt as _, NewRecord, TopicSpec};
+    use tidemill_broker_memory::MemoryBroker;
+
+    use super::*;
+    use crate::cli::Terminals;
+
+    /// Standard output, at whose first line retention comes.
+    struct Overtaken {
+        broker: MemoryBroker,
+        at: TopicPartition,
+        low: Offset,
+        written: Vec<u8>,
+    }
+
+    impl Write for Overtaken {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.written.is_empty() {
+                self.broker
+                    .faults()
+                    .drop_before(&self.at, self.low)
+                    .unwrap();
+            }
+            self.written.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// It ended with the code of damaged data, though nothing was damaged.
+    #[tokio::test]
+    async fn records_that_retention_removes_before_they_are_read_are_told_and_passed_over() {
+        const RECORDS: u64 = 1_000;
+        let broker = MemoryBroker::default();
+        let topic: Topic = "ticks".parse().unwrap();
+        let spec = TopicSpec::new(topic.clone(), 1.try_into().unwrap());
+        broker.create_topic(&spec).await.unwrap();
+        for _ in 0..RECORDS {
+            broker
+                .send(NewRecord::new(topic.clone(), "1"))
+                .await
+                .unwrap();
+        }
+        let low = Offset(RECORDS - 10);
+        let mut output = Overtaken {
+            broker: broker.clone(),
+            at: TopicPartition::new(topic.clone(), 0),
+            low,
+            written: Vec::new(),
+        };
+        let mut errors = Vec::new();
+        let mut console = Console {
+            input: &mut io::empty(),
+            output: &mut output,
+            errors: &mut errors,
+            terminals: Terminals::default(),
+        };
+        let reading = Reading {
+            topic,
+            from: Start::Earliest,
+            partition: None,
+            limit: u64::MAX,
+            follow: false,
+            json: true,
+            colour: false,
+        };
+        let signals = futures::stream::pending().boxed();
+        read(&broker, &reading, &mut console, signals)
+            .await
+            .unwrap();
+        let lines = String::from_utf8(output.written).unwrap();
+        let offsets: Vec<u64> = lines
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|record| record["offset"].as_u64().unwrap())
+            .collect();
+        let first = offsets
+            .iter()
+            .zip(0..)
+            .take_while(|(offset, at)| **offset == *at)
+            .count() as u64;
+        assert!(first > 0 && first < low.0, "{first}");
+        let expected: Vec<u64> = (0..first).chain(low.0..RECORDS).collect();
+        assert_eq!(offsets, expected);
+        let told = format!(
+            "warning: retention removed records of ticks/0 from offset {first} before they were read; going on at {low}\n"
+        );
+        assert_eq!(String::from_utf8(errors).unwrap(), told);
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -57,6 +58,35 @@ fn a_partition_a_time_and_a_number_of_records_say_what_is_read() {
     assert_eq!(offsets, [3, 4]);
     let ended = home.tidemill(&["read", "ticks", "--partition", "3"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
+}
+
+#[test]
+fn from_latest_only_what_comes_later_is_read() {
+    let home = Home::empty();
+    home.add_ticks(0..3);
+    assert!(read(&home, &["--from", "latest"]).is_empty());
+    let args = ["read", "ticks", "--json", "--follow", "--from", "latest"];
+    let mut child = home.command(&args).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    let has_printed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // There is no telling when it has begun: something is written until it prints.
+        scope.spawn(|| {
+            for next in 3.. {
+                home.add_ticks(next..next + 1);
+                if has_printed.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        output.read_line(&mut lines).unwrap();
+        has_printed.store(true, Ordering::Relaxed);
+    });
+    let first = &documents(&lines)[0];
+    assert!(first["offset"].as_u64().unwrap() >= 3, "{first}");
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 /// Whoever reads from the beginning needs no index.
