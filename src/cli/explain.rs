@@ -1,6 +1,7 @@
 //! `tidemill explain`: what a pipeline does and promises, what a code means, or what may stand in a
 //! file.
 
+mod graph;
 mod json;
 mod keys;
 mod text;

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 
 use tidemill_broker as broker;
 
-use super::Exit;
 use super::load::tell;
+use super::{Exit, printable};
 use crate::config::{Changes, Problems};
 use crate::pipeline;
 
@@ -81,7 +81,10 @@ impl Failure {
             true => ("\x1b[31m", "\x1b[0m"),
             false => ("", ""),
         };
-        writeln!(to, "{red}error{reset}: {self}")
+        // What was found in a file is part of it.
+        let told = self.to_string();
+        let lines: Vec<String> = told.split('\n').map(printable).collect();
+        writeln!(to, "{red}error{reset}: {}", lines.join("\n"))
     }
 
     /// For machines, beside the results: `{"error": {...}}`.

@@ -11,10 +11,12 @@ use tidemill_broker::{SystemClock, Topic};
 
 use super::bar::Bar;
 use super::load::load;
+use super::number::whole;
 use super::target::is_directory;
 use super::{Console, Exit, Failure, Signals, World};
 use crate::config::plan::BrokerUrl;
 use crate::config::{broker_url, duration};
+use crate::events::SCALE_MAX;
 use crate::market::import::{
     self, Error, Kind, Layout, Mapping, OnBadLine, OnImported, Options, Phase, Progress, Report,
 };
@@ -53,44 +55,46 @@ pub(super) struct ImportArgs {
     /// Import into a topic that this pipeline reads
     #[arg(long, value_name = "FILE", group = "into")]
     pipeline: Option<PathBuf>,
-    /// The topic; with --pipeline its name in the file, needed if the pipeline reads several
+    /// The topic [default: market-data-updates; with --pipeline the one that it reads, needed if it
+    /// reads several, where it may be named as in the file]
     #[arg(long, value_name = "NAME")]
     topic: Option<String>,
     /// Where suspicious ticks, zero sizes, one-sided quotes and skipped lines go
     #[arg(long, value_name = "NAME", default_value = "market-data-suspect")]
     suspect_topic: Topic,
-    /// Partitions to create missing topics with
-    #[arg(long, value_name = "COUNT")]
+    /// Partitions to create missing topics with [default: what the pipeline says, else 1]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<NonZeroU32>(1..=u32::MAX.into()))]
     partitions: Option<NonZeroU32>,
-    /// Take only files of trades, or only files of quotes
+    /// Take only files of trades, or only files of quotes [default: either, if all are the same]
     #[arg(long, value_name = "trade|quote")]
     only: Option<Kind>,
-    /// The layout of all files
+    /// The layout of all files [default: told from the path and content of each]
     #[arg(long, value_name = "LAYOUT")]
     format: Option<Layout>,
-    /// The pair, where the path does not tell it
-    #[arg(long)]
+    /// The pair, such as BTCUSD, where the path does not tell it [default: as the path tells]
+    #[arg(long, value_name = "PAIR")]
     pair: Option<String>,
-    /// The day of times that count from midnight, as 2024-03-11
-    #[arg(long)]
+    /// The day of times that count from midnight, as 2024-03-11 [default: as the path tells]
+    #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<Date>,
-    /// The time zone of that midnight, as America/New_York
-    #[arg(long)]
+    /// The time zone of that midnight, as Europe/Berlin [default: America/New_York for US equities,
+    /// else UTC]
+    #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// The length of the bars of an ohlcv file, as 1m
+    /// The length of the bars of an ohlcv file, as 1m [default: the least time between two of them]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     bar: Option<Duration>,
-    /// What a field of JSON lines is called, such as price=currentPrice; may be repeated
+    /// What a field of JSON lines is called, such as price=currentPrice; may be repeated [default: what ours are called]
     #[arg(long, value_name = "THEIRS=OURS")]
     map: Vec<String>,
     /// Decimals of prices; more are rounded half to even, and counted
-    #[arg(long, value_name = "DIGITS", default_value_t = 8)]
+    #[arg(long, value_name = "DIGITS", default_value = "8", value_parser = whole::<u8>(0..=SCALE_MAX.into()))]
     price_scale: u8,
-    /// Decimals of quantities
-    #[arg(long, value_name = "DIGITS", default_value_t = 8)]
+    /// Decimals of quantities; more are rounded half to even, and counted
+    #[arg(long, value_name = "DIGITS", default_value = "8", value_parser = whole::<u8>(0..=SCALE_MAX.into()))]
     quantity_scale: u8,
     /// What becomes of a line that is not what its layout says
-    #[arg(long, value_enum, default_value = "stop")]
+    #[arg(long, value_enum, value_name = "stop|skip", default_value = "stop")]
     on_bad_line: BadLine,
     /// Leave out files that an earlier import has brought into the topic
     #[arg(long)]
@@ -254,6 +258,16 @@ fn options(args: &ImportArgs, destination: &Destination) -> Result<Options, Fail
     let mut files = Vec::new();
     for path in &args.paths {
         take(path, &mut files)?;
+    }
+    if files.is_empty() {
+        let paths: Vec<String> = args
+            .paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        return Err(Failure::usage(format!("no files to import in {}", paths.join(" "))).help(
+            "of a directory every .zip, .csv, .jsonl and .ndjson file is taken; others are named one by one",
+        ));
     }
     Ok(Options {
         suspect_topic: args.suspect_topic.clone(),

@@ -12,6 +12,7 @@ mod explain;
 mod failure;
 mod import;
 mod load;
+mod number;
 mod offsets;
 mod printed;
 mod rate;

@@ -13,6 +13,7 @@ use tidemill_broker::{
 
 use self::json::json_line;
 use self::table::Table;
+use super::number::whole;
 use super::target::{Access, TargetArgs, described};
 use super::{Console, Exit, Failure, Signals, World, printable, time};
 use crate::events::parse_time;
@@ -41,11 +42,11 @@ pub(super) struct ReadArgs {
     /// Where to begin: earliest, latest, an offset, or a time such as 2013-10-07T13:30:00Z
     #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = read_start)]
     from: Start,
-    /// Only this partition
-    #[arg(long, value_name = "N")]
+    /// Only this partition [default: all]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=u32::MAX.into()))]
     partition: Option<u32>,
-    /// At most this many records
-    #[arg(long, value_name = "COUNT")]
+    /// At most this many records [default: all]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<u64>(0..=u64::MAX))]
     limit: Option<u64>,
     /// Wait for more at the end, until Ctrl-C, which ends it after a whole line and with code 0
     #[arg(long)]
@@ -120,7 +121,14 @@ async fn read(
 ) -> Result<(), Failure> {
     let description = described(broker, &reading.topic).await?;
     let partitions: Vec<u32> = match reading.partition {
-        Some(partition) => vec![partition],
+        Some(partition) if partition < description.partitions => vec![partition],
+        Some(partition) => {
+            let (topic, last) = (&reading.topic, description.partitions - 1);
+            return Err(
+                Failure::usage(format!("topic `{topic}` has no partition {partition}"))
+                    .help(format!("its partitions are 0 to {last}")),
+            );
+        }
         None => (0..description.partitions).collect(),
     };
     let at = |partition: &u32| TopicPartition::new(reading.topic.clone(), *partition);

@@ -8,6 +8,7 @@ use tidemill_broker::{Broker, Offset, SystemClock, Timestamp};
 use tidemill_state::{Epoch, read_note, set_aside};
 
 use super::load::load;
+use super::number::whole;
 use super::state::held_unless_writable;
 use super::{Console, Exit, Failure, World, counted};
 use crate::config::Plan;
@@ -47,11 +48,11 @@ pub(super) struct ResetArgs {
     /// `earliest`, `latest`, an instant (RFC 3339), or an offset
     #[arg(long, value_name = "WHERE", value_parser = reset_to)]
     to: ResetTo,
-    /// Only this source, by its name in the file
+    /// Only this source, by its name in the file [default: all]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Only this partition
-    #[arg(long, value_name = "N")]
+    /// Only this partition [default: all]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=u32::MAX.into()))]
     partition: Option<u32>,
     /// Keep the state as it is: results may count records twice, or never
     #[arg(long, group = "what_becomes_of_state")]
@@ -59,7 +60,7 @@ pub(super) struct ResetArgs {
     /// Drop the state of the tasks concerned, and event time with it
     #[arg(long, group = "what_becomes_of_state")]
     drop_state: bool,
-    /// The state lies here, instead of where the file says
+    /// The state lies here [default: where the file says, else .tidemill/PIPELINE]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Do it

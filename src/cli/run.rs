@@ -58,10 +58,10 @@ pub(super) struct RunArgs {
     /// number of records, and wait for inputs in which nothing comes
     #[arg(long)]
     lockstep: bool,
-    /// Threads to run on, instead of what the file says
+    /// Threads to run on, 1 to 1024 [default: what the file says, else 1]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
-    /// Keep state here, instead of where the file says
+    /// Keep state here [default: where the file says, else .tidemill/PIPELINE/INSTANCE]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Print one JSON document at the end; on standard error if results go to standard output

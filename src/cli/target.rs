@@ -134,6 +134,16 @@ impl Target {
             }
         };
         is_directory(path)?;
+        // One that cannot be read is told of by whoever opens it.
+        let is_empty = || std::fs::read_dir(path).is_ok_and(|mut found| found.next().is_none());
+        if access != Access::Create && path.exists() && is_empty() {
+            let message = format!(
+                "there is no log in `{}`: the directory is empty",
+                path.display()
+            );
+            return Err(Failure::new(Exit::Io, message)
+                .help("name another with `--broker file://DIRECTORY`; `tidemill import` and `tidemill topics create` make one"));
+        }
         // Opening would make the directory; a misspelt name must not leave an empty log behind.
         if access != Access::Create && !path.exists() {
             let message = format!("there is no directory `{}`", path.display());

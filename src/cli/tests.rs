@@ -124,7 +124,7 @@ async fn the_shipped_pipeline_is_right_and_explains_itself() {
     for part in [
         "pipeline bars, version 1: exactly_once",
         "fields read: pair, currentPrice, timestamp, quantity; of records of at most 1MiB",
-        "tumbling_window of 1m by pair",
+        "  minute from market-data-updates: tumbling_window\n    key pair, size 1m, lateness 0s, late dead_letter, state minute\n",
         "vwap = vwap(currentPrice, quantity)",
         "dead letters to topic bars.dead-letter on main (file://data?fsync=100ms)",
         "sink bars-1s                exactly_once  written in the transaction on `main`",
@@ -138,6 +138,67 @@ async fn the_shipped_pipeline_is_right_and_explains_itself() {
     let json = piped(&["explain", "--json", BARS]).await;
     let document: serde_json::Value = serde_json::from_str(&json.output).unwrap();
     assert_eq!(document["guarantee"], "exactly_once");
+}
+
+#[tokio::test]
+async fn a_pipeline_is_explained_as_a_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.toml");
+    let text = r#"
+[pipeline]
+format = 1
+name = "p"
+[brokers.main]
+url = "mem://"
+[events.Trade]
+fields = { pair = "text", price = "decimal(2)", at = "time" }
+time = "at"
+[topics.calm]
+event = "Trade"
+key = "pair"
+[topics.wild]
+event = "Trade"
+key = "pair"
+[topics.bars]
+[topics.cheap]
+[stages.both]
+from = ["calm", "wild"]
+op = "merge"
+[stages.split]
+from = "both"
+op = "route"
+field = "pair"
+cases = { cheap = "A", dear = "B" }
+otherwise = { drop = "no use for it" }
+[stages.minute]
+from = "split.dear"
+op = "tumbling_window"
+size = "1m"
+aggregate = { close = "last(price)" }
+[sinks.bars]
+from = "minute"
+topic = "bars"
+[sinks.cheap]
+from = "split.cheap"
+topic = "cheap"
+"#;
+    std::fs::write(&file, text).unwrap();
+    let ran = piped(&["explain", file.to_str().unwrap()]).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.errors);
+    let picture = "
+flows
+  calm
+  └─ both (merge)
+     └─ split (route)
+        ├─ dear: minute (tumbling_window)
+        │  └─ => bars, topic bars
+        └─ cheap: => cheap, topic cheap
+  wild
+  └─ both (merge), as above
+";
+    assert!(ran.output.contains(picture), "{}", ran.output);
+    let reason = "    drops because: no use for it\n";
+    assert!(ran.output.contains(reason), "{}", ran.output);
 }
 
 #[tokio::test]
@@ -190,6 +251,33 @@ fn the_definitions_of_all_verbs_are_sound_and_help_names_every_exit_code() {
         let code = format!("{} ", exit as u8);
         assert!(AFTER_HELP.contains(&code), "{exit:?}");
     }
+}
+
+#[test]
+fn every_option_is_explained_and_tells_its_default() {
+    fn look(command: &clap::Command, found: &mut Vec<String>) {
+        for arg in command.get_arguments() {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let is_option = arg.get_long().is_some() && arg.get_action().takes_values();
+            let tells = arg.is_required_set()
+                || !arg.get_default_values().is_empty()
+                || help.contains("[default: ");
+            let is_one_of = command.get_groups().any(|group| {
+                group.is_required_set() && group.get_args().any(|id| id == arg.get_id())
+            });
+            if help.is_empty() || is_option && !tells && !is_one_of {
+                found.push(format!("{} {}: {help:?}", command.get_name(), arg.get_id()));
+            }
+        }
+        for verb in command.get_subcommands() {
+            look(verb, found);
+        }
+    }
+    let mut found = Vec::new();
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    look(&command, &mut found);
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use tidemill_broker::{
     Broker, Cleanup, Retention, TopicDescription, TopicPartition, TopicSpec, Watermarks,
 };
 
+use super::number::whole;
 use super::target::{Access, TargetArgs, described};
 use super::{Console, Exit, Failure, World, counted};
 use crate::config::{duration, show_duration, show_size, size};
@@ -87,7 +88,7 @@ struct CreateArgs {
     #[command(flatten)]
     target: TargetArgs,
     /// How many partitions
-    #[arg(long, default_value = "1")]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = whole::<NonZeroU32>(1..=u32::MAX.into()))]
     partitions: NonZeroU32,
     /// Keep the newest record of each key, rather than all records for a time
     #[arg(long)]
@@ -95,10 +96,10 @@ struct CreateArgs {
     /// How long a tombstone stays readable, such as 1d
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "compact", default_value = "1d")]
     tombstones: Duration,
-    /// Records older than this may go, such as 7d
+    /// Records older than this may go, such as 7d [default: they stay]
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "compact")]
     retention_age: Option<Duration>,
-    /// Records may go while a partition is larger than this, such as 10GiB
+    /// Records may go while a partition is larger than this, such as 10GiB [default: they stay]
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "compact")]
     retention_bytes: Option<u64>,
     /// Print one JSON document: the topic, as `describe --json` does

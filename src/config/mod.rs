@@ -41,6 +41,7 @@ pub use error::{Pretty, Problem, Problems, Severity};
 pub(crate) use file::threads;
 pub use parts::Changes;
 pub use plan::Plan;
+pub(crate) use reader::not_in_range;
 pub use source::{Place, Source};
 pub(crate) use suggest::nearest;
 pub(crate) use value::{duration, size};
@@ -152,8 +153,19 @@ fn read(path: &std::path::Path, index: usize, report: &mut Report) -> String {
     });
     match read {
         Err(error) => {
+            let help = match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "name a file that is there: paths begin where the command runs"
+                }
+                std::io::ErrorKind::IsADirectory => {
+                    "name the files in it: those of one pipeline are given together"
+                }
+                _ => "make it readable for whoever runs the command",
+            };
             let message = format!("cannot be read: {error}");
-            report.add(Code::UnreadableFile, &start_of(index), message);
+            report
+                .add(Code::UnreadableFile, &start_of(index), message)
+                .help(help);
             return String::new();
         }
         Ok(len) if bytes.len() as u64 == limit => {

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use changes::Changes;
 pub(crate) use changes::Wrote;
+pub(crate) use of::does;
 
 // Written to topics: never renumber.
 const FORMAT: u8 = 1;
@@ -24,6 +25,12 @@ const GIVES: &str = "gives";
 
 /// The setting of what a part keeps in its state, down to the types: named like [`GIVES`].
 const HOLDS: &str = "holds";
+
+/// The setting of what a part reads.
+const FROM: &str = "from";
+
+/// The setting of which operator a stage is.
+const OP: &str = "op";
 
 /// The setting of where something is read from or written to.
 const TOPIC: &str = "topic";

@@ -1,6 +1,6 @@
 //! The parts of a plan in words, as they are written in a file.
 
-use super::plan::{AggregateFunction, Input, Plan, RouteValue};
+use super::plan::{AggregateFunction, Input, OpPlan, Plan, RouteValue};
 use crate::events::{Field, Schema, Type, write_time};
 
 /// The fields in these slots.
@@ -51,6 +51,17 @@ pub(crate) fn input_name(plan: &Plan, input: &Input) -> String {
 pub(crate) fn inputs(plan: &Plan, inputs: &[Input]) -> String {
     let names: Vec<String> = inputs.iter().map(|input| input_name(plan, input)).collect();
     names.join(" and ")
+}
+
+/// The name of an operator.
+pub(crate) fn op_name(op: &OpPlan) -> &'static str {
+    match op {
+        OpPlan::KeyBy { .. } => "key_by",
+        OpPlan::Dedupe { .. } => "dedupe",
+        OpPlan::TumblingWindow { .. } => "tumbling_window",
+        OpPlan::Route { .. } => "route",
+        OpPlan::Merge => "merge",
+    }
 }
 
 /// A value of a route, for a field of this type.

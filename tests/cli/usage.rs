@@ -46,7 +46,10 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
         (
             &["run", "missing.toml"],
             3,
-            &["error[E0100]: cannot be read", "at missing.toml\n\n1 error"],
+            &[
+                "error[E0100]: cannot be read",
+                "at missing.toml\n  help: name a file that is there",
+            ],
         ),
         (
             &["run", "bad.toml"],
@@ -107,6 +110,107 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
         let ended = home.tidemill(args).expect(code, said);
         assert!(ended.out.is_empty(), "{args:?}: {}", ended.out);
         assert_eq!(listing(&home), before, "{args:?}");
+    }
+}
+
+/// What was found in a file drove the terminal, and a first line too long was told as none.
+#[test]
+fn files_of_all_kinds_that_are_no_market_are_told_in_words_that_help() {
+    let home = Home::empty();
+    fs::create_dir(home.path("empty")).unwrap();
+    let tick = crate::support::tick(0);
+    let files: [(&str, Vec<u8>); 5] = [
+        ("red.jsonl", b"{\"a\":\"\x1b[31m\0\"}\n".to_vec()),
+        ("zeros.zip", vec![0; 4096]),
+        ("zeros.csv", vec![0; 4096]),
+        ("long.csv", vec![b'x'; 300_000]),
+        ("good.jsonl", tick.into_bytes()),
+    ];
+    for (name, content) in files {
+        home.write(name, content);
+    }
+    let before = listing(&home);
+    let into = |more: &[&str]| {
+        let args = [&["import", "--broker", "file://new"], more].concat();
+        let ended = home.tidemill(&args);
+        assert_eq!(listing(&home), before, "{more:?}");
+        ended
+    };
+    let found = "red.jsonl:1:6: expected a JSON object";
+    let ended = into(&["red.jsonl"]).expect(1, &[found, "`\"\\u{1b}[31m\\u{0}\"}`"]);
+    assert!(!ended.err.contains(['\u{1b}', '\0']), "{}", ended.err);
+    into(&["zeros.zip"]).expect(
+        1,
+        &["zeros.zip is not a readable zip archive: it is cut short"],
+    );
+    into(&["zeros.csv"]).expect(2, &["zeros.csv: neither its path", "give --format"]);
+    into(&["long.csv"]).expect(
+        1,
+        &["long.csv:1:262145: expected a line of at most 262144 bytes"],
+    );
+    into(&["empty"]).expect(
+        2,
+        &["no files to import in empty", "help: of a directory every"],
+    );
+    let same = ["good.jsonl", "--topic", "market-data-suspect"];
+    into(&same).expect(2, &["`market-data-suspect` is that of what is suspicious"]);
+    let log = ["good.jsonl", "--topic", "import-log"];
+    into(&log).expect(2, &["`import-log` is that of the log of imports"]);
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let home = Home::new();
+    home.run_well();
+    fs::create_dir(home.path("empty")).unwrap();
+    let no_whole = "must be a whole number from 1 to 4294967295";
+    let cases: [(&str, i32, &[&str]); 10] = [
+        ("check missing.toml", 3, &[]),
+        ("run empty", 3, &["at empty\n  help: name the files in it"]),
+        (
+            "run missing.toml",
+            3,
+            &["at missing.toml\n  help: name a file that is there"],
+        ),
+        (
+            "read ticks --partition 7",
+            2,
+            &["no partition 7", "help: its partitions are 0 to 0"],
+        ),
+        (
+            "read ticks --limit x",
+            2,
+            &["'--limit <COUNT>': must be a whole number of at least 0"],
+        ),
+        (
+            "topics create t --partitions 0",
+            2,
+            &["'--partitions <COUNT>'", no_whole],
+        ),
+        (
+            "import x --broker file://d --price-scale x",
+            2,
+            &["must be a whole number from 0 to 18"],
+        ),
+        (
+            "topics list --broker file://empty",
+            3,
+            &["no log in `empty`: the directory is empty", "help:"],
+        ),
+        (
+            "state get p.toml once --task 9-9",
+            2,
+            &["no task `9-9`\n  help: the tasks are 0-0"],
+        ),
+        (
+            "state get p.toml other",
+            2,
+            &["no table `other`\n  help: the tables are bar, once"],
+        ),
+    ];
+    for (line, code, said) in cases {
+        let args: Vec<&str> = line.split(' ').collect();
+        home.tidemill(&args).expect(code, said);
     }
 }
 

@@ -143,13 +143,15 @@ async fn every_bar_is_that_of_the_oracle(what: &str, files: &[PathBuf], threads:
     }
 }
 
+/// A part of the directory named by `TIDEMILL_DATA`, which need not hold both.
 fn real(part: &str, what: &str) -> Option<PathBuf> {
     let data = std::env::var_os("TIDEMILL_DATA").filter(|data| !data.is_empty());
-    if data.is_none() {
-        // Named by TIDEMILL_DATA.
+    let found = data.map(|data| Path::new(&data).join(part));
+    let found = found.filter(|directory| directory.is_dir());
+    if found.is_none() {
         skip::skip(&format!("main job: {what}"), "data");
     }
-    Some(Path::new(&data?).join(part))
+    found
 }
 
 #[tokio::test]

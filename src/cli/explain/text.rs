@@ -1,9 +1,11 @@
 //! A pipeline, explained to a person.
 
 use super::super::{Console, Failure, counted};
+use super::graph::picture;
 use crate::config::guarantee::{self, Cause};
+use crate::config::parts::does;
 use crate::config::plan::{BrokerUrl, FsyncPolicy, OpPlan, Plan, StagePlan, TopicPlan, Unplaced};
-use crate::config::words::{event, function, input_schema, inputs, names, route_value};
+use crate::config::words::{event, inputs, names, op_name};
 use crate::config::{show_duration, show_size};
 use crate::events::Schema;
 
@@ -31,6 +33,10 @@ pub(super) fn pipeline(
         show_size(plan.memory as u64),
         plan.config_hash,
     ))?;
+    console.line("\nflows")?;
+    for line in picture(plan) {
+        console.line(line)?;
+    }
     console.line("\nreads")?;
     for source in &plan.sources {
         console.line(format_args!(
@@ -65,8 +71,11 @@ pub(super) fn pipeline(
             "  {} from {}: {}",
             stage.name,
             inputs(plan, &stage.inputs),
-            operator(plan, stage),
+            op_name(&stage.op),
         ))?;
+        for line in lines(plan, stage) {
+            console.line(format_args!("    {line}"))?;
+        }
         for (port, schema) in &stage.ports {
             let name = match &**port {
                 "" => "gives",
@@ -150,85 +159,35 @@ fn keyed(schema: &Schema, key: &[usize]) -> String {
     }
 }
 
-pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
-    let Some(input) = stage.inputs.first() else {
-        return "nothing".to_owned();
+/// What a stage does beside what it reads and gives, line by line.
+fn lines(plan: &Plan, stage: &StagePlan) -> Vec<String> {
+    let [settings, aggregates] = does(plan, stage);
+    let joined = |pairs: &[(String, String)], between: &str| {
+        let each = pairs
+            .iter()
+            .map(|(name, value)| format!("{name}{between}{value}"));
+        each.collect::<Vec<_>>().join(", ")
     };
-    let schema = input_schema(plan, input);
-    match &stage.op {
-        OpPlan::KeyBy { key } => format!("key_by {}", names(schema, key)),
-        OpPlan::Dedupe {
-            id,
-            window,
-            count_max,
-            state,
-        } => {
-            let state = &plan.states[*state];
-            let ttl = match state.ttl {
-                Some(ttl) if ttl < *window => format!(" (time to live {})", show_duration(ttl)),
-                _ => String::new(),
-            };
-            format!(
-                "dedupe by {} within {}, at most {count_max} ids for each key, state {}{ttl}",
-                names(schema, id),
-                show_duration(*window),
-                state.name,
-            )
-        }
-        OpPlan::TumblingWindow {
-            key,
-            size,
-            lateness,
-            late,
-            aggregates,
-            state,
-        } => {
-            let output = &stage.ports[0].1;
-            let aggregates: Vec<String> = aggregates
-                .iter()
-                .map(|aggregate| {
-                    let name = &output.fields[aggregate.output].name;
-                    format!("{name} = {}", function(schema, aggregate.function))
-                })
-                .collect();
-            let late = unplaced(stage, late);
-            format!(
-                "tumbling_window of {} by {}, lateness {}, later events {late}, state {}\n    {}",
-                show_duration(*size),
-                names(schema, key),
-                show_duration(*lateness),
-                plan.states[*state].name,
-                aggregates.join(", "),
-            )
-        }
-        OpPlan::Route {
-            field,
-            cases,
-            otherwise,
-        } => {
-            let ty = schema.fields[*field].ty;
-            let cases: Vec<String> = cases
-                .iter()
-                .map(|(value, port)| {
-                    format!("{} to {}", route_value(value, ty), stage.ports[*port].0)
-                })
-                .collect();
-            let otherwise = unplaced(stage, otherwise);
-            format!(
-                "route by {}: {}, the rest {otherwise}",
-                schema.fields[*field].name,
-                cases.join(", ")
-            )
-        }
-        OpPlan::Merge => "merge in order of event time".to_owned(),
+    let mut lines = vec![joined(&settings, " "), joined(&aggregates, " = ")];
+    lines.retain(|line| !line.is_empty());
+    let (OpPlan::TumblingWindow { late: leftover, .. }
+    | OpPlan::Route {
+        otherwise: leftover,
+        ..
+    }) = &stage.op
+    else {
+        return lines;
+    };
+    if let Unplaced::Drop { reason } = leftover {
+        // Decides no result, so it is no setting of those that are compared.
+        lines.push(format!("drops because: {reason}"));
     }
+    lines
 }
 
-/// What becomes of events that a stage cannot place.
-fn unplaced(stage: &StagePlan, unplaced: &Unplaced) -> String {
-    match unplaced {
-        Unplaced::DeadLetter => "to the dead letters".to_owned(),
-        Unplaced::Port(port) => format!("to the port {}", stage.ports[*port].0),
-        Unplaced::Drop { reason } => format!("dropped: {reason}"),
-    }
+/// What a stage does, in one line.
+pub(super) fn operator(plan: &Plan, stage: &StagePlan) -> String {
+    let mut words = vec![op_name(&stage.op).to_owned()];
+    words.extend(lines(plan, stage));
+    words.join("; ")
 }

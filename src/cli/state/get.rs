@@ -9,6 +9,7 @@ use tidemill_state::{
     Identity, SledOptions, SledStore, State, StateStore, TableId, TableSpec, read_identity,
 };
 
+use super::super::number::whole;
 use super::place::{Access, Store, resolve, task_of};
 use super::{Console, Exit, Failure, World, owner};
 use crate::config::Plan;
@@ -39,13 +40,13 @@ pub(super) struct GetArgs {
     table: String,
     /// Only this key: its fields joined by `|`, or the start of its bytes as 0x and digits
     key: Option<String>,
-    /// Only this task
-    #[arg(long)]
+    /// Only this task, such as 0-0 [default: all]
+    #[arg(long, value_name = "TASK")]
     task: Option<String>,
     /// At most this many elements
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = whole::<usize>(0..=u64::MAX))]
     limit: usize,
-    /// The state lies here, instead of where the file says
+    /// The state lies here [default: where the file says, else .tidemill/PIPELINE]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Print one JSON document per element
@@ -84,6 +85,17 @@ pub(super) async fn run(
     let paths = [args.path.clone()];
     let state_dir = args.state_dir.as_deref();
     let place = resolve(&paths, state_dir, Access::Look, "get", world)?;
+    if let Some(task) = &args.task {
+        let tasks: Vec<String> = place
+            .stores
+            .iter()
+            .map(|store| task_of(&store.dir))
+            .collect();
+        if !tasks.is_empty() && !tasks.contains(task) {
+            return Err(Failure::usage(format!("there is no task `{task}`"))
+                .help(format!("the tasks are {}", tasks.join(", "))));
+        }
+    }
     let mut found = Vec::new();
     let mut known = std::collections::BTreeSet::new();
     let mut has_table = false;

@@ -21,7 +21,7 @@ pub(super) struct PlaceArgs {
     /// The files of one pipeline, or a directory of state
     #[arg(value_name = "FILE|DIR", required_unless_present = "state_dir")]
     paths: Vec<PathBuf>,
-    /// The state lies here, instead of where the file says
+    /// The state lies here [default: where the file says, else .tidemill/PIPELINE]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }

@@ -33,7 +33,7 @@ pub(super) struct RestoreArgs {
     /// The savepoint; more than one for more than one task
     #[arg(long, required = true, value_name = "PATH")]
     from: Vec<PathBuf>,
-    /// The state lies here, instead of where the file says
+    /// The state lies here [default: where the file says, else .tidemill/PIPELINE]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Do it

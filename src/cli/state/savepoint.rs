@@ -32,7 +32,7 @@ pub(super) struct SavepointArgs {
     /// List the savepoints that are there, and write none
     #[arg(long)]
     list: bool,
-    /// The state lies here, instead of where the file says
+    /// The state lies here [default: where the file says, else .tidemill/PIPELINE]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Print one JSON document

@@ -2,11 +2,30 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{AGGREGATE, GIVES, HOLDS, Kind, Part, Parts, TOPIC, holds};
+use super::{AGGREGATE, FROM, GIVES, HOLDS, Kind, OP, Part, Parts, Settings, TOPIC, holds};
 use crate::config::plan::{OpPlan, Plan, SinkPlan, SourcePlan, StagePlan, TopicPlan, Unplaced};
-use crate::config::words::{event, field_type, function, input_schema, inputs, names, route_value};
+use crate::config::words::{
+    event, field_type, function, input_schema, inputs, names, op_name, route_value,
+};
 use crate::config::{show_duration, show_size};
 use crate::events::Schema;
+
+/// What a stage does: its settings as named in the file, beside what it reads and gives, and those of
+/// its aggregates.
+pub(crate) fn does(plan: &Plan, stage: &StagePlan) -> [Vec<(String, String)>; 2] {
+    let settings = match of_stage(plan, stage).settings {
+        Settings::Named(settings) => settings,
+        Settings::Hashed(_) => Vec::new(),
+    };
+    let aside = [FROM, OP, GIVES, HOLDS];
+    let does = settings
+        .into_iter()
+        .filter(|(name, _)| !aside.contains(&name.as_str()));
+    let (aggregates, does): (Vec<_>, Vec<_>) =
+        does.partition(|(name, _)| name.starts_with(AGGREGATE));
+    let named = |(name, value): (String, String)| (name[AGGREGATE.len()..].to_owned(), value);
+    [does, aggregates.into_iter().map(named).collect()]
+}
 
 impl Parts {
     /// What `plan` is made of, as far as it decides about results.
@@ -56,7 +75,7 @@ fn of_source(plan: &Plan, source: &SourcePlan) -> Part {
 
 pub(super) fn of_sink(plan: &Plan, sink: &SinkPlan) -> Part {
     Part::new(Kind::Sink, &sink.name)
-        .with("from", inputs(plan, &sink.inputs))
+        .with(FROM, inputs(plan, &sink.inputs))
         .with(TOPIC, topic(plan, &sink.topic))
         .with("key", names(&sink.schema, &sink.key))
         .with(GIVES, fingerprint(&sink.schema))
@@ -73,7 +92,7 @@ fn fingerprint(schema: &Schema) -> String {
 }
 
 fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
-    let mut part = Part::new(Kind::Stage, &stage.name).with("from", inputs(plan, &stage.inputs));
+    let mut part = Part::new(Kind::Stage, &stage.name).with(FROM, inputs(plan, &stage.inputs));
     let Some(input) = stage.inputs.first() else {
         return part;
     };
@@ -92,8 +111,9 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
         Unplaced::Port(port) => format!("port {}", stage.ports[*port].0),
         Unplaced::Drop { .. } => "drop".to_owned(),
     };
+    part = part.with(OP, op_name(&stage.op));
     part = match &stage.op {
-        OpPlan::KeyBy { key } => part.with("op", "key_by").with("key", names(schema, key)),
+        OpPlan::KeyBy { key } => part.with("key", names(schema, key)),
         OpPlan::Dedupe {
             id,
             window,
@@ -101,7 +121,6 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
             state,
         } => {
             part = part
-                .with("op", "dedupe")
                 .with("id", names(schema, id))
                 .with("window", show_duration(*window))
                 .with("count_max", count_max.to_string());
@@ -116,7 +135,6 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
             state,
         } => {
             part = part
-                .with("op", "tumbling_window")
                 .with("key", names(schema, key))
                 .with("size", show_duration(*size))
                 .with("lateness", show_duration(*lateness))
@@ -134,7 +152,6 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
             otherwise,
         } => {
             part = part
-                .with("op", "route")
                 .with("field", &*schema.fields[*field].name)
                 .with("otherwise", unplaced(otherwise));
             let ty = schema.fields[*field].ty;
@@ -146,7 +163,7 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
         }
         OpPlan::Merge => {
             part.state = Some(format!("{}.held", stage.name));
-            part.with("op", "merge")
+            part
         }
     };
     let gives: Vec<String> = stage

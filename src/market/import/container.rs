@@ -64,7 +64,7 @@ fn entry(path: &Path, file: File) -> Result<Opened> {
         source,
     })?;
     let mut archive =
-        zip::ZipArchive::new(BufReader::new(file)).map_err(|error| refused(error.to_string()))?;
+        zip::ZipArchive::new(BufReader::new(file)).map_err(|error| refused(unopened(&error)))?;
     let files: Vec<usize> = (0..archive.len())
         .filter(|index| {
             archive
@@ -120,6 +120,16 @@ fn entry(path: &Path, file: File) -> Result<Opened> {
         })),
         bytes,
     })
+}
+
+/// Why an archive cannot be opened, and what to do.
+fn unopened(error: &zip::result::ZipError) -> String {
+    match error {
+        zip::result::ZipError::InvalidArchive(_) => {
+            format!("it is cut short or no zip archive at all ({error}); fetch it again")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Refuses to end before what the archive promised has been read.

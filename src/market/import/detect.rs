@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::container;
 use super::day::Day;
-use super::error::{Error, Result};
+use super::error::{BadLine, Error, Result};
 use super::fields::Fields;
 use super::item::Scales;
 use super::layout::{Kind, Layout, Resolution, Security, Setting};
@@ -219,6 +219,10 @@ fn first_lines(path: &Path) -> Result<[String; 2]> {
     for text in &mut first {
         match lines.next(&mut line) {
             Ok(Line::Whole) => *text = String::from_utf8_lossy(&line).into_owned(),
+            // It alone may tell the layout.
+            Ok(Line::TooLong) if lines.number() == 1 => {
+                return Err(BadLine::too_long().at(path, 1));
+            }
             Ok(Line::TooLong | Line::End) => break,
             Err(source) => return Err(unreadable(path, source)),
         }

@@ -1,8 +1,10 @@
 //! Why an import stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tidemill_broker as broker;
+
+use super::lines::LINE_BYTES_MAX;
 
 /// A result of an import.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -158,6 +160,25 @@ impl BadLine {
                 .chars()
                 .take(EXCERPT_CHARS_MAX)
                 .collect(),
+        }
+    }
+}
+
+impl BadLine {
+    /// A line that is longer than any may be.
+    pub(super) fn too_long() -> Self {
+        let expected = format!("a line of at most {LINE_BYTES_MAX} bytes");
+        Self::new(LINE_BYTES_MAX + 1, expected, b"a longer one")
+    }
+
+    /// With its place.
+    pub(super) fn at(self, path: &Path, line: u64) -> Error {
+        Error::Line {
+            path: path.to_path_buf(),
+            line,
+            column: self.column,
+            expected: self.expected,
+            found: self.found,
         }
     }
 }

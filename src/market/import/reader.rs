@@ -11,7 +11,7 @@ use super::detect::Detected;
 use super::error::{BadLine, Error, Result};
 use super::item::{Item, Reason};
 use super::layout::{Emit, Parser};
-use super::lines::{LINE_BYTES_MAX, Line, Lines};
+use super::lines::{Line, Lines};
 use super::options::OnBadLine;
 use super::run::Counts;
 
@@ -92,11 +92,7 @@ impl<'a> Reader<'a> {
             let number = self.lines.number();
             let outcome = match read {
                 Line::End => return Ok(None),
-                Line::TooLong => Err(BadLine::new(
-                    LINE_BYTES_MAX + 1,
-                    format!("a line of at most {LINE_BYTES_MAX} bytes"),
-                    b"a longer one",
-                )),
+                Line::TooLong => Err(BadLine::too_long()),
                 Line::Whole => self.take(number),
             };
             if let Err(bad) = outcome {
@@ -136,13 +132,7 @@ impl<'a> Reader<'a> {
 
     fn bad_line(&mut self, number: u64, bad: BadLine) -> Result<()> {
         match self.on_bad_line {
-            OnBadLine::Stop => Err(Error::Line {
-                path: self.path.to_path_buf(),
-                line: number,
-                column: bad.column,
-                expected: bad.expected,
-                found: bad.found,
-            }),
+            OnBadLine::Stop => Err(bad.at(self.path, number)),
             OnBadLine::Skip => {
                 let kept = self.line.len().min(BAD_LINE_BYTES_MAX);
                 self.items.push_back(Item {

@@ -161,6 +161,20 @@ pub async fn check(options: &Options, progress: &mut dyn FnMut(Progress)) -> Res
             )));
         }
     }
+    for (other, option) in [
+        (&options.suspect_topic, "--suspect-topic"),
+        (&options.log_topic, "--topic"),
+    ] {
+        if options.topic == *other {
+            let what = match option {
+                "--topic" => "the log of imports",
+                _ => "what is suspicious",
+            };
+            return Err(Error::Invalid(format!(
+                "topic `{other}` is that of {what}: name another with {option}"
+            )));
+        }
+    }
     read_all(options, progress).await.map(Checked)
 }
 
