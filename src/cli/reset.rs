@@ -198,7 +198,7 @@ pub(super) async fn open_all(plan: &Plan, change: bool) -> Result<Vec<OpenBroker
         .help("to keep state, write results or dead letters to `file://DIRECTORY`"));
     }
     let mut open = Vec::with_capacity(plan.brokers.len());
-    for broker in &plan.brokers {
+    for (index, broker) in plan.brokers.iter().enumerate() {
         match &broker.url {
             BrokerUrl::File { path, .. } if !path.exists() => {
                 let message = format!("there is no directory `{}`", path.display());
@@ -208,7 +208,8 @@ pub(super) async fn open_all(plan: &Plan, change: bool) -> Result<Vec<OpenBroker
             BrokerUrl::File { .. } | BrokerUrl::Memory | BrokerUrl::Stdio => {}
         }
         let clock = Arc::new(SystemClock);
-        open.push(match change {
+        // What is only read may belong to somebody else meanwhile.
+        open.push(match change && plan.writes_to(index) {
             true => OpenBroker::open(&broker.url, clock).await?,
             false => OpenBroker::open_reader(&broker.url, clock).await?,
         });

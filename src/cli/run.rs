@@ -265,8 +265,8 @@ async fn work(
     refuse_missing_log(&plan)?;
     // Before a directory of state is taken: a run that finds its log in use leaves none behind.
     let mut open = Vec::with_capacity(plan.brokers.len());
-    for broker in &plan.brokers {
-        open.push(OpenBroker::open(&broker.url, Arc::new(SystemClock)).await?);
+    for broker in 0..plan.brokers.len() {
+        open.push(OpenBroker::open_for_run(&plan, broker, Arc::new(SystemClock)).await?);
     }
     // Where the log does not outlive the process, neither may the state.
     let instance = if plan.outlives_process(plan.home()) {

@@ -84,6 +84,14 @@ impl Plan {
             .unwrap_or(self.dead_letter.broker)
     }
 
+    /// Whether a run writes to a broker: results, dead letters, or records of its own. From others it only
+    /// reads. An index into [`Plan::brokers`].
+    pub fn writes_to(&self, broker: usize) -> bool {
+        let sinks = self.sinks.iter().map(|sink| sink.topic.broker);
+        let mut written = sinks.chain([self.dead_letter.broker, self.home()]);
+        written.any(|written| written == broker)
+    }
+
     /// Whether what lies on a broker outlives the process that put it there. An index into
     /// [`Plan::brokers`].
     pub fn outlives_process(&self, broker: usize) -> bool {

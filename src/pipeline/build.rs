@@ -11,7 +11,7 @@ use super::error::Doing;
 use super::graph::{Graph, Node, Target};
 use super::keys::sources_of;
 use super::sink::SinkWriter;
-use super::topics::Topics;
+use super::topics::{self, Topics};
 use super::topology::SubTopology;
 use super::{Error, Result, TaskId};
 use crate::config::Plan;
@@ -63,6 +63,36 @@ impl OpenBroker {
                 Self::File(opened.doing(|| format!("cannot read the log in {}", path.display()))?)
             }
         })
+    }
+
+    /// Opens one of a plan's brokers, by its index there, as a run of it does: for writing what it writes
+    /// to, and for reading alone what it only reads, so that others may read it and one may write to it
+    /// meanwhile. Topics that are read there and missing are made first, where the plan says their
+    /// partitions.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open) and [`open_reader`](Self::open_reader).
+    pub async fn open_for_run(plan: &Plan, broker: usize, clock: Arc<dyn Clock>) -> Result<Self> {
+        let url = &plan.brokers[broker].url;
+        if plan.writes_to(broker) || plan.sources.iter().all(|one| one.topic.broker != broker) {
+            return Self::open(url, clock).await;
+        }
+        if !Self::is_new(url) {
+            let open = Self::open_reader(url, clock.clone()).await?;
+            if !topics::lacks_sources(plan, broker, &*open.broker()).await? {
+                return Ok(open);
+            }
+        }
+        let open = Self::open(url, clock.clone()).await?;
+        topics::make_sources(plan, broker, &*open.broker()).await?;
+        match open {
+            Self::Memory(_) => Ok(open),
+            Self::File(_) => {
+                open.close().await?;
+                Self::open_reader(url, clock).await
+            }
+        }
     }
 
     /// Whether opening the broker at `url` would make a log where there is none: then it has no topic yet.

@@ -164,6 +164,32 @@ impl Topics {
     }
 }
 
+/// Topics that are read on one broker and that a run makes if they are missing.
+fn made_if_missing(plan: &Plan, broker: usize) -> impl Iterator<Item = (&TopicPlan, NonZeroU32)> {
+    let topics = plan.sources.iter().map(|source| &source.topic);
+    topics
+        .filter(move |topic| topic.broker == broker)
+        .filter_map(|topic| Some((topic, topic.partitions?)))
+}
+
+/// Whether a topic is missing on one broker that [`make_sources`] would make.
+pub(crate) async fn lacks_sources(plan: &Plan, index: usize, broker: &dyn Broker) -> Result<bool> {
+    for (topic, _) in made_if_missing(plan, index) {
+        if describe(broker, &topic.topic).await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes topics that are read on one broker, where they are missing and the plan says their partitions.
+pub(crate) async fn make_sources(plan: &Plan, index: usize, broker: &dyn Broker) -> Result<()> {
+    for (topic, partitions) in made_if_missing(plan, index) {
+        ensure(broker, topic, partitions).await?;
+    }
+    Ok(())
+}
+
 /// Tasks of each sub-topology, from the partitions that each source has.
 ///
 /// # Errors

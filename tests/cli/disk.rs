@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::feeds::{self, read_from_feed};
 use crate::skip;
 use crate::support::{Home, TICKS, copy, tick};
 
@@ -432,5 +433,18 @@ fn state_on_a_disk_that_cannot_be_written_is_looked_at_in_a_copy() {
     }
     small.remount("rw");
     state(&["run", "p.toml", "--until-end"]).expect(0, &[]);
+    home.expect_all_bars();
+}
+
+#[test]
+fn a_recording_on_a_disk_that_cannot_be_written_is_read() {
+    let home = Home::empty();
+    let Some(small) = Small::mount(&home, 8_000) else {
+        return;
+    };
+    read_from_feed(&home, "file://small/feed");
+    feeds::import(&home, "file://small/feed", 0..TICKS);
+    small.remount("ro");
+    home.run_well();
     home.expect_all_bars();
 }

@@ -7,6 +7,7 @@ mod dead_letters;
 mod disk;
 mod examples;
 mod extremes;
+mod feeds;
 mod inputs;
 mod outputs;
 mod owners;
