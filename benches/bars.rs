@@ -236,7 +236,7 @@ async fn bars<F: Future<Output = ()>>(
         OpenBroker::Memory(_) => Arc::new(MemoryStores::default()),
         OpenBroker::File(_) => Arc::new(SledStores::new(dir.join("state"), 1)),
     };
-    let pipeline = Pipeline::new(plan, vec![open.broker()], stores);
+    let pipeline = Pipeline::new(plan, &[("main", open.broker())], stores).expect("a pipeline");
     let mut options = RunOptions::new("0", 1);
     options.until_end = watch::channel(true).1;
     let (_stop, stopped) = watch::channel(false);

@@ -246,9 +246,10 @@ fn mem(updates: &[Update]) -> Run {
     });
     let pipeline = Pipeline::new(
         plan,
-        vec![broker.clone()],
+        &[("main", broker.clone())],
         Arc::new(MemoryStores::default()),
-    );
+    )
+    .expect("a pipeline");
     let (stop, stopped) = watch::channel(false);
     let running =
         runtime.spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });

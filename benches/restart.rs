@@ -128,7 +128,7 @@ async fn run(dir: &Path, records: u64, mut more: impl Iterator<Item = NewRecord>
         broker.produce(vec![set]).await.expect("written");
     }
     let stores = Arc::new(SledStores::new(dir.join("state"), 1));
-    let pipeline = Pipeline::new(plan, vec![broker], stores);
+    let pipeline = Pipeline::new(plan, &[("main", broker)], stores).expect("a pipeline");
     let progress = pipeline.progress();
     let (stop, stopped) = watch::channel(false);
     let watch = async {

@@ -81,9 +81,9 @@ async fn dead_letters() -> Result<Vec<DeadLetter>, Box<dyn Error>> {
     let plan = config::load(&[file], &in_memory)?;
     let pipeline = Pipeline::new(
         plan,
-        vec![Arc::new(broker.clone())],
+        &[("main", Arc::new(broker.clone()))],
         Arc::new(MemoryStores::default()),
-    );
+    )?;
     pipeline.run_to_end(RunOptions::new("0", 1)).await?;
 
     let at = TopicPartition::new(Topic::new("bars.dead-letter")?, 0);

@@ -92,9 +92,9 @@ async fn volumes() -> Result<Vec<String>, Box<dyn Error>> {
     let plan = config::Pipeline::parse("volumes.toml", FILE, &|_| None)?.plan;
     let pipeline = Pipeline::new(
         plan,
-        vec![Arc::new(broker.clone())],
+        &[("main", Arc::new(broker.clone()))],
         Arc::new(MemoryStores::default()),
-    );
+    )?;
     pipeline.run_to_end(RunOptions::new("0", 1)).await?;
 
     let at = TopicPartition::new(Topic::new("volumes")?, 0);

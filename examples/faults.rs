@@ -85,9 +85,9 @@ async fn bars(plan: FaultPlan) -> Result<(Vec<Vec<u8>>, BTreeMap<Fault, u64>), B
     broker.faults().plan(plan);
     let pipeline = Pipeline::new(
         checked,
-        vec![Arc::new(broker.clone())],
+        &[("main", Arc::new(broker.clone()))],
         Arc::new(MemoryStores::default()),
-    );
+    )?;
     pipeline.run_to_end(RunOptions::new("0", seed)).await?;
     broker.faults().heal();
 

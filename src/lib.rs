@@ -54,7 +54,7 @@
 //!
 //! let plan = tidemill::config::Pipeline::parse("volumes.toml", FILE, &|_| None)?.plan;
 //! let stores = Arc::new(MemoryStores::default());
-//! let pipeline = Pipeline::new(plan, vec![Arc::new(broker.clone())], stores);
+//! let pipeline = Pipeline::new(plan, &[("main", Arc::new(broker.clone()))], stores)?;
 //! pipeline.run_to_end(RunOptions::new("0", 1)).await?;
 //!
 //! let volumes = TopicPartition::new(Topic::new("volumes")?, 0);

@@ -297,7 +297,7 @@ async fn work(
         }
     };
     let written = plan.brokers.iter().zip(&brokers).map(printing).collect();
-    let pipeline = Pipeline::new(plan.clone(), written, stores);
+    let pipeline = Pipeline::in_order(plan.clone(), written, stores);
     let progress = pipeline.progress();
     told.send_replace(Some((progress.clone(), total)));
     let mut pumps =

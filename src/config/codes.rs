@@ -246,6 +246,12 @@ codes! {
         "Where to start, how late events may be and the like say how a topic is read, but nothing \
          in the file reads this one; or a time to live is not shorter than what the stage forgets \
          by itself.";
+    HomeByOrder = "W0207", "the order of sinks decides about the pipeline's home",
+        "One broker keeps the pipeline's changelog, markers and control records: its home. Only what is \
+         written there is in one transaction with them. Without `[pipeline] home` it is that of the first \
+         sink in the order of the file, so that a section put before it would move it. A pipeline whose \
+         home has moved away from what it has done is refused when it is started; `home = \"NAME\"` keeps \
+         it where it is.";
 }
 
 #[cfg(test)]

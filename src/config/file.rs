@@ -49,6 +49,7 @@ pub(crate) struct PipelineSection {
     pub(crate) memory: usize,
     pub(crate) group: Option<Located<String>>,
     pub(crate) dead_letter: Option<TopicRef>,
+    pub(crate) home: Option<Located<String>>,
 }
 
 /// `[brokers.NAME]`.
@@ -203,6 +204,7 @@ fn pipeline(mut table: Reader<'_>) -> PipelineSection {
         dead_letter: table
             .take("dead_letter")
             .and_then(|node| TopicRef::read_dead_letter(node, table.report)),
+        home: table.text("home"),
     };
     table.finish();
     section

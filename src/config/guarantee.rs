@@ -90,11 +90,17 @@ fn source(plan: &Plan, broker: usize, broadcast: bool, home: usize) -> (Guarante
             Guarantee::ExactlyOnce,
             "can be read again from any offset, for the life of this process".to_owned(),
         ),
-        BrokerUrl::File { .. } if foreign => (
+        BrokerUrl::File { fsync, .. } if foreign => (
             Guarantee::ExactlyOnce,
-            "can be read again from any offset; its offsets are kept beside the outputs, in the \
-             marker of each epoch"
-                .to_owned(),
+            format!(
+                "can be read again from any offset; its offsets are kept beside the outputs, in the \
+                 marker of each epoch; {}",
+                match fsync {
+                    FsyncPolicy::Commit => "what is in it survives a loss of power",
+                    FsyncPolicy::Every(_) | FsyncPolicy::Never =>
+                        "a loss of power may take back what was not read of it yet, and nothing else",
+                }
+            ),
         ),
         BrokerUrl::File { .. } => (
             Guarantee::ExactlyOnce,
@@ -157,19 +163,32 @@ fn durable(fsync: FsyncPolicy) -> String {
     }
 }
 
+/// Whether a task may take its inputs in another order after a crash: there are several, or the clock
+/// decides when one is idle.
+fn has_choice(plan: &Plan) -> bool {
+    plan.sources.len() > 1 || plan.sources.iter().any(|source| source.idle.is_some())
+}
+
 fn output(plan: &Plan, broker: usize, home: usize) -> (Guarantee, String) {
+    // What is not in one transaction with the control record of its epoch is sent before it.
+    let otherwise = match has_choice(plan) {
+        true => ", and not the same ones if the inputs come in another order then",
+        false => "",
+    };
     let name = &plan.brokers[broker].name;
     let home_name = &plan.brokers[home].name;
     match &plan.brokers[broker].url {
         BrokerUrl::Stdio => (
             Guarantee::AtLeastOnce,
-            "standard output takes no transactions: after a crash lines may come again".to_owned(),
+            format!(
+                "standard output takes no transactions: after a crash lines may come again{otherwise}"
+            ),
         ),
         BrokerUrl::Memory | BrokerUrl::File { .. } if broker != home => (
             Guarantee::AtLeastOnce,
             format!(
                 "`{name}` is not the broker of the transaction, which is `{home_name}`: after a \
-                 crash records may come again"
+                 crash records may come again{otherwise}"
             ),
         ),
         BrokerUrl::Memory => (

@@ -15,7 +15,9 @@ use crate::events::Schema;
 pub enum Guarantee {
     /// May lose, never doubles.
     AtMostOnce,
-    /// Never loses; outputs may repeat, with the same ids. State is exact.
+    /// Never loses; outputs may repeat, with the same ids. State is exact. On another broker than the
+    /// pipeline's [home](Plan::home), where inputs may come in another order after a crash, what was sent
+    /// and not committed may have been other outputs.
     AtLeastOnce,
     /// Neither loses nor doubles.
     ExactlyOnce,
@@ -67,21 +69,18 @@ pub struct Plan {
     pub sinks: Vec<SinkPlan>,
     /// Declared states.
     pub states: Vec<StatePlan>,
-    /// Where dead letters go: `PIPELINE.dead-letter` on the outputs' broker unless the file says
+    /// Where dead letters go: `PIPELINE.dead-letter` on the pipeline's home unless the file says
     /// otherwise.
     pub dead_letter: TopicPlan,
+    pub(super) home: usize,
 }
 
 impl Plan {
     /// The broker of the pipeline's transactions, which keeps its changelog, markers and control
-    /// records: that of the first sink that keeps topics, else that of the dead letters. An index
-    /// into [`Plan::brokers`].
+    /// records: the one that the file names, else that of the first sink in the order of the file that
+    /// keeps topics, else that of the dead letters. An index into [`Plan::brokers`].
     pub fn home(&self) -> usize {
-        self.sinks
-            .iter()
-            .map(|sink| sink.topic.broker)
-            .find(|broker| self.brokers[*broker].url != BrokerUrl::Stdio)
-            .unwrap_or(self.dead_letter.broker)
+        self.home
     }
 
     /// Whether a run writes to a broker: results, dead letters, or records of its own. From others it only

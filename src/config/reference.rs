@@ -171,6 +171,14 @@ pub const SECTIONS: &[Section] = &[
                 "a name, or a table, see `dead_letter`; default the topic `NAME.dead-letter`",
                 "The topic for records that are set aside.",
             ),
+            key(
+                "home",
+                "a name; default the broker of the first sink in the order of the file that keeps \
+                 topics, else that of the dead letters",
+                "The section `[brokers.NAME]` of the pipeline's transactions: it keeps changelog, \
+                 markers and control records, and only what is written there is in one transaction \
+                 with them. Once a pipeline has run, its home stays where it is.",
+            ),
         ],
     },
     Section {

@@ -69,7 +69,7 @@ mod tests {
         let options = MemoryOptions::new(Persona::Fluvio, Arc::new(SystemClock), 0);
         let broker = MemoryBroker::new(options);
         let stores = Arc::new(MemoryStores::default());
-        let pipeline = Pipeline::new(bars_plan(), vec![Arc::new(broker.clone())], stores);
+        let pipeline = Pipeline::in_order(bars_plan(), vec![Arc::new(broker.clone())], stores);
         let ended = pipeline.run_to_end(RunOptions::new("0", 1)).await;
         assert_eq!(
             ended.unwrap_err().to_string(),

@@ -58,6 +58,18 @@ pub enum Error {
         /// What wrote there, in words.
         writer: String,
     },
+    /// The changelog lies on another broker than the one that the file makes the pipeline's home.
+    #[error(
+        "broker `{was}` holds `{changelog}`, and so what this pipeline has done, but its home is `{home}`, where it would begin anew; write `home = \"{was}\"` in `[pipeline]`, or `tidemill offsets reset` makes it start anew on `{home}`"
+    )]
+    Moved {
+        /// The changelog.
+        changelog: Topic,
+        /// The broker that holds it.
+        was: String,
+        /// The home.
+        home: String,
+    },
     /// A topic has another number of partitions than it must have.
     #[error("topic `{topic}` has {found} partitions where {expected} are needed: {why}")]
     PartitionCount {
@@ -243,6 +255,7 @@ impl Error {
             Self::MissingTopic { .. } | Self::Plan { .. } => Kind::Usage,
             Self::PartitionCount { .. }
             | Self::LostOutput { .. }
+            | Self::Moved { .. }
             | Self::Gap { .. }
             | Self::OtherLog { .. }
             | Self::LostInput { .. }

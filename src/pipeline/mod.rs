@@ -15,6 +15,7 @@ mod dead_letter;
 mod epoch;
 mod error;
 mod graph;
+mod home;
 mod input;
 mod instance;
 mod intake;

@@ -179,7 +179,7 @@ async fn advice(broker: &dyn Broker, at: &TopicPartition) -> Result<&'static str
             "the log lost something; restore it, or take the store away to go on from the log"
         }
         None => {
-            "the changelog was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew"
+            "there is nothing left of the changelog; restore it, or `tidemill offsets reset` makes the pipeline start anew"
         }
     })
 }

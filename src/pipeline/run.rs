@@ -14,7 +14,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Attempt, Error, Progress, Result, capable, keys, missing, version};
+use super::{Attempt, Error, Progress, Result, capable, home, keys, missing, version};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -89,8 +89,41 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// A pipeline over `brokers`, each under its name in the file.
+    ///
+    /// # Errors
+    ///
+    /// If one of the plan's brokers is not among them, or one that it does not know is.
+    pub fn new(
+        plan: Plan,
+        brokers: &[(&str, Arc<dyn Broker>)],
+        stores: Arc<dyn Stores>,
+    ) -> Result<Self> {
+        let refused = |what: String| Err(Error::Plan { what });
+        for (given, (name, _)) in brokers.iter().enumerate() {
+            if plan.brokers.iter().all(|broker| *broker.name != **name) {
+                return refused(format!("the pipeline has no broker `{name}`"));
+            }
+            if brokers[..given].iter().any(|(other, _)| other == name) {
+                return refused(format!("broker `{name}` was handed over twice"));
+            }
+        }
+        let mut in_order = Vec::with_capacity(plan.brokers.len());
+        for broker in &plan.brokers {
+            match brokers.iter().find(|(name, _)| **name == *broker.name) {
+                Some((_, given)) => in_order.push(given.clone()),
+                None => return refused(format!("broker `{}` was not handed over", broker.name)),
+            }
+        }
+        Ok(Self::in_order(plan, in_order, stores))
+    }
+
     /// A pipeline over `brokers`, one for each of the plan's, in its order.
-    pub fn new(plan: Plan, brokers: Vec<Arc<dyn Broker>>, stores: Arc<dyn Stores>) -> Self {
+    pub(crate) fn in_order(
+        plan: Plan,
+        brokers: Vec<Arc<dyn Broker>>,
+        stores: Arc<dyn Stores>,
+    ) -> Self {
         Self {
             plan: Arc::new(plan),
             brokers,
@@ -122,6 +155,10 @@ impl Pipeline {
             return Err(Error::Plan {
                 what: "the pipeline has no source that is not broadcast".into(),
             });
+        }
+        // Followed is a recording of this pipeline, changelog and all.
+        if options.follow.is_none() {
+            home::refuse_moved(plan, &self.brokers).await?;
         }
         let outputs = self.brokers[plan.home()].clone();
         let input = self.input_broker()?;

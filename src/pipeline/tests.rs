@@ -110,7 +110,7 @@ async fn broker_with(partitions: u32) -> MemoryBroker {
 
 fn pipeline(plan: Plan, broker: &MemoryBroker) -> Pipeline {
     let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
-    Pipeline::new(plan, brokers, Arc::new(MemoryStores::default()))
+    Pipeline::in_order(plan, brokers, Arc::new(MemoryStores::default()))
 }
 
 fn until_end() -> RunOptions {
@@ -180,7 +180,7 @@ async fn ticks_become_bars_and_a_second_run_goes_on_where_the_first_ended() {
             .unwrap();
     }
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(bars_plan(), vec![broker.clone()], stores.clone());
+    let pipeline = Pipeline::in_order(bars_plan(), vec![broker.clone()], stores.clone());
     let (_stop, stopped) = watch::channel(false);
     let options = RunOptions {
         until_end: watch::channel(true).1,
@@ -276,7 +276,7 @@ async fn what_comes_out_does_not_depend_on_how_batches_are_cut() {
         let file = file.replace("RECORDS", &records.to_string());
         let parsed = crate::config::Pipeline::parse("cut.toml", &file, &|_| None).unwrap();
         let stores = Arc::new(MemoryStores::default());
-        let pipeline = Pipeline::new(parsed.plan, vec![broker.clone()], stores);
+        let pipeline = Pipeline::in_order(parsed.plan, vec![broker.clone()], stores);
         let options = RunOptions {
             until_end: watch::channel(true).1,
             cut: Cut::Lockstep,
@@ -546,7 +546,7 @@ async fn a_new_version_to_which_an_open_window_means_something_else_is_refused_a
     let broker = broker_with(1).await;
     broker.send(tick("BTC-USD", 0, "10", "1")).await.unwrap();
     let stores = Arc::new(MemoryStores::default());
-    let of = |plan: Plan| Pipeline::new(plan, vec![Arc::new(broker.clone())], stores.clone());
+    let of = |plan: Plan| Pipeline::in_order(plan, vec![Arc::new(broker.clone())], stores.clone());
     // Stopped in the middle of a window.
     let (stop, stopped) = watch::channel(false);
     let first = of(bars_plan());
@@ -682,7 +682,7 @@ async fn without_a_group_a_second_process_of_any_name_shuts_out_the_first() {
                 _ => Arc::new(input.clone()),
             })
             .collect();
-        Pipeline::new(plan.clone(), brokers, Arc::new(MemoryStores::default()))
+        Pipeline::in_order(plan.clone(), brokers, Arc::new(MemoryStores::default()))
     };
     let live = |name: &str, run| RunOptions::new(name, run);
     let second = Duration::from_secs(1);

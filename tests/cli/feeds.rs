@@ -34,7 +34,9 @@ fn a_running_pipeline_is_fed_by_imports_and_leaves_its_feed_to_other_readers() {
     home.wait_for_records("bars", TICKS / 5 - 2);
 
     let text = std::fs::read_to_string(home.path("p.toml")).unwrap();
-    let other = text.replace("\"p\"", "\"q\"").replace("file://data", "file://other");
+    let other = text
+        .replace("\"p\"", "\"q\"")
+        .replace("file://data", "file://other");
     home.write("q.toml", other);
     let report = format!("{TICKS} records read and committed, {} written", TICKS / 5);
     let run = ["run", "q.toml", "--until-end"];
@@ -72,7 +74,15 @@ fn a_pipeline_is_reset_while_somebody_writes_to_its_feed() {
         let options = tidemill_broker_file::FileOptions::default();
         let path = home.path("feed");
         let writer = tidemill_broker_file::FileBroker::open(path, options).await;
-        let reset = ["offsets", "reset", "p.toml", "--to", "latest", "--keep-state", "--yes"];
+        let reset = [
+            "offsets",
+            "reset",
+            "p.toml",
+            "--to",
+            "latest",
+            "--keep-state",
+            "--yes",
+        ];
         home.tidemill(&reset).expect(0, &[]);
         writer.unwrap().close().await.unwrap();
     });

@@ -141,3 +141,39 @@ fn a_new_version_that_writes_to_another_topic_is_accepted() {
     assert!(!ended.err.contains("gone"), "{}", ended.err);
     assert_eq!(home.records("other").len() as u64, TICKS / 10);
 }
+
+/// With the store it was said that the changelog was deleted, which it was not; without, all bars were
+/// written again.
+#[test]
+fn a_home_that_moved_away_from_the_changelog_is_refused_and_the_file_can_name_it() {
+    let home = Home::new();
+    home.run_well();
+    let other = "[brokers.other]\nurl = \"file://other\"\n\n[sinks.first]\nfrom = \"bar\"\ntopic = { broker = \"other\", topic = \"first\" }\n\n[sinks.bars]";
+    home.change_pipeline(&[
+        ("guarantee = \"exactly_once\"\n", ""),
+        ("[sinks.bars]", other),
+    ]);
+    let said = [
+        "broker `main` holds `p.changelog`",
+        "its home is `other`",
+        "write `home = \"main\"` in `[pipeline]`",
+    ];
+    let accept = ["run", "p.toml", "--until-end", "--accept-new-version"];
+    home.run().expect(6, &said);
+    home.tidemill(&accept).expect(6, &said);
+    std::fs::remove_dir_all(home.path(".tidemill")).unwrap();
+    home.run().expect(6, &said);
+    let checked = home.tidemill(&["check", "p.toml"]).expect(0, &[]);
+    assert!(
+        checked.out.contains("the home of the pipeline is `other`"),
+        "{checked:?}"
+    );
+
+    home.change_pipeline(&[("name = \"p\"", "name = \"p\"\nhome = \"main\"")]);
+    home.tidemill(&accept).expect(0, &[]);
+    home.expect_all_bars();
+    let checked = home.tidemill(&["check", "p.toml"]).expect(0, &[]);
+    assert_eq!(checked.out, "no problems\n");
+    let explained = home.tidemill(&["explain", "p.toml"]).expect(0, &[]);
+    assert!(explained.out.contains("at home on main"), "{explained:?}");
+}

@@ -380,7 +380,7 @@ fn a_deleted_changelog_halts_and_a_reset_is_the_way_on() {
     let told = [
         "task 0-0 cannot go on: its store .tidemill/p/0/tasks/0-0",
         "p.changelog/0",
-        "the changelog was deleted; restore it, or `tidemill offsets reset` makes the pipeline start anew",
+        "there is nothing left of the changelog; restore it, or `tidemill offsets reset` makes the pipeline start anew",
     ];
     for _ in 0..2 {
         home.run().expect(6, &told);

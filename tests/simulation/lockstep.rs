@@ -139,7 +139,7 @@ fn replay(job: Job, threads: usize, directory: Option<&std::path::Path>) -> Vec<
         record(&*broker, job).await;
         let world = World::new(&draw(Shape::Bars));
         let stores = Arc::new(Disks { world, machine: 0 });
-        let pipeline = Pipeline::new(job.plan(), vec![broker.clone()], stores);
+        let pipeline = Pipeline::new(job.plan(), &[("main", broker.clone())], stores).unwrap();
         let options = RunOptions {
             cut: Cut::Lockstep,
             until_end: watch::channel(true).1,

@@ -273,7 +273,8 @@ fn start(
         world: world.clone(),
         machine,
     });
-    let pipeline = Pipeline::new(world.plan.clone(), vec![client], disks);
+    let pipeline = Pipeline::new(world.plan.clone(), &[("main", client)], disks);
+    let pipeline = pipeline.expect("the plan's one broker");
     let mut options = RunOptions::new(format!("p{process}"), number);
     options.until_end = watch::channel(until_end).1;
     options.bounds = world.draw.bounds.clone();

@@ -36,6 +36,7 @@ pub(super) fn pipeline(plan: &Plan, causes: &[Cause]) -> serde_json::Value {
         "configHash": format!("{:016x}", plan.config_hash),
         "guarantee": plan.guarantee.as_str(),
         "group": plan.group.as_str(),
+        "home": &*plan.brokers[plan.home()].name,
         "sources": plan.sources.iter().map(|source| json!({
             "name": &*source.name,
             "topic": topic(&source.topic),

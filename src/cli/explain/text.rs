@@ -33,6 +33,10 @@ pub(super) fn pipeline(
         show_size(plan.memory as u64),
         plan.config_hash,
     ))?;
+    console.line(format_args!(
+        "  at home on {}, which keeps its changelog, markers and control records",
+        plan.brokers[plan.home()].name,
+    ))?;
     console.line("\nflows")?;
     for line in picture(plan) {
         console.line(line)?;

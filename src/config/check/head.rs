@@ -6,12 +6,11 @@ use tidemill_broker::{Cleanup, Group, Topic};
 
 use super::brokers::Brokers;
 use super::events::Events;
-use super::sinks::Sinks;
 use super::topics::{Topics, Use, Uses};
 use crate::config::Code;
 use crate::config::error::Report;
 use crate::config::file::{File, PipelineSection};
-use crate::config::plan::{BrokerUrl, TopicPlan};
+use crate::config::plan::{BrokerUrl, Plan, TopicPlan};
 use crate::config::source::At;
 use crate::config::topics::TopicRef;
 
@@ -78,11 +77,43 @@ impl<'f> Head<'f> {
     }
 }
 
+/// The broker that the file names as the pipeline's home.
+pub(super) fn home(
+    pipeline: &Head<'_>,
+    brokers: &mut Brokers,
+    report: &mut Report,
+) -> Option<usize> {
+    let named = pipeline.body?.home.as_ref()?;
+    let found = brokers.find(Some(named), &named.at, report)?;
+    if brokers.is_stdio(found) {
+        report
+            .add(
+                Code::WhichBroker,
+                &named.at,
+                "standard input and output keep no topics, which a pipeline's home must",
+            )
+            .help("name a `file://` or `mem://` broker");
+        return None;
+    }
+    Some(found)
+}
+
+/// Tells which broker the order of the file has made the home: moving a section would move it.
+pub(super) fn warn_of_order(pipeline: &Head<'_>, plan: &Plan, report: &mut Report) {
+    let home = &plan.brokers[plan.home()].name;
+    let message = format!(
+        "sinks lie on several brokers, and the home of the pipeline is `{home}`, as its first sink lies there"
+    );
+    report
+        .add(Code::HomeByOrder, &pipeline.at, message)
+        .help(format!("write `home = \"{home}\"`, and it stays there"));
+}
+
 #[allow(clippy::too_many_arguments)] // each is a different thing that dead letters depend on
 pub(super) fn dead_letter(
     pipeline: &Head<'_>,
     topics: &Topics,
-    sinks: &Sinks,
+    outputs: Option<usize>,
     sources: &BTreeMap<usize, usize>,
     brokers: &mut Brokers,
     events: &mut Events,
@@ -101,12 +132,12 @@ pub(super) fn dead_letter(
     }
     let name = pipeline.name.as_ref()?;
     let keeps = |broker: &usize| brokers.plans[*broker].url != BrokerUrl::Stdio;
-    let of_sinks = sinks.plans.iter().map(|sink| sink.topic.broker);
     let of_sources = sources
         .keys()
         .filter_map(|index| topics.list[*index].plan.as_ref());
     let of_sources = of_sources.map(|plan| plan.broker);
-    let broker = of_sinks
+    let broker = outputs
+        .into_iter()
         .chain(of_sources)
         .chain(0..brokers.plans.len())
         .find(keeps);

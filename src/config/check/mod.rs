@@ -77,10 +77,12 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
             .help("add `[sinks.NAME]` with `from` and `topic`");
     }
     check_broadcast(file, &topics, &read, report);
+    let named = head::home(&pipeline, &mut brokers, report);
+    let outputs = named.or_else(|| sinks.first_that_keeps(&brokers));
     let dead_letter = head::dead_letter(
         &pipeline,
         &topics,
-        &sinks,
+        outputs,
         &sources,
         &mut brokers,
         &mut events,
@@ -88,6 +90,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         report,
     );
     let all_sinks = sinks.plans.len() == file.sinks.len();
+    let is_home_by_order = named.is_none() && sinks.are_on_several(&brokers);
     let draft = draft(
         &pipeline,
         source_plans(file, &topics, &read),
@@ -95,6 +98,7 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         &stages,
         sinks,
         dead_letter,
+        outputs,
     );
     // Also of a file with other mistakes, if they leave no doubt of where everything comes from and goes.
     let guarantee = match (&draft, pipeline.body) {
@@ -112,6 +116,9 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
     brokers.warn_unused(report);
     events.warn_unused(file, report);
     let mut plan = draft?;
+    if is_home_by_order {
+        head::warn_of_order(&pipeline, &plan, report);
+    }
     plan.guarantee = guarantee?;
     needed::fill(&mut plan);
     plan.config_hash = hash::hash(&plan);
@@ -126,8 +133,10 @@ fn draft(
     stages: &Stages<'_>,
     sinks: Sinks,
     dead_letter: Option<TopicPlan>,
+    outputs: Option<usize>,
 ) -> Option<Plan> {
     let body = pipeline.body?;
+    let dead_letter = dead_letter?;
     Some(Plan {
         name: pipeline.name.clone()?,
         version: body.version,
@@ -143,7 +152,8 @@ fn draft(
         stages: stages.plans.clone(),
         sinks: sinks.plans,
         states: stages.states.clone(),
-        dead_letter: dead_letter?,
+        home: outputs.unwrap_or(dead_letter.broker),
+        dead_letter,
     })
 }
 

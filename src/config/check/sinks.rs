@@ -11,7 +11,7 @@ use crate::config::Code;
 use crate::config::error::Report;
 use crate::config::file::File;
 use crate::config::plan::SinkPlan;
-use crate::config::source::{At, Located};
+use crate::config::source::{At, Located, Place};
 use crate::config::topics::TopicRef;
 use crate::events::Schema;
 
@@ -19,9 +19,31 @@ use crate::events::Schema;
 #[derive(Debug)]
 pub(super) struct Sinks {
     pub(super) plans: Vec<SinkPlan>,
+    /// Where each of them stands.
+    places: Vec<Place>,
 }
 
 impl Sinks {
+    /// The brokers of those that keep topics, in the order of the file.
+    fn brokers_in_order(&self, brokers: &Brokers) -> Vec<usize> {
+        let of_sinks = self.plans.iter().map(|sink| sink.topic.broker);
+        let mut all: Vec<_> = self.places.iter().zip(of_sinks).collect();
+        all.retain(|(_, broker)| !brokers.is_stdio(*broker));
+        all.sort_unstable();
+        all.into_iter().map(|(_, broker)| broker).collect()
+    }
+
+    /// The broker of the first sink in the order of the file that keeps topics.
+    pub(super) fn first_that_keeps(&self, brokers: &Brokers) -> Option<usize> {
+        self.brokers_in_order(brokers).first().copied()
+    }
+
+    /// Whether those that keep topics lie on more than one broker.
+    pub(super) fn are_on_several(&self, brokers: &Brokers) -> bool {
+        let all = self.brokers_in_order(brokers);
+        all.iter().any(|broker| *broker != all[0])
+    }
+
     #[allow(clippy::too_many_arguments)] // each is a different thing that sinks depend on
     pub(super) fn check(
         file: &File,
@@ -33,6 +55,7 @@ impl Sinks {
         report: &mut Report,
     ) -> Self {
         let mut plans = Vec::new();
+        let mut places = Vec::new();
         for ((name, section), links) in file.sinks.iter().zip(&graph.sinks) {
             let Some(body) = &section.body else {
                 continue;
@@ -72,6 +95,7 @@ impl Sinks {
             }
             let key = key(body.key.as_ref(), &topic, schema, report);
             if let (Some(plan), Some(key)) = (topic.plan, key) {
+                places.push(section.at.place);
                 plans.push(SinkPlan {
                     name: name.as_str().into(),
                     inputs,
@@ -81,7 +105,7 @@ impl Sinks {
                 });
             }
         }
-        Self { plans }
+        Self { plans, places }
     }
 }
 

@@ -397,3 +397,52 @@ fn the_guarantee_is_the_weakest_of_its_parts() {
         assert_eq!(plan(changes).guarantee, expected, "{changes:?}");
     }
 }
+
+#[test]
+fn home_is_what_the_file_names_or_the_broker_of_its_first_sink_whatever_the_names() {
+    // By name, `bars` of the sinks and `disk` of the brokers come first.
+    let with = |head: &str, sinks: &str| {
+        let file = format!(
+            r#"
+            [pipeline]
+            format = 1
+            name = "copy"
+            {head}
+            [brokers.disk]
+            url = "file://d"
+            [brokers.console]
+            url = "stdio:"
+            [brokers.main]
+            url = "file://m"
+            [topics.updates]
+            broker = "disk"
+            event = "MarketDataUpdate"
+            {sinks}
+            "#
+        );
+        let parsed = Pipeline::parse("copy.toml", &file, &|_| None);
+        let parsed = parsed.unwrap_or_else(|problems| panic!("{problems}"));
+        let plan = parsed.plan;
+        let name = |broker: usize| plan.brokers[broker].name.to_string();
+        let warned = parsed.warnings.to_string().contains("W0207");
+        (name(plan.home()), name(plan.dead_letter.broker), warned)
+    };
+    let sink = |name: &str, broker: &str| {
+        let topic = match broker {
+            "console" => r#"{ broker = "console" }"#.to_owned(),
+            _ => format!(r#"{{ broker = "{broker}", topic = "{name}" }}"#),
+        };
+        format!("[sinks.{name}]\nfrom = \"updates\"\ntopic = {topic}\n")
+    };
+    let told = |home: &str, warned| (home.to_owned(), home.to_owned(), warned);
+    let (print, ticks, bars) = (
+        sink("a-print", "console"),
+        sink("ticks", "main"),
+        sink("bars", "disk"),
+    );
+    let both = format!("{print}{ticks}{bars}");
+    assert_eq!(with("", &both), told("main", true));
+    assert_eq!(with("home = \"disk\"", &both), told("disk", false));
+    assert_eq!(with("", &format!("{print}{ticks}")), told("main", false));
+    assert_eq!(with("", &print), told("disk", false));
+}

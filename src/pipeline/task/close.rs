@@ -76,20 +76,21 @@ impl Task {
             Guarantee::ExactlyOnce => records
                 .into_iter()
                 .partition(|(broker, _)| *broker == self.home),
-            // What the clock decided goes with its control record.
+            // What could have come out otherwise goes with its control record, as far as it can.
             Guarantee::AtLeastOnce if control.is_some() => records
                 .into_iter()
                 .partition(|(broker, _)| *broker == self.home),
             Guarantee::AtLeastOnce | Guarantee::AtMostOnce => (Vec::new(), records),
         };
-        let after = match self.settings.guarantee {
-            Guarantee::AtMostOnce => outside,
-            Guarantee::ExactlyOnce | Guarantee::AtLeastOnce => {
-                self.produce(outside).await?;
-                self.sync_others().await?;
-                Vec::new()
-            }
+        let (before, after) = match self.settings.guarantee {
+            Guarantee::AtMostOnce => (Vec::new(), outside),
+            Guarantee::ExactlyOnce | Guarantee::AtLeastOnce => (outside, Vec::new()),
         };
+        self.produce(before).await?;
+        let read = self.inputs.iter().map(|input| input.broker);
+        self.unsynced
+            .extend(read.filter(|broker| *broker != self.home));
+        self.sync_others().await?;
         let open = std::mem::take(&mut self.open);
         let holds_back = has_decision || !inside.is_empty();
         let (answer, settled) = oneshot::channel();

@@ -80,10 +80,11 @@ impl Task {
         records
     }
 
-    /// With at_least_once: sends what arose, unless the clock decided it; that waits for its
-    /// control record.
+    /// With at_least_once: sends what arose, if it could not have been anything else. Where inputs may come
+    /// in another order, or the clock decided, it waits for its control record.
     pub(super) async fn send_early(&mut self) -> Result<()> {
-        let is_held = self.open.steps.has_decision()
+        let is_held = self.inputs.len() > 1
+            || self.open.steps.has_decision()
             // What the epoch in flight still holds comes first.
             || self.in_flight.as_ref().is_some_and(|epoch| epoch.holds_back);
         if self.settings.guarantee != Guarantee::AtLeastOnce || is_held {
@@ -116,8 +117,9 @@ impl Task {
         Ok(())
     }
 
-    /// Makes durable what was written to other brokers than that of the changelog, so that no loss of
-    /// power leaves offsets past what is missing. On its own broker a marker comes after its outputs.
+    /// Makes durable what was written to other brokers than that of the changelog, and what was read of
+    /// them, so that no loss of power leaves offsets past what is missing. On its own broker a marker comes
+    /// after its inputs and outputs.
     pub(super) async fn sync_others(&mut self) -> Result<()> {
         while let Some(broker) = self.unsynced.first().copied() {
             sync(&*self.brokers[broker]).await?;
@@ -130,7 +132,7 @@ impl Task {
 async fn sync(broker: &dyn Broker) -> Result<()> {
     retrying(|| broker.sync())
         .await
-        .doing(|| "cannot make outputs durable".into())
+        .doing(|| "cannot make durable what was read or written".into())
 }
 
 /// Produces records and waits for each to be acknowledged; transient failures are tried again, and

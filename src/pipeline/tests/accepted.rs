@@ -80,7 +80,7 @@ impl World {
     async fn run(&self, file: &str) -> Result<()> {
         let plan = config::Pipeline::parse("p.toml", file, &|_| None);
         let broker = Arc::new(self.broker.clone());
-        let pipeline = Pipeline::new(plan.unwrap().plan, vec![broker], self.stores.clone());
+        let pipeline = Pipeline::in_order(plan.unwrap().plan, vec![broker], self.stores.clone());
         let options = RunOptions {
             accept_new_version: true,
             ..RunOptions::new("0", 1)

@@ -165,7 +165,7 @@ async fn a_group_whose_offsets_were_forgotten_goes_on_at_the_marker() {
     let broker = broker_with(1).await;
     let mut plan = bars_plan();
     let stores = Arc::new(MemoryStores::default());
-    let of = |plan: Plan| Pipeline::new(plan, vec![Arc::new(broker.clone())], stores.clone());
+    let of = |plan: Plan| Pipeline::in_order(plan, vec![Arc::new(broker.clone())], stores.clone());
     send(&broker, TICKS, 0..10).await;
     run(&of(plan.clone())).await.unwrap();
     // One that has committed nothing.

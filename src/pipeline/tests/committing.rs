@@ -44,7 +44,7 @@ async fn a_task_that_is_opened_again_under_a_commit_in_flight_repeats_nothing() 
             _ => Commit::Goes,
         });
     let plan = plan(r#"commit = { interval = "400ms" }"#, COPY);
-    let pipeline = Pipeline::new(plan, vec![Arc::new(broker)], stores.clone());
+    let pipeline = Pipeline::in_order(plan, vec![Arc::new(broker)], stores.clone());
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
 
@@ -108,7 +108,7 @@ async fn a_task_that_is_opened_again_reads_on_in_its_standard_input() {
         }),
         false => Ok(()),
     });
-    let pipeline = Pipeline::new(plan, brokers, stores.clone());
+    let pipeline = Pipeline::in_order(plan, brokers, stores.clone());
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
 
@@ -144,7 +144,7 @@ async fn epochs_that_are_too_much_for_one_transaction_go_into_several() {
         }
     });
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(plan("", COPY), vec![Arc::new(broker)], stores);
+    let pipeline = Pipeline::in_order(plan("", COPY), vec![Arc::new(broker)], stores);
     let options = RunOptions {
         bounds: Bounds {
             transaction_bytes: BYTES_MAX,
@@ -201,7 +201,7 @@ async fn a_run_that_is_shut_out_ends_though_nothing_comes_any_more() {
                 }
             })
             .collect();
-        let pipeline = Pipeline::new(plan, brokers, Arc::new(MemoryStores::default()));
+        let pipeline = Pipeline::in_order(plan, brokers, Arc::new(MemoryStores::default()));
         let (stop, stopped) = watch::channel(false);
         let options = RunOptions::new(format!("{number}"), number);
         let running = tokio::spawn(async move { pipeline.run(options, stopped).await });

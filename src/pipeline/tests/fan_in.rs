@@ -123,7 +123,7 @@ pub(super) fn written(drawn: &Drawn, input: &[RecordSet], how: &How) -> Vec<Writ
                 stop,
                 handed_out: Arc::new(Mutex::new(0)),
             });
-            let pipeline = Pipeline::new(plan.clone(), vec![broker.clone()], stores.clone());
+            let pipeline = Pipeline::in_order(plan.clone(), vec![broker.clone()], stores.clone());
             let options = RunOptions {
                 cut: Cut::Lockstep,
                 until_end: watch::channel(true).1,

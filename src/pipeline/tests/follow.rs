@@ -58,7 +58,7 @@ fn live(
                 stop: stop.clone(),
                 handed_out: Arc::new(Mutex::new(0)),
             });
-            let pipeline = Pipeline::new(plan.clone(), vec![broker], stores.clone());
+            let pipeline = Pipeline::in_order(plan.clone(), vec![broker], stores.clone());
             let options = RunOptions {
                 until_end,
                 bounds: Bounds {

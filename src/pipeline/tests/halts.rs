@@ -213,7 +213,8 @@ impl Layer for MadeAnew {
 async fn an_input_that_is_made_anew_while_a_run_starts_halts() {
     let broker = two_ticks().await;
     let stores = Arc::new(MemoryStores::default());
-    let of = |broker: Arc<dyn Broker>| Pipeline::new(bars_plan(), vec![broker], stores.clone());
+    let of =
+        |broker: Arc<dyn Broker>| Pipeline::in_order(bars_plan(), vec![broker], stores.clone());
     run(&of(Arc::new(broker.clone()))).await.unwrap();
     let made_anew = MadeAnew {
         inner: broker.clone(),

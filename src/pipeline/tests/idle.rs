@@ -139,7 +139,7 @@ async fn send(broker: &MemoryBroker, topic: &str, pair: &str, seconds: i64) {
 async fn an_input_whose_records_are_on_their_way_is_not_idle() {
     let broker = two_topics().await;
     let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(Slow(broker.clone()))];
-    let pipeline = Pipeline::new(plan("", TWO), brokers, Arc::new(MemoryStores::default()));
+    let pipeline = Pipeline::in_order(plan("", TWO), brokers, Arc::new(MemoryStores::default()));
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
     send(&broker, FIRST, "BTC-USD", 1).await;

@@ -68,7 +68,7 @@ impl Stores for Gated {
 async fn a_run_of_many_tasks_stops_while_they_are_opened() {
     let broker = broker_with(70).await;
     let (stores, open) = Gated::new(None);
-    let pipeline = Pipeline::new(
+    let pipeline = Pipeline::in_order(
         plan("", COPY),
         vec![Arc::new(broker.clone())],
         stores.clone(),
@@ -119,7 +119,7 @@ async fn a_partition_that_goes_and_comes_back_is_read_to_its_end() {
         Vec::new()
     });
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(plan("", COPY), vec![Arc::new(broker)], stores);
+    let pipeline = Pipeline::in_order(plan("", COPY), vec![Arc::new(broker)], stores);
     run(&pipeline).await.unwrap();
     assert_eq!(read_all(&inner, "all").await.len(), 1_000);
 }
@@ -152,7 +152,7 @@ async fn any_number_of_rebalances_passes_by_a_task_that_is_stuck() {
         (0..40).map(again).collect()
     });
     let (stores, open) = Gated::new(Some("0-0"));
-    let pipeline = Pipeline::new(plan("", COPY), vec![Arc::new(broker)], stores);
+    let pipeline = Pipeline::in_order(plan("", COPY), vec![Arc::new(broker)], stores);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -181,7 +181,7 @@ async fn a_task_that_is_to_go_while_its_changelog_is_redone_goes() {
 
     let slow = Scripted::new(&inner).pace(Duration::from_secs(1));
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(one_by_one, vec![Arc::new(slow)], stores);
+    let pipeline = Pipeline::in_order(one_by_one, vec![Arc::new(slow)], stores);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -215,7 +215,7 @@ async fn nothing_more_is_fetched_for_a_task_that_has_halted() {
         }
     });
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(plan("", COPY), vec![Arc::new(broker)], stores);
+    let pipeline = Pipeline::in_order(plan("", COPY), vec![Arc::new(broker)], stores);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -252,7 +252,7 @@ async fn a_task_that_is_blocked_holds_up_no_other() {
     });
     let plan = plan("guarantee = \"at_least_once\"", COPY);
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(plan, vec![Arc::new(broker)], stores);
+    let pipeline = Pipeline::in_order(plan, vec![Arc::new(broker)], stores);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(async move { pipeline.run(RunOptions::new("0", 1), stopped).await });
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -278,7 +278,7 @@ async fn a_stop_that_takes_longer_than_a_session_commits_what_was_taken() {
     }
     let broker = Scripted::new(&inner).on_commit(move |_| Commit::Waits(Duration::from_secs(100)));
     let plan = plan(r#"commit = { interval = "1h" }"#, COPY);
-    let pipeline = Pipeline::new(
+    let pipeline = Pipeline::in_order(
         plan,
         vec![Arc::new(broker)],
         Arc::new(MemoryStores::default()),

@@ -45,7 +45,7 @@ fn options(transaction_bytes: usize, run: u64) -> RunOptions {
 
 fn over(broker: impl Broker, stores: &Arc<MemoryStores>) -> Pipeline {
     let plan = plan("commit = { records = 5 }", COPY);
-    Pipeline::new(plan, vec![Arc::new(broker)], stores.clone())
+    Pipeline::in_order(plan, vec![Arc::new(broker)], stores.clone())
 }
 
 fn bytes(transaction: &Transaction) -> usize {

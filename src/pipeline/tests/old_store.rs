@@ -11,7 +11,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Runs until everything there is has been read, and stops with its windows open.
 async fn run_and_stop(broker: &MemoryBroker, stores: &Arc<MemoryStores>, number: u64) {
     let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
-    let pipeline = Pipeline::new(bars_plan(), brokers, stores.clone());
+    let pipeline = Pipeline::in_order(bars_plan(), brokers, stores.clone());
     let (stop, stopped) = watch::channel(false);
     let running =
         tokio::spawn(async move { pipeline.run(RunOptions::new("0", number), stopped).await });
@@ -58,7 +58,7 @@ async fn a_store_older_than_the_changelogs_tombstones_is_rebuilt_exactly() {
 
     broker.send(tick("B", 6_000, "6", "1")).await.unwrap();
     let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
-    let pipeline = Pipeline::new(bars_plan(), brokers, old.clone());
+    let pipeline = Pipeline::in_order(bars_plan(), brokers, old.clone());
     run(&pipeline).await.unwrap();
     let bars = read_all(&broker, "bars-1s").await;
     let of = |pair: &str, second: u32| {

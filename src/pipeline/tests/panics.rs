@@ -37,7 +37,7 @@ async fn ticks() -> MemoryBroker {
 /// The other task goes on, in this run and the next, and what is told is the panic.
 async fn halts_alone(broker: Arc<dyn Broker>, rest: &str, stores: Arc<dyn Stores>, said: &str) {
     let plan = plan("guarantee = \"at_least_once\"", rest);
-    let pipeline = Pipeline::new(plan, vec![broker.clone()], stores);
+    let pipeline = Pipeline::in_order(plan, vec![broker.clone()], stores);
     for cut in [Cut::Live, Cut::Lockstep] {
         let options = RunOptions { cut, ..until_end() };
         let error = pipeline.run(options, watch::channel(false).1).await;

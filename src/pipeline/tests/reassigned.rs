@@ -139,7 +139,7 @@ async fn a_run_to_the_end_waits_for_the_partitions_that_were_taken_from_it() {
         topic = "all"
     "#;
     let stores = Arc::new(MemoryStores::default());
-    run(&Pipeline::new(plan("", copy), vec![broker], stores))
+    run(&Pipeline::in_order(plan("", copy), vec![broker], stores))
         .await
         .unwrap();
     assert_eq!(read_all(&inner, "all").await.len(), 2);

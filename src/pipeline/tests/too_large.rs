@@ -104,7 +104,7 @@ async fn the_dead_letter_of_a_result_that_is_too_large_is_whole_where_its_broker
         }
     };
     let brokers = plan.brokers.iter().map(|one| of(&one.name)).collect();
-    let pipeline = Pipeline::new(plan, brokers, Arc::new(MemoryStores::default()));
+    let pipeline = Pipeline::in_order(plan, brokers, Arc::new(MemoryStores::default()));
     let (told, whole) = dead_letter(&pipeline, &broker).await;
     check(&told);
     assert_eq!(whole, payload);

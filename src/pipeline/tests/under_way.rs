@@ -157,7 +157,7 @@ async fn is_not_taken_for_the_old_one(
 ) {
     send(input, 0..10).await;
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Arc::new(Pipeline::new(plan, brokers, stores));
+    let pipeline = Arc::new(Pipeline::in_order(plan, brokers, stores));
     let under_way = UnderWay::start(&pipeline).await;
     recreate(input).await;
     let error = under_way.halts().await;

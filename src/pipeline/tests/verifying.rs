@@ -72,7 +72,7 @@ impl Case {
 
     fn pipeline(&self) -> Pipeline {
         let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(self.broker.clone())];
-        Pipeline::new(plan("", ONCE), brokers, self.stores.clone())
+        Pipeline::in_order(plan("", ONCE), brokers, self.stores.clone())
     }
 
     async fn kill_after(&self, time: Duration) {

@@ -14,7 +14,7 @@ async fn reads_of_run(
 ) -> u64 {
     let before = stores.disk("0-0").reads();
     let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
-    let pipeline = Pipeline::new(self::plan(plan, BARS), brokers, stores.clone());
+    let pipeline = Pipeline::in_order(self::plan(plan, BARS), brokers, stores.clone());
     let (stop, stopped) = watch::channel(false);
     let running =
         tokio::spawn(async move { pipeline.run(RunOptions::new("0", number), stopped).await });
