@@ -19,7 +19,7 @@ use tidemill_broker::{
 use tidemill_state::crash_point;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::committer::ToCommitter;
 use super::error::Doing;

@@ -174,10 +174,11 @@ pub(crate) fn broadcast_plan(draw: &Draw) -> Plan {
 
 fn read(file: &str, draw: &Draw) -> Plan {
     match Pipeline::parse("sim.toml", file, &|_| None) {
-        Ok(pipeline) => Plan {
-            memory: draw.memory,
-            ..pipeline.plan
-        },
+        Ok(pipeline) => {
+            let mut plan = pipeline.plan;
+            plan.memory = draw.memory;
+            plan
+        }
         Err(problems) => panic!("{problems}\n{file}"),
     }
 }

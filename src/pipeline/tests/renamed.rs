@@ -34,7 +34,7 @@ async fn a_source_that_was_renamed_goes_on_where_it_stopped() {
                 elsewhere(&mut plan);
                 brokers.push(Arc::new(outputs.clone()));
             }
-            Pipeline::new(plan, brokers, Arc::new(MemoryStores::default()))
+            Pipeline::in_order(plan, brokers, Arc::new(MemoryStores::default()))
         };
         let written = if in_group { &broker } else { &outputs };
         for second in 0..5 {

@@ -354,7 +354,7 @@ async fn an_input_that_is_deleted_as_a_run_comes_to_its_end_is_told_as_deleted()
         Vec::new()
     });
     let stores = Arc::new(MemoryStores::default());
-    let pipeline = Pipeline::new(bars_plan(), vec![Arc::new(scripted)], stores);
+    let pipeline = Pipeline::in_order(bars_plan(), vec![Arc::new(scripted)], stores);
     let error = run(&pipeline).await.unwrap_err();
     let said = "topic `market-data-updates`, which this pipeline reads, was deleted;";
     is_told_as_by_the_next(error, (bars_plan(), &broker), &pipeline, said).await;
