@@ -10,6 +10,8 @@
 //! * **L1**: serde_json into a borrowed struct of the four fields, numbers as floats;
 //! * **L2**: a scanner written by hand for this one layout, which checks nothing;
 //! * **encoder**: [`JsonEncoder`] writing a bar of eleven fields.
+//!
+//! All must read the same values, and refuse the same records, or the bench fails.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,13 +23,15 @@
 mod market;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use market::{POISONS, START, per_second, poisoned, row, updates};
+use crc_fast::CrcAlgorithm;
+use market::bars::Borrowed;
+use market::{Claim, POISONS, START, claim, per_second, poisoned, row, updates, verdict};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use serde::Deserialize;
 use tidemill::broker::{Batch, BatchBuilder, Offset, Timestamp, Topic, TopicPartition};
 use tidemill::events::{
     Field, JsonDecoder, JsonEncoder, Limits, RowHead, Rows, Schema, Type, parse_time,
@@ -93,23 +97,14 @@ fn decode(decoder: &mut JsonDecoder, batches: &[Batch]) -> usize {
     count
 }
 
-#[derive(Deserialize)]
-struct Borrowed<'a> {
-    timestamp: &'a str,
-    pair: &'a str,
-    #[serde(rename = "currentPrice")]
-    current_price: f64,
-    quantity: f64,
-}
-
-fn serde_borrowed(batches: &[Batch]) -> usize {
+fn serde_borrowed(batches: &[Batch], mut see: impl FnMut(i64, &Borrowed<'_>)) -> usize {
     let mut count = 0;
     for batch in batches {
         for record in batch.iter() {
             let payload = record.value.expect("a payload");
             let update: Borrowed<'_> = serde_json::from_slice(payload).expect("an update");
             let time = parse_time(update.timestamp.as_bytes()).expect("a time");
-            black_box((time, update.pair, update.current_price, update.quantity));
+            see(time, &update);
             count += 1;
         }
     }
@@ -140,7 +135,7 @@ fn decimal(bytes: &[u8], at: &mut usize) -> i64 {
 }
 
 /// Reads the first four fields where this layout has them, and looks no further.
-fn by_hand(batches: &[Batch]) -> usize {
+fn by_hand(batches: &[Batch], mut see: impl FnMut(i64, &[u8], i64, i64)) -> usize {
     const HEAD: usize = r#"{"eventType":"MarketDataUpdate","timestamp":""#.len();
     let mut count = 0;
     let mut day = (Vec::new(), 0);
@@ -173,7 +168,7 @@ fn by_hand(batches: &[Batch]) -> usize {
             let price = decimal(bytes, &mut at);
             at += r#","quantity":"#.len();
             let quantity = decimal(bytes, &mut at);
-            black_box((time, pair, price, quantity));
+            see(time, pair, price, quantity);
             count += 1;
         }
     }
@@ -229,6 +224,60 @@ fn bars() -> Rows {
     rows
 }
 
+/// What was read, added up.
+#[derive(Debug, Default, PartialEq)]
+struct Sums {
+    count: usize,
+    sums: [i128; 4],
+}
+
+impl Sums {
+    fn add(&mut self, time: i64, pair: &[u8], price: i64, quantity: i64) {
+        self.count += 1;
+        let pair = i64::from(crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, pair) as u32);
+        // Each at its place, so that none can stand for another.
+        let place = self.count as i128;
+        for (sum, value) in self.sums.iter_mut().zip([time, pair, price, quantity]) {
+            *sum += place * i128::from(value);
+        }
+    }
+
+    /// Of the first four fields, as the decoder has them.
+    fn decoded(decoder: &mut JsonDecoder, batches: &[Batch]) -> Self {
+        let mut sums = Self::default();
+        for batch in batches {
+            let rows = decoder.decode(batch, &mut |_, _| {});
+            for row in 0..rows.len() {
+                let slots = rows.slots(row);
+                let pair = rows.text(row, 1).expect("a pair");
+                sums.add(slots[0], pair, slots[2], slots[3]);
+            }
+        }
+        sums
+    }
+}
+
+/// Fails the bench unless all read the same.
+fn all_read_the_same(clean: &[Batch], others: [(JsonDecoder, &[Batch]); 4]) {
+    let (mut by_serde, mut hand) = (Sums::default(), Sums::default());
+    serde_borrowed(clean, |time, update| {
+        let scaled = |value: f64| (value * 1e8).round() as i64;
+        let (price, quantity) = (scaled(update.current_price), scaled(update.quantity));
+        by_serde.add(time, update.pair.as_bytes(), price, quantity);
+    });
+    by_hand(clean, |time, pair, price, quantity| {
+        hand.add(time, pair, price, quantity);
+    });
+    assert_eq!(hand, by_serde, "the scanner");
+    for (index, (mut decoder, batches)) in others.into_iter().enumerate() {
+        assert_eq!(
+            Sums::decoded(&mut decoder, batches),
+            by_serde,
+            "decoder {index}"
+        );
+    }
+}
+
 /// Nanoseconds per item of one run.
 fn time(run: impl FnOnce() -> usize) -> f64 {
     let start = Instant::now();
@@ -236,7 +285,7 @@ fn time(run: impl FnOnce() -> usize) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
-fn main() {
+fn main() -> ExitCode {
     let updates = updates(RECORDS);
     let payloads: Vec<Vec<u8>> = updates.iter().map(|(_, _, bytes)| bytes.clone()).collect();
     let bytes: usize = payloads.iter().map(Vec::len).sum();
@@ -258,6 +307,15 @@ fn main() {
     let unpredicted = with(br#","note":"\/"}"#);
     let decoder = |needed| JsonDecoder::new(update(), needed, Limits::default()).system_event();
     let (mut four, mut all) = (decoder(0b1111), decoder(u64::MAX));
+    all_read_the_same(
+        &clean,
+        [
+            (decoder(0b1111), &clean[..]),
+            (decoder(u64::MAX), &clean),
+            (decoder(0b1111), &nested),
+            (decoder(0b1111), &unpredicted),
+        ],
+    );
     let bars = bars();
     let encoder = JsonEncoder::new(bars.schema().clone(), Some("Bar"));
     let mut out = Vec::new();
@@ -270,14 +328,23 @@ fn main() {
         next(time(|| decode(&mut all, &clean)));
         for poisoned in &poisons {
             next(time(|| {
-                decode(&mut four, poisoned);
+                let refused = RECORDS - decode(&mut four, poisoned);
+                assert_eq!(refused, RECORDS / 100, "refused");
                 RECORDS
             }));
         }
         next(time(|| decode(&mut four, &nested)));
         next(time(|| decode(&mut four, &unpredicted)));
-        next(time(|| serde_borrowed(&clean)));
-        next(time(|| by_hand(&clean)));
+        next(time(|| {
+            serde_borrowed(&clean, |time, update| {
+                black_box((time, update.pair, update.current_price, update.quantity));
+            })
+        }));
+        next(time(|| {
+            by_hand(&clean, |time, pair, price, quantity| {
+                black_box((time, pair, price, quantity));
+            })
+        }));
         next(time(|| {
             for _ in 0..20 {
                 out.clear();
@@ -322,4 +389,23 @@ fn main() {
     let what = "no layout to predict, so all by the strict reader";
     row(what, speed(strict, "records"), against(strict));
     row("bars of 11 fields to JSON", speed(encoder, "events"), "");
+    claim(
+        "four fields against the loop",
+        l1 / four,
+        Claim::AtLeast(1.0),
+    );
+    claim("all fields against the loop", l1 / all, Claim::AtLeast(1.0));
+    for ((name, _), nanos) in POISONS.iter().zip(&medians[2..]) {
+        claim(
+            &format!("{name}, against the loop"),
+            l1 / nanos,
+            Claim::AtLeast(1.0),
+        );
+    }
+    claim(
+        "with an array, against the loop",
+        l1 / nested,
+        Claim::AtLeast(1.0),
+    );
+    verdict()
 }

@@ -10,7 +10,7 @@
 //! and prints the delay of the bars from before the record that closes them is sent until after they
 //! are read, p50 and p99. The market is a thousand times as fast as the clock: each millisecond a
 //! second's 100 records come at once, and the bars of the second before are due. A sender that falls
-//! behind its pace fails the bench.
+//! behind its pace fails the bench, and so do bars that differ.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,15 +23,14 @@
 mod market;
 
 use std::collections::HashMap;
-use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use market::bars::{self, Bar, Bars, Borrowed};
 use market::{Claim, Update, claim, median, row, set, updates, verdict};
-use serde::Deserialize;
 use tidemill::broker::{
     Broker, ConsumerOptions, Delivery, Start, SystemClock, Topic, TopicPartition, TopicSpec,
 };
@@ -85,67 +84,36 @@ const FILE: &str = r#"
     topic = "bars"
 "#;
 
-#[derive(Deserialize)]
-struct Borrowed<'a> {
-    timestamp: &'a str,
-    pair: &'a str,
-    #[serde(rename = "currentPrice")]
-    current_price: f64,
-    quantity: f64,
-}
-
-#[derive(Debug)]
-#[allow(dead_code, reason = "what comes out, and is not looked at")]
-struct Bar {
-    start: i64,
-    pair: String,
-    open: f64,
-    high: f64,
-    low: f64,
-    close: f64,
-    volume: f64,
-}
-
 /// The second that a time lies in.
 fn second(time: i64) -> i64 {
     time - time.rem_euclid(SECOND)
 }
 
+/// A bar with its second and its pair.
+type Closed = (i64, String, Bar);
+
 /// Takes a record into the bar of its pair; what it closes goes to `closed`.
-fn take(bars: &mut HashMap<String, Bar>, open: &mut i64, payload: &[u8], closed: &mut Vec<Bar>) {
+fn take(bars: &mut HashMap<String, Bar>, open: &mut i64, payload: &[u8], closed: &mut Vec<Closed>) {
     let update: Borrowed<'_> = serde_json::from_slice(payload).expect("JSON");
     let start = second(parse_time(update.timestamp.as_bytes()).expect("a time"));
     if start > *open {
-        closed.extend(bars.drain().map(|(_, bar)| bar));
+        closed.extend(bars.drain().map(|(pair, bar)| (*open, pair, bar)));
         *open = start;
     }
-    let price = update.current_price;
     match bars.get_mut(update.pair) {
-        Some(bar) => {
-            bar.high = bar.high.max(price);
-            bar.low = bar.low.min(price);
-            bar.close = price;
-            bar.volume += update.quantity;
-        }
+        Some(bar) => bar.add(update.current_price, update.quantity),
         None => {
-            let bar = Bar {
-                start,
-                pair: update.pair.to_owned(),
-                open: price,
-                high: price,
-                low: price,
-                close: price,
-                volume: update.quantity,
-            };
+            let bar = Bar::new(update.current_price, update.quantity);
             bars.insert(update.pair.to_owned(), bar);
         }
     }
 }
 
-/// When each send began, and the bars that came out: the second of each, and when it was read.
+/// When each send began, the second of each bar that came out and when it was read, and the bars.
 struct Run {
     sent: Vec<Instant>,
     arrived: Vec<(i64, Instant)>,
+    bars: Bars,
 }
 
 impl Run {
@@ -201,15 +169,16 @@ fn bare(updates: &[Update]) -> Run {
         let worker = scope.spawn(move || {
             let mut arrived = Vec::with_capacity(RECORDS);
             let (mut bars, mut open) = (HashMap::new(), i64::MIN);
-            let mut closed = Vec::new();
+            let mut closed = Vec::with_capacity(RECORDS);
             for batch in receive {
                 for payload in &batch {
                     take(&mut bars, &mut open, payload, &mut closed);
                 }
                 let now = Instant::now();
-                arrived.extend(closed.drain(..).map(|bar| (black_box(bar).start, now)));
+                let new = &closed[arrived.len()..];
+                arrived.extend(new.iter().map(|(start, ..)| (*start, now)));
             }
-            arrived
+            (arrived, closed)
         });
         let payloads = updates.chunks(PER_SEND).map(|batch| {
             let payloads = batch.iter().map(|(_, _, payload)| payload.clone());
@@ -217,8 +186,16 @@ fn bare(updates: &[Update]) -> Run {
         });
         let sent = paced(payloads, |batch| send.send(batch).expect("taken"));
         drop(send);
-        let arrived = worker.join().expect("bars");
-        Run { sent, arrived }
+        let (arrived, closed) = worker.join().expect("bars");
+        let mut bars = Bars::new();
+        for (start, pair, bar) in closed {
+            bars.entry(pair).or_default().insert(start, bar);
+        }
+        Run {
+            sent,
+            arrived,
+            bars,
+        }
     })
 }
 
@@ -266,7 +243,12 @@ fn mem(updates: &[Update]) -> Run {
     let arrived = runtime.block_on(reading).expect("read");
     stop.send(true).expect("running");
     runtime.block_on(running).expect("ended").expect("a run");
-    Run { sent, arrived }
+    let bars = runtime.block_on(bars::written(&*broker));
+    Run {
+        sent,
+        arrived,
+        bars,
+    }
 }
 
 /// The bars up to those of the second `last`, and when each came out.
@@ -290,8 +272,10 @@ fn main() -> ExitCode {
     let updates = updates(RECORDS);
     let mut rounds = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        rounds[0].push(bare(&updates).percentiles(&updates));
-        rounds[1].push(mem(&updates).percentiles(&updates));
+        let (bare, mem) = (bare(&updates), mem(&updates));
+        bars::are_the_same("mem", &mem.bars, &bare.bars);
+        rounds[0].push(bare.percentiles(&updates));
+        rounds[1].push(mem.percentiles(&updates));
     }
     let [bare, mem] = rounds.map(|round| {
         let (half, most): (Vec<f64>, Vec<f64>) = round.into_iter().unzip();

@@ -7,9 +7,11 @@
     reason = "each benchmark uses its part"
 )]
 
+pub mod bars;
+
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -113,14 +115,17 @@ pub fn resident_mib() -> (u64, u64) {
     (mib("VmRSS:"), mib("VmHWM:"))
 }
 
-/// Runs this bench again as a process of its own, so that its peak of memory is its own too.
-pub fn in_own_process(arguments: &[&OsStr]) {
+/// Runs this bench again as a process of its own, so that its peak of memory is its own too; the figures
+/// that it prints.
+pub fn in_own_process(arguments: &[&OsStr]) -> Vec<f64> {
     let program = std::env::current_exe().expect("a path");
-    let status = Command::new(program).args(arguments).status();
-    if !status.expect("started").success() {
-        // It has told why.
-        MISSED.store(true, Ordering::Relaxed);
-    }
+    let mut command = Command::new(program);
+    let child = command.args(arguments).stderr(Stdio::inherit()).output();
+    let child = child.expect("started");
+    assert!(child.status.success(), "{arguments:?}: {}", child.status);
+    let printed = String::from_utf8(child.stdout).expect("figures");
+    let figures = printed.split_whitespace().map(str::parse);
+    figures.collect::<Result<_, _>>().expect("figures")
 }
 
 /// Prints a row of the table in the README, whose columns `.ci/bench` names.

@@ -131,10 +131,10 @@ impl Merge {
     }
 
     /// The places of what a watermark has passed, in order: all of them where nothing can come any more.
-    fn passed(&self, watermark: i64) -> impl Iterator<Item = &Box<[u8]>> {
+    fn passed(&self, watermark: i64) -> impl Iterator<Item = &[u8]> {
         let end = key::time_to_bytes(watermark);
-        let is_passed = move |at: &&Box<[u8]>| at[..8] < end[..] || watermark == i64::MAX;
-        self.order.iter().take_while(is_passed)
+        let is_passed = move |at: &&[u8]| at[..8] < end[..] || watermark == i64::MAX;
+        self.order.iter().map(AsRef::as_ref).take_while(is_passed)
     }
 
     /// Lets `most` of what event time has passed go out.
