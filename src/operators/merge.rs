@@ -223,7 +223,7 @@ impl Operator for Merge {
         let due = self.passed(watermark).take(most);
         wanted.extend(
             due.filter(|place| !self.held.knows(place))
-                .map(|place| (0, place.clone())),
+                .map(|place| (0, Box::from(place))),
         );
     }
 
