@@ -177,7 +177,8 @@ impl<'a> Input<'a> {
         let bars = runtime().block_on(async {
             let (plan, open) = open(self.dir).await;
             let stores = Arc::new(SledStores::new(self.dir.join("state"), 1));
-            let pipeline = Pipeline::new(plan, vec![open.broker()], stores);
+            let pipeline =
+                Pipeline::new(plan, &[("main", open.broker())], stores).expect("a pipeline");
             let mut options = RunOptions::new("0", 1);
             options.until_end = watch::channel(true).1;
             let (_stop, stopped) = watch::channel(false);
