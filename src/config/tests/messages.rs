@@ -647,6 +647,25 @@ broker = "main""#,
         ],
     },
     Case {
+        about: "a home that the order of the sinks decides",
+        changes: &[
+            ("[topics.trades]", "[topics.trades]\nbroker = \"main\""),
+            ("[topics.bars]", "[topics.bars]\nbroker = \"main\""),
+            (
+                "[sinks.out]",
+                r#"[brokers.other]
+url = "mem://"
+[sinks.copy]
+from = "bar"
+topic = { broker = "other", topic = "copy" }
+[sinks.out]"#,
+            ),
+        ],
+        told: &[
+            "1:1: W0207 pipeline: sinks lie on several brokers, and the home of the pipeline is `other`, as its first sink lies there",
+        ],
+    },
+    Case {
         about: "a sink on the state of another pipeline",
         changes: &[(
             "topic = \"bars\"",
