@@ -291,7 +291,9 @@ fn note_error(world: &World, process: usize, error: &Error) {
     if world.draw.twins > 0 && error.kind() == Kind::Fenced {
         // Of two under one name the last to join shuts the other out.
         world.say(format!("process {process} was shut out: {text}"));
-    } else if world.draw.halts() && error.kind() == Kind::Io {
+    } else if (world.draw.halts() && error.kind() == Kind::Io)
+        || (world.draw.rejects && error.kind() == Kind::Usage)
+    {
         world.say(format!("process {process} halted: {text}"));
     } else {
         world.wrong(format!("process {process} failed: {text}"));

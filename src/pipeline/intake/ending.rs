@@ -110,6 +110,7 @@ impl Intake {
         let mut hears = true;
         loop {
             let ended = tokio::select! {
+                biased;
                 ended = self.running.join_next() => ended,
                 // Its answer is not needed any more, but it waits for room to give it.
                 Some(_) = self.from_tasks.recv() => continue,
