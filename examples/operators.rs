@@ -1,5 +1,5 @@
-//! Operators on a stream of this program's own, without a broker or a pipeline file: closures over
-//! batches of any type, then a window over decoded events, as the engine runs it.
+//! Operators on streams of this program's own, without a broker or a pipeline file: closures over
+//! batches of any type, then two venues merged by event time and a window over them, as the engine runs it.
 //!
 //! `cargo run --example operators`
 
@@ -10,14 +10,11 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use tidemill::broker::{BatchBuilder, Offset, Timestamp, Topic, TopicPartition};
-use tidemill::config::plan::{Aggregate, AggregateFunction, Unplaced};
-use tidemill::events::{Field, JsonDecoder, JsonEncoder, Limits, Schema, Type};
+use tidemill::config::plan::AggregateFunction;
+use tidemill::events::{JsonDecoder, JsonEncoder, Limits, Schema, Type};
 use tidemill::operators::{
-    BatchExt as _, Decode, Element, OperatorExt as _, TUMBLING_WINDOW_CODEC, TumblingWindow,
-    TumblingWindowOptions, Window,
-};
-use tidemill::state::{
-    Digest, Epoch, Identity, Kind, MemoryDisk, MemoryStore, State, StateOptions, Table, TableSpec,
+    BatchExt as _, Dead, Decode, Element, Merge, OperatorExt as _, TumblingWindow,
+    TumblingWindowOptions, operate_all,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,79 +39,32 @@ async fn large_trades() -> Vec<u64> {
     notional.collect::<Vec<_>>().await.concat()
 }
 
-/// The highest price of each second, from JSON.
+/// The highest price of each second on two venues, from JSON.
 async fn highs() -> Result<Vec<String>, Box<dyn Error>> {
-    let trade = schema(
-        "Trade",
-        &[("price", Type::Decimal(2)), ("at", Type::Time)],
-        1,
-    );
-    let high = schema(
-        "High",
+    let fields = [("price", Type::Decimal(2)), ("at", Type::Time)];
+    let trade = Arc::new(Schema::new("Trade", fields, Some("at")));
+    let one = decoded(
+        &trade,
         &[
-            ("from", Type::Time),
-            ("to", Type::Time),
-            ("high", Type::Decimal(2)),
+            r#"{"price":10.00,"at":"2024-03-11T14:30:00.100Z"}"#,
+            r#"{"price":10.10,"at":"2024-03-11T14:30:01.000Z"}"#,
         ],
-        1,
-    );
+    )?;
+    let other = decoded(
+        &trade,
+        &[r#"{"price":10.25,"at":"2024-03-11T14:30:00.900Z"}"#],
+    )?;
 
-    let mut records = BatchBuilder::default();
-    for value in [
-        r#"{"price":10.00,"at":"2024-03-11T14:30:00.100Z"}"#,
-        r#"{"price":10.25,"at":"2024-03-11T14:30:00.900Z"}"#,
-        r#"{"price":10.10,"at":"2024-03-11T14:30:01.000Z"}"#,
-    ] {
-        records.push(Timestamp(0), None, Some(value.as_bytes()), &[]);
-    }
-    let batch = records.build(TopicPartition::new(Topic::new("trades")?, 0), Offset(3));
-    let decoder = JsonDecoder::new(trade.clone(), 0b11, Limits::default());
-    let mut decode = Decode::new(decoder, Duration::ZERO);
-    let rows = decode.decode(&batch, &mut |_, poison| panic!("{poison:?}"));
+    let seconds = TumblingWindowOptions::new("High", trade.clone(), &[], Duration::from_secs(1))
+        .aggregate("high", AggregateFunction::Max(0));
+    let encoder = JsonEncoder::new(seconds.output.clone(), None);
+    let merge = Merge::in_memory(trade);
+    let mut highs = operate_all([one, other].map(|one| stream::iter([one])), merge, aside)
+        .port(0)
+        .operate(TumblingWindow::in_memory(seconds), aside);
 
-    // What an operator remembers lies in a table; here in memory alone.
-    let identity = Identity {
-        pipeline: "highs".into(),
-        task: "0".into(),
-    };
-    let store = MemoryStore::open(&MemoryDisk::default(), &identity)?;
-    let (state, _) = State::open(Arc::new(store), StateOptions::default()).await?;
-    // There is no changelog to catch up with.
-    state.finish_redo(Epoch::NONE, 0, Digest::EMPTY).await?;
-    let spec = TableSpec {
-        name: "windows".into(),
-        kind: Kind::Value,
-        codec: TUMBLING_WINDOW_CODEC,
-        ttl_ms: None,
-    };
-    let table = state.declare(&[spec])?[0];
-    let mut windows = Table::<Window>::new(table, 1 << 20);
-    state.load_all(&mut windows).await?;
-
-    let options = TumblingWindowOptions {
-        name: "highs".into(),
-        key: Vec::new(),
-        size: Duration::from_secs(1),
-        lateness: Duration::ZERO,
-        late: Unplaced::DeadLetter,
-        aggregates: vec![Aggregate {
-            output: 2,
-            function: AggregateFunction::Max(0),
-        }],
-        input: trade,
-        output: high.clone(),
-    };
-    // Event time ends: no window stays open.
-    let input = [
-        Element::Rows(Arc::new(rows)),
-        Element::Watermark(Timestamp::MAX),
-    ];
-    let mut output = stream::iter(input).operate(TumblingWindow::new(options, windows), |dead| {
-        panic!("{dead:?}")
-    });
-    let encoder = JsonEncoder::new(high, None);
     let mut lines = Vec::new();
-    while let Some(element) = output.next().await {
+    while let Some(element) = highs.next().await {
         if let Element::Rows(rows) = element {
             for row in 0..rows.len() {
                 let mut line = Vec::new();
@@ -126,17 +76,23 @@ async fn highs() -> Result<Vec<String>, Box<dyn Error>> {
     Ok(lines)
 }
 
-fn schema(name: &str, fields: &[(&str, Type)], time: usize) -> Arc<Schema> {
-    let fields = fields.iter().map(|(name, ty)| Field {
-        name: (*name).into(),
-        ty: *ty,
-        required: true,
-    });
-    Arc::new(Schema {
-        name: name.into(),
-        fields: fields.collect(),
-        time: Some(time),
-    })
+/// A batch of events, decoded as a pipeline's source does it.
+fn decoded(schema: &Arc<Schema>, lines: &[&str]) -> Result<Element, Box<dyn Error>> {
+    let mut records = BatchBuilder::default();
+    for line in lines {
+        records.push(Timestamp(0), None, Some(line.as_bytes()), &[]);
+    }
+    let at = TopicPartition::new(Topic::new("trades")?, 0);
+    let batch = records.build(at, Offset(lines.len() as u64));
+    let decoder = JsonDecoder::new(schema.clone(), 0b11, Limits::default());
+    let mut decode = Decode::new(decoder, Duration::ZERO);
+    let rows = decode.decode(&batch, &mut |_, poison| panic!("{poison:?}"));
+    Ok(Element::Rows(rows.into()))
+}
+
+/// What an operator cannot place, such as events that come too late.
+fn aside(dead: Dead) {
+    panic!("{dead:?}");
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use tidemill_broker::{Cleanup, Group, Topic};
 
-use crate::events::Schema;
+use crate::events::{Field, Schema, Type};
+
+/// Decimals of a volume-weighted average price.
+const VWAP_SCALE: u8 = 8;
 
 /// What a pipeline promises about each input record, across crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -367,6 +370,28 @@ pub enum AggregateFunction {
 }
 
 impl AggregateFunction {
+    /// The field that its result makes, for events of `input`.
+    ///
+    /// # Panics
+    ///
+    /// If `input` has no such slot.
+    pub fn field(self, name: &str, input: &Schema) -> Field {
+        let (ty, required) = match self {
+            Self::Count => (Type::Int, true),
+            Self::Vwap { .. } => (Type::Decimal(VWAP_SCALE), false),
+            Self::Sum(slot)
+            | Self::Min(slot)
+            | Self::Max(slot)
+            | Self::First(slot)
+            | Self::Last(slot) => (input.fields[slot].ty, input.fields[slot].required),
+        };
+        Field {
+            name: name.into(),
+            ty,
+            required,
+        }
+    }
+
     /// The slots that it reads.
     pub(crate) fn reads(self) -> Vec<usize> {
         match self {
@@ -379,6 +404,22 @@ impl AggregateFunction {
             Self::Vwap { price, quantity } => vec![price, quantity],
         }
     }
+}
+
+/// The fields that what a window makes begins with, by events of `input` under a key of these slots: the
+/// key's, then the window's start, then its end, which is the event time.
+///
+/// # Panics
+///
+/// If `input` has no such slot.
+pub fn window_fields(input: &Schema, key: &[usize]) -> Vec<Field> {
+    let times = ["windowStart", "windowEnd"].map(|name| Field {
+        name: name.into(),
+        ty: Type::Time,
+        required: true,
+    });
+    let key = key.iter().map(|slot| input.fields[*slot].clone());
+    key.chain(times).collect()
 }
 
 /// A declared state.

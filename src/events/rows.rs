@@ -56,6 +56,20 @@ pub struct RowHead {
     pub record: u32,
 }
 
+impl RowHead {
+    /// An event without a key, all of whose fields are there, in a stream in order of event time: no
+    /// earlier one comes after it. Bits beyond the schema's fields mean nothing.
+    pub fn at(time: Timestamp) -> Self {
+        Self {
+            present: u64::MAX,
+            time: time.0,
+            watermark: time.0,
+            key: None,
+            record: 0,
+        }
+    }
+}
+
 /// A batch of events of one schema.
 #[derive(Debug, Clone)]
 pub struct Rows {

@@ -85,6 +85,41 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// An event whose fields are all required, with the field that is its event time: the record's
+    /// timestamp is when `None`.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`FIELDS_MAX`] fields, or `time` is none of them of type
+    /// [`Type::Time`].
+    pub fn new<'n>(
+        name: &str,
+        fields: impl IntoIterator<Item = (&'n str, Type)>,
+        time: Option<&str>,
+    ) -> Self {
+        let field = |(name, ty): (&str, Type)| Field {
+            name: name.into(),
+            ty,
+            required: true,
+        };
+        let fields: Vec<Field> = fields.into_iter().map(field).collect();
+        assert!(fields.len() <= FIELDS_MAX, "`{name}` has too many fields");
+        let slot = time.map(|time| {
+            let is_time = |field: &Field| *field.name == *time && field.ty == Type::Time;
+            let slot = fields.iter().position(is_time);
+            assert!(
+                slot.is_some(),
+                "`{name}` has no field `{time}` of type time"
+            );
+            slot
+        });
+        Self {
+            name: name.into(),
+            fields,
+            time: slot.flatten(),
+        }
+    }
+
     /// The system's market data event, version 1, its prices and quantities with so many decimals.
     pub fn market_data_update(scale: u8) -> Self {
         let decimal = Type::Decimal(scale);

@@ -10,16 +10,22 @@
 //! | `merge` | [`Merge`] | several inputs in order of event time |
 //! | (each sink) | [`Encode`] | rows to records |
 //!
-//! A pipeline file and [`OperatorExt`] on any stream of batches run the same implementation.
+//! A pipeline file, and [`OperatorExt`] and [`operate_all`] on any streams of batches, run the same
+//! implementation. Those that remember take the table to keep it in, or make one with `in_memory`.
+//!
+//! What a file can name is a closed set: the operators of this table, which the pipeline builds. A program's
+//! own [`Operator`] runs on streams.
 
 pub mod aggregate;
 mod decode;
 mod dedupe;
 mod encode;
+mod in_memory;
 mod key;
 mod key_by;
 mod key_list;
 mod merge;
+mod operate_all;
 mod operator;
 #[cfg(test)]
 mod properties;
@@ -33,6 +39,7 @@ pub use dedupe::{CODEC as DEDUPE_CODEC, Dedupe};
 pub use encode::Encode;
 pub use key_by::KeyBy;
 pub use merge::{CODEC as MERGE_CODEC, Merge};
+pub use operate_all::{OperateAll, Output, operate_all};
 pub use operator::{Ahead, Context, Dead, Move, Operator};
 pub use route::Route;
 pub use stream::{BatchExt, Element, Operate, OperatorExt};

@@ -1,6 +1,5 @@
 //! Operators as stream combinators.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -8,7 +7,8 @@ use std::task::{Context as TaskContext, Poll, ready};
 use futures::{Stream, StreamExt};
 use tidemill_broker::Timestamp;
 
-use super::{Context, Dead, Operator};
+use super::operate_all::{OperateAll, operate_all};
+use super::{Dead, Operator};
 use crate::events::Rows;
 
 /// What flows between operators.
@@ -21,50 +21,60 @@ pub enum Element {
 }
 
 /// Operators on any stream of [`Element`]s.
+///
+/// Those of several inputs, such as [`Merge`](super::Merge), and those of several ports, such as
+/// [`Route`](super::Route), run in [`operate_all`].
 pub trait OperatorExt: Stream<Item = Element> + Sized {
     /// Runs an operator over the stream: its main output goes on, its other ports are dropped, and
-    /// what it sets aside goes to `dead`.
+    /// what it sets aside goes to `dead`. For the rest see [`operate_all`], which this is for one input
+    /// and one port: in particular, event time ends when the stream does.
     ///
     /// ```
+    /// use std::{sync::Arc, time::Duration};
     /// use futures::{StreamExt, executor::block_on, stream};
-    /// use std::sync::Arc;
-    /// use tidemill::events::{Field, RowHead, Rows, Schema, Type};
-    /// use tidemill::operators::{Element, KeyBy, OperatorExt};
+    /// use tidemill::{broker::Timestamp, config::plan::AggregateFunction};
+    /// use tidemill::events::{RowHead, Rows, Schema, Type};
+    /// use tidemill::operators::{Element, OperatorExt, TumblingWindow, TumblingWindowOptions};
     ///
-    /// let field = Field { name: "venue".into(), ty: Type::Int, required: true };
-    /// let schema = Arc::new(Schema { name: "Quote".into(), fields: vec![field], time: None });
-    /// let mut rows = Rows::new(schema);
-    /// let head = RowHead { present: 1, time: 0, watermark: 0, key: None, record: 0 };
-    /// rows.push(head, &[7]);
-    /// let mut keyed = stream::iter([Element::Rows(rows.into())])
-    ///     .operate(KeyBy::new(vec![0]), |dead| panic!("{dead:?}"));
-    /// let Some(Element::Rows(rows)) = block_on(keyed.next()) else { panic!("a batch") };
-    /// assert_eq!(rows.key(0), Some(&b"7"[..]));
+    /// let fields = [("size", Type::Int), ("at", Type::Time)];
+    /// let trade = Arc::new(Schema::new("Trade", fields, Some("at")));
+    /// let mut trades = Rows::new(trade.clone());
+    /// for (size, at) in [(100, 1_000_000), (300, 59_000_000), (50, 61_000_000)] {
+    ///     trades.push(RowHead::at(Timestamp(at)), &[size, at]);
+    /// }
+    ///
+    /// let minutes = TumblingWindowOptions::new("Volume", trade, &[], Duration::from_secs(60))
+    ///     .aggregate("volume", AggregateFunction::Sum(0));
+    /// let mut volumes = stream::iter([Element::Rows(trades.into())])
+    ///     .operate(TumblingWindow::in_memory(minutes), |dead| panic!("{dead:?}"));
+    ///
+    /// let Some(Element::Rows(first)) = block_on(volumes.next()) else { panic!("a batch") };
+    /// assert_eq!(first.slots(0), [0, 60_000_000, 400]); // windowStart, windowEnd, volume
     /// ```
     fn operate<O, D>(self, operator: O, dead: D) -> Operate<Self, O, D>
     where
-        O: Operator,
-        D: FnMut(Dead),
+        Self: Unpin,
+        O: Operator + Unpin,
+        D: FnMut(Dead) + Unpin,
     {
-        Operate {
-            input: self,
-            operator,
-            dead,
-            ready: VecDeque::new(),
-        }
+        operate_all([self], operator, dead).port(0)
     }
 }
 
 impl<S: Stream<Item = Element>> OperatorExt for S {}
 
-/// Stream returned by [`OperatorExt::operate`].
+/// Stream returned by [`OperatorExt::operate`] and [`OperateAll::port`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Operate<S, O, D> {
-    input: S,
-    operator: O,
-    dead: D,
-    ready: VecDeque<Element>,
+    all: OperateAll<S, O, D>,
+    port: usize,
+}
+
+impl<S, O, D> Operate<S, O, D> {
+    pub(super) fn new(all: OperateAll<S, O, D>, port: usize) -> Self {
+        Self { all, port }
+    }
 }
 
 impl<S, O, D> Stream for Operate<S, O, D>
@@ -77,29 +87,12 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Element>> {
         loop {
-            if let Some(element) = self.ready.pop_front() {
+            let Some(output) = ready!(self.all.poll_next_unpin(cx)) else {
+                return Poll::Ready(None);
+            };
+            if let Some(element) = output.at(self.port) {
                 return Poll::Ready(Some(element));
             }
-            let this = &mut *self;
-            let mut context = Context::default();
-            let after = match ready!(this.input.poll_next_unpin(cx)) {
-                None => return Poll::Ready(None),
-                Some(Element::Rows(rows)) => {
-                    this.operator.process(0, rows, &mut context);
-                    None
-                }
-                Some(Element::Watermark(watermark)) => {
-                    this.operator.advance(watermark, &mut context);
-                    Some(Element::Watermark(watermark))
-                }
-            };
-            context.take_dead().into_iter().for_each(&mut this.dead);
-            let main = context
-                .take_emitted()
-                .into_iter()
-                .filter(|(port, _)| *port == 0);
-            this.ready.extend(main.map(|(_, rows)| Element::Rows(rows)));
-            this.ready.extend(after);
         }
     }
 }
@@ -130,28 +123,13 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready, task};
 
     use super::*;
-    use crate::events::{Field, RowHead, Schema, Type};
+    use crate::events::{RowHead, Schema, Type};
     use crate::operators::KeyBy;
 
     fn batch(value: i64) -> Element {
-        let field = Field {
-            name: "venue".into(),
-            ty: Type::Int,
-            required: true,
-        };
-        let mut rows = Rows::new(Arc::new(Schema {
-            name: "Quote".into(),
-            fields: vec![field],
-            time: None,
-        }));
-        let head = RowHead {
-            present: 1,
-            time: 0,
-            watermark: 0,
-            key: None,
-            record: 0,
-        };
-        rows.push(head, &[value]);
+        let schema = Schema::new("Quote", [("venue", Type::Int)], None);
+        let mut rows = Rows::new(schema.into());
+        rows.push(RowHead::at(Timestamp(3)), &[value]);
         Element::Rows(rows.into())
     }
 
@@ -169,14 +147,21 @@ mod tests {
             panic!("a batch");
         };
         assert_eq!(rows.key(0), Some(&b"7"[..]));
-        let watermark = assert_ready!(keyed.poll_next());
-        assert!(
-            matches!(watermark, Some(Element::Watermark(Timestamp(5)))),
-            "{watermark:?}"
-        );
+        let mut next_is_watermark = |expected| {
+            let watermark = assert_ready!(keyed.poll_next());
+            let is_that = matches!(watermark, Some(Element::Watermark(at)) if at == expected);
+            assert!(is_that, "{watermark:?}");
+        };
+        next_is_watermark(Timestamp(3));
+        next_is_watermark(Timestamp(5));
         assert_pending!(keyed.poll_next());
         drop(sender);
         assert!(keyed.is_woken());
+        let watermark = assert_ready!(keyed.poll_next());
+        assert!(matches!(
+            watermark,
+            Some(Element::Watermark(Timestamp::MAX))
+        ));
         assert!(assert_ready!(keyed.poll_next()).is_none());
     }
 }

@@ -9,19 +9,11 @@ use super::topics::Topics;
 use crate::config::aggregate::Call;
 use crate::config::error::Report;
 use crate::config::ops::{Aggregates, WindowOptions};
-use crate::config::plan::{Aggregate, AggregateFunction, OpPlan};
+use crate::config::plan::{Aggregate, AggregateFunction, OpPlan, window_fields};
 use crate::config::source::{At, Located};
 use crate::config::suggest::{nearest, one_of};
 use crate::config::{Code, value};
-use crate::events::{FIELDS_MAX, Field, Schema, Type};
-
-/// Where a window begins, in its output.
-const START: &str = "windowStart";
-/// Where it ends, and the event time of its output.
-const END: &str = "windowEnd";
-
-/// Decimals of a volume-weighted average price.
-const VWAP_SCALE: u8 = 8;
+use crate::events::{FIELDS_MAX, Schema, Type};
 
 /// The functions there are.
 const FUNCTIONS: [&str; 7] = ["count", "sum", "min", "max", "first", "last", "vwap"];
@@ -97,14 +89,7 @@ fn output(
     at: &At,
     report: &mut Report,
 ) -> Option<(Schema, Vec<Aggregate>)> {
-    let mut fields: Vec<Field> = key.iter().map(|slot| input.fields[*slot].clone()).collect();
-    for name in [START, END] {
-        fields.push(Field {
-            name: name.into(),
-            ty: Type::Time,
-            required: true,
-        });
-    }
+    let mut fields = window_fields(input, key);
     let time = Some(fields.len() - 1);
     let mut whole = true;
     let mut functions = Vec::new();
@@ -117,9 +102,8 @@ fn output(
         }
     };
     for (name, call) in calls {
-        let Some((function, ty, required)) =
-            call.as_ref().and_then(|call| function(call, input, report))
-        else {
+        let called = call.as_ref();
+        let Some(function) = called.and_then(|call| function(call, input, report)) else {
             whole = false;
             continue;
         };
@@ -136,11 +120,7 @@ fn output(
             output: fields.len(),
             function,
         });
-        fields.push(Field {
-            name: name.value.as_str().into(),
-            ty,
-            required,
-        });
+        fields.push(function.field(&name.value, input));
     }
     if fields.len() > FIELDS_MAX {
         let message = format!(
@@ -197,12 +177,8 @@ fn wrong_arguments(call: &Call, expected: &str, report: &mut Report) {
     report.add(Code::BadAggregate, &call.function.at, message);
 }
 
-/// The function that is called, the type of its result, and whether there always is one.
-fn function(
-    call: &Call,
-    input: &Schema,
-    report: &mut Report,
-) -> Option<(AggregateFunction, Type, bool)> {
+/// The function that is called.
+fn function(call: &Call, input: &Schema, report: &mut Report) -> Option<AggregateFunction> {
     let name = call.function.value.as_str();
     if !FUNCTIONS.contains(&name) {
         let shown = value::short(name);
@@ -218,7 +194,7 @@ fn function(
         return None;
     }
     match (name, call.arguments.as_slice()) {
-        ("count", []) => Some((AggregateFunction::Count, Type::Int, true)),
+        ("count", []) => Some(AggregateFunction::Count),
         ("count", _) => {
             wrong_arguments(call, "no field", report);
             None
@@ -226,14 +202,10 @@ fn function(
         ("vwap", [price, quantity]) => {
             let price = numeric(input, price, "an average", report);
             let quantity = numeric(input, quantity, "an average", report);
-            Some((
-                AggregateFunction::Vwap {
-                    price: price?,
-                    quantity: quantity?,
-                },
-                Type::Decimal(VWAP_SCALE),
-                false,
-            ))
+            Some(AggregateFunction::Vwap {
+                price: price?,
+                quantity: quantity?,
+            })
         }
         ("vwap", _) => {
             wrong_arguments(call, "a price and a quantity", report);
@@ -244,15 +216,13 @@ fn function(
                 "sum" => numeric(input, argument, "a sum", report)?,
                 _ => comparable(input, argument, name, report)?,
             };
-            let function = match name {
+            Some(match name {
                 "sum" => AggregateFunction::Sum(slot),
                 "min" => AggregateFunction::Min(slot),
                 "max" => AggregateFunction::Max(slot),
                 "first" => AggregateFunction::First(slot),
                 _ => AggregateFunction::Last(slot),
-            };
-            let field = &input.fields[slot];
-            Some((function, field.ty, field.required))
+            })
         }
         (_, _) => {
             wrong_arguments(call, "one field", report);

@@ -48,6 +48,8 @@ pub(super) struct Slots<T> {
     bytes: usize,
     bytes_max: usize,
     complete: bool,
+    /// Whether changes are listed, for whoever closes the epoch.
+    tracked: bool,
     // Fixed, so that two runs take the same path. Keys come from the outside; who can choose them to collide can
     // slow his own pipeline, and foldhash gives no cheaper way.
     hasher: FixedState,
@@ -64,7 +66,18 @@ impl<T> Slots<T> {
             bytes: 0,
             bytes_max,
             complete: false,
+            tracked: true,
             hasher: FixedState::with_seed(0x7469_6465_6d69_6c6c),
+        }
+    }
+
+    /// All there is, without a store behind it and without epochs: nothing is listed as changed, so that a table
+    /// which nobody closes does not grow by it.
+    pub(super) fn alone() -> Self {
+        Self {
+            complete: true,
+            tracked: false,
+            ..Self::new(usize::MAX)
         }
     }
 
@@ -108,7 +121,7 @@ impl<T> Slots<T> {
     pub(super) fn change(&mut self, at: At) -> Option<&mut Slot<T>> {
         let slot = self.slots.get_mut(at.0 as usize)?.as_mut()?;
         slot.recent.set(true);
-        if !slot.dirty {
+        if !slot.dirty && self.tracked {
             slot.dirty = true;
             self.dirty.push(at.0);
         }
@@ -239,7 +252,7 @@ impl<T> Slots<T> {
         self.dirty.clear();
         self.hand = 0;
         self.bytes = 0;
-        self.complete = false;
+        self.complete = !self.tracked;
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -348,6 +361,19 @@ mod tests {
         assert_eq!(slots.find(&10_u32.to_be_bytes()), None);
         let new = slots.insert(&10_u32.to_be_bytes(), 10, 0);
         assert_eq!(slots.get(new).unwrap().item, 10);
+    }
+
+    #[test]
+    fn slots_alone_list_no_changes_and_stay_complete() {
+        let mut slots = Slots::alone();
+        for key in 0..3_u32 {
+            let at = slots.insert(&key.to_be_bytes(), key, 0);
+            slots.change(at).unwrap();
+            slots.remove(at);
+        }
+        assert!(slots.dirty.is_empty());
+        slots.clear();
+        assert!(slots.is_complete());
     }
 
     #[test]

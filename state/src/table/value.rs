@@ -43,7 +43,17 @@ impl<V: StateValue> Table<V> {
         }
     }
 
-    /// The same with a time to live, in milliseconds of event time.
+    /// An empty table in memory alone: ready for use, without a [`State`](crate::State), a bound or a store behind
+    /// it. What it holds goes with it; an epoch that closes over it finds no changes.
+    pub fn in_memory() -> Self {
+        Self {
+            id: TableId(0),
+            slots: Slots::alone(),
+            expiry: None,
+        }
+    }
+
+    /// As [`new`](Self::new), with a time to live in milliseconds of event time.
     pub fn with_ttl(id: TableId, bytes_max: usize, ttl_ms: u64) -> Self {
         Self {
             expiry: Expiry::new(Some(ttl_ms)),
