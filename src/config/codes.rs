@@ -193,7 +193,8 @@ codes! {
     KeyChanged = "E0147", "keyed state on another key than the topic's",
         "Records of one key lie in one partition, and each partition has its own state. State kept \
          by another key than the one the topic is partitioned by would see only a part of that \
-         key's events. With one partition this cannot happen; with more, events have to go through \
+         key's events, unless it holds all fields of that one. With one partition this cannot \
+         happen; with more, events have to go through \
          a repartition topic, which comes with key changes in a later version. If the records are \
          in fact keyed so, declare it: `[topics.NAME] key = \"...\"`.";
     NotCoPartitioned = "E0148", "topics with different partitions feed one keyed stage",

@@ -10,7 +10,8 @@ use crate::config::Plan;
 use crate::config::plan::{Input, OpPlan};
 use crate::events::Schema;
 
-/// Refuses state by a key that is not the one its source is partitioned by.
+/// Refuses state by a key that does not hold all fields that its sources are partitioned by, or of sources
+/// that are partitioned by different ones.
 ///
 /// # Errors
 ///
@@ -28,6 +29,7 @@ pub(crate) fn check(plan: &Plan, topics: &Topics) -> Result<()> {
             .inputs
             .iter()
             .for_each(|input| sources_of(plan, *input, &mut sources));
+        let mut partitioned: Option<Vec<Arc<str>>> = None;
         for source in sources
             .into_iter()
             .filter(|source| !plan.sources[*source].broadcast)
@@ -35,7 +37,12 @@ pub(crate) fn check(plan: &Plan, topics: &Topics) -> Result<()> {
             let partitions = topics.sources[source].partitions;
             let source = &plan.sources[source];
             let declared = names(&source.schema, &source.key);
-            if partitions > 1 && declared != key {
+            if partitions == 1 {
+                continue;
+            }
+            let holds = !declared.is_empty() && declared.iter().all(|field| key.contains(field));
+            let alike = partitioned.get_or_insert_with(|| declared.clone()) == &declared;
+            if !holds || !alike {
                 let show = |names: &[Arc<str>]| match names {
                     [] => "no declared key".to_owned(),
                     names => format!("`{}`", names.join("` and `")),

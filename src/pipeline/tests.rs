@@ -9,6 +9,7 @@ mod committing;
 mod cutting;
 mod elsewhere;
 mod fan_in;
+mod finer_keys;
 mod follow;
 mod halts;
 mod hooked;

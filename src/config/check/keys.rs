@@ -18,6 +18,9 @@ pub(super) fn names(schema: &Schema, slots: &[usize]) -> Vec<Arc<str>> {
 
 /// Checks that keyed state by `key`, or else by its input's key, sees all events of a key. Returns
 /// the key.
+///
+/// It does where the key holds all fields that the topic is partitioned by: events that are equal in the
+/// one are equal in the other. Several topics must also be partitioned alike.
 pub(super) fn check(
     topics: &Topics,
     context: &Context<'_>,
@@ -40,6 +43,7 @@ pub(super) fn check(
         return None;
     };
     let mut first: Option<(usize, std::num::NonZeroU32)> = None;
+    let mut partitioned: Option<(usize, Vec<Arc<str>>)> = None;
     for index in &context.input.topics {
         let topic = &topics.list[*index];
         if topic.broadcast {
@@ -52,7 +56,11 @@ pub(super) fn check(
             .schema
             .as_ref()
             .map(|schema| names(schema, &topic.key));
-        if partitions.get() > 1 && declared.as_ref() != Some(&key) {
+        let holds = |declared: &Vec<Arc<str>>| {
+            !declared.is_empty() && declared.iter().all(|field| key.contains(field))
+        };
+        let declared_right = declared.clone().filter(holds);
+        if partitions.get() > 1 && declared_right.is_none() {
             let found = match declared.filter(|declared| !declared.is_empty()) {
                 Some(declared) => format!("is partitioned by {}", show(&declared)),
                 None => "declares no key".to_owned(),
@@ -73,6 +81,28 @@ pub(super) fn check(
                      with key changes in a later version; until then use one partition, or \
                      declare the topic's `key` if its records have this one",
                 );
+        }
+        match (&partitioned, declared_right) {
+            (None, Some(declared)) if partitions.get() > 1 => {
+                partitioned = Some((*index, declared));
+            }
+            (Some((other, by)), Some(declared)) if partitions.get() > 1 && *by != declared => {
+                let other = &topics.list[*other];
+                report
+                    .add(
+                        Code::NotCoPartitioned,
+                        context.at,
+                        format!(
+                            "`{}` is partitioned by {} and `{}` by {}: a key would not meet itself",
+                            other.name,
+                            show(by),
+                            topic.name,
+                            show(&declared)
+                        ),
+                    )
+                    .related(&topic.at, "the topic");
+            }
+            _ => {}
         }
         match first {
             None => first = Some((*index, partitions)),
