@@ -15,7 +15,7 @@ use super::number::whole;
 use super::target::is_directory;
 use super::{Console, Exit, Failure, Signals, World};
 use crate::config::plan::BrokerUrl;
-use crate::config::{broker_url, duration};
+use crate::config::{broker_url, duration, show_duration};
 use crate::events::SCALE_MAX;
 use crate::market::import::{
     self, Error, Kind, Layout, Mapping, OnBadLine, OnImported, Options, Phase, Progress, Report,
@@ -77,8 +77,8 @@ pub(super) struct ImportArgs {
     /// The day of times that count from midnight, as 2024-03-11 [default: as the path tells]
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<Date>,
-    /// The time zone of that midnight, as Europe/Berlin [default: America/New_York for US equities,
-    /// else UTC]
+    /// The time zone of that midnight, and of an ohlcv file's times without one, as Europe/Berlin
+    /// [default: America/New_York for US equities, else UTC]
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
     /// The length of the bars of an ohlcv file, as 1m [default: the least time between two of them]
@@ -194,6 +194,9 @@ pub(super) async fn run(
         console.json(&document)?;
     } else {
         show(&report, &options, console)?;
+    }
+    if report.goes_back {
+        warn_of_time(&options.topic, console)?;
     }
     Ok(Exit::Ok)
 }
@@ -377,6 +380,13 @@ fn show(report: &Report, options: &Options, console: &mut Console<'_>) -> Result
         counts.backwards,
         "updates earlier than the one before them".into(),
     );
+    if !report.guessed_bar_micros.is_empty() {
+        let lengths = report.guessed_bar_micros.iter();
+        let lengths = lengths.map(|micros| show_duration(Duration::from_micros(*micros)));
+        let lengths = lengths.collect::<Vec<_>>().join(" and ");
+        let told = format!("{lengths} long, the least time between two; `--bar` says another");
+        rows.push(row("bars", told));
+    }
     rows.push(row("from", time(counts.first)));
     rows.push(row("to", time(counts.last)));
     rows.push(row("written", format!("{} by this run", report.written)));
@@ -387,6 +397,16 @@ fn show(report: &Report, options: &Options, console: &mut Console<'_>) -> Result
             "note: this broker has no transactions: had the import been killed, a chunk could be in twice"
         )?;
     }
+    Ok(())
+}
+
+/// Nothing is lost, but a pipeline's results may not be what is expected.
+fn warn_of_time(topic: &Topic, console: &mut Console<'_>) -> Result<(), Failure> {
+    writeln!(
+        console.errors,
+        "warning: `{topic}` held later updates than these begin with: event time goes back there, and a pipeline that reads both sets aside as late what is behind\n\
+         help: import such files together, in one call, which merges them by event time; or into a topic of their own, with `--topic`"
+    )?;
     Ok(())
 }
 

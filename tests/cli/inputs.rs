@@ -318,7 +318,8 @@ fn time_that_goes_backwards_gives_dead_letters_and_no_second_bar() {
         }
         log.close().await.unwrap();
     });
-    home.run_well();
+    home.run()
+        .expect(0, &["10 set aside in `p.dead-letter` (", "late 10 times)"]);
     let dead = home.records("p.dead-letter");
     assert_eq!(dead.len(), late.len());
     for (dead, value) in dead.iter().zip(&late) {
@@ -350,6 +351,13 @@ fn an_import_of_time_that_goes_backwards_counts_it() {
     let report: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(report["backwards"], 1, "{report}");
     assert_eq!(home.records("ticks").len(), 3);
+    // Between two imports it is told, and what to do.
+    home.write("behind.jsonl", crate::support::tick(4));
+    let args = args.map(|arg| arg.replace("back.jsonl", "behind.jsonl"));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let said = "warning: `ticks` held later updates than these begin with";
+    home.tidemill(&args)
+        .expect(0, &[said, "together, in one call"]);
 }
 
 #[test]

@@ -24,8 +24,26 @@ pub(super) struct Detected {
     /// Empty where each line has its own.
     pub(super) pair: Arc<str>,
     pub(super) venue: Option<Arc<str>>,
-    /// What of the above decides about the outcome, as text.
+    /// What of the above decides about the outcome, as text: nothing else, or a file would not be known
+    /// again when it is given with an option that means nothing to it.
     pub(super) fingerprint: String,
+    /// Options that mean something to it.
+    pub(super) heeds: Heeds,
+    /// The length of its bars, where nobody said it.
+    pub(super) guessed_bar: Option<Duration>,
+}
+
+/// Which options mean something to a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Heeds {
+    /// `--date`: its times count from midnight.
+    pub(super) date: bool,
+    /// `--zone`: its times are those of clocks on a wall.
+    pub(super) zone: bool,
+    /// `--bar`: it has bars, and does not say how long they are.
+    pub(super) bar: bool,
+    /// `--map`: it names its fields.
+    pub(super) map: bool,
 }
 
 /// What a path tells.
@@ -58,21 +76,41 @@ pub(super) fn detect(path: &Path, options: &Options) -> Result<Detected> {
         None if layout == Layout::Json => String::new(),
         None => return Err(unclear("its path does not tell the pair; give --pair")),
     };
-    let date = options.date.or(told.date);
-    let zone = zone(layout, told.market.as_deref(), options).map_err(|what| unclear(&what))?;
+    let heeds = Heeds {
+        date: matches!(layout, Layout::Lean { .. }),
+        zone: match layout {
+            Layout::Lean { .. } => true,
+            // Whether it does is not looked for where nobody asks.
+            Layout::Ohlcv => options.zone.is_some() && has_local_times(path)?,
+            _ => false,
+        },
+        bar: layout == Layout::Ohlcv,
+        map: layout == Layout::Json,
+    };
+    let date = options.date.filter(|_| heeds.date).or(told.date);
+    let zone = if heeds.zone {
+        zone(layout, told.market.as_deref(), options).map_err(|what| unclear(&what))?
+    } else {
+        TimeZone::UTC
+    };
     let zone_name = zone.iana_name().unwrap_or("UTC").to_owned();
     let day = match (layout, date) {
         (Layout::Lean { .. }, Some(date)) => {
-            Some(Day::new(date, zone).map_err(|error| unclear(&error.to_string()))?)
+            Some(Day::new(date, zone.clone()).map_err(|error| unclear(&error.to_string()))?)
         }
         _ => None,
     };
     let bar = match layout {
         Layout::Ohlcv => match options.bar {
             Some(bar) => Some(bar),
-            None => spacing(path)?,
+            None => spacing(path, &zone)?,
         },
         _ => None,
+    };
+    let mapping = if heeds.map {
+        options.mapping.clone()
+    } else {
+        Arc::default()
     };
     let venue = match layout {
         // Of an equity each tick names its exchange; the market is a country.
@@ -92,18 +130,21 @@ pub(super) fn detect(path: &Path, options: &Options) -> Result<Detected> {
             quantity: options.quantity_scale,
         },
         day,
+        zone,
         bar,
-        mapping: options.mapping.clone(),
+        mapping,
     };
     let fingerprint = format!(
         "{layout}|{pair}|{date:?}|{zone_name}|{venue:?}|{bar:?}|{}|{}|{}",
-        options.price_scale, options.quantity_scale, options.mapping
+        options.price_scale, options.quantity_scale, setting.mapping
     );
     Ok(Detected {
         setting,
         pair: Arc::from(pair),
         venue: venue.map(Arc::from),
         fingerprint,
+        heeds,
+        guessed_bar: bar.filter(|_| options.bar.is_none()),
     })
 }
 
@@ -294,19 +335,40 @@ fn is_number(text: &str) -> bool {
 
 /// The least time between two bars of a file that follow each other, which is taken for the length of all:
 /// before a weekend or a gap it is longer.
-fn spacing(path: &Path) -> Result<Option<Duration>> {
+fn spacing(path: &Path, zone: &TimeZone) -> Result<Option<Duration>> {
+    let (mut before, mut least) = (None, None);
+    times(path, |text| {
+        let time = ohlcv::instant(text, zone)?;
+        if let Some(before) = before.replace(time.0) {
+            let apart = time.0.abs_diff(before);
+            if apart > 0 && least.is_none_or(|least| apart < least) {
+                least = Some(apart);
+            }
+        }
+        None::<()>
+    })?;
+    Ok(least.map(Duration::from_micros))
+}
+
+/// Whether any time of a file of bars depends on the zone it is of.
+fn has_local_times(path: &Path) -> Result<bool> {
+    let found = times(path, |text| ohlcv::local(text).map(|_| ()))?;
+    Ok(found.is_some())
+}
+
+/// Goes through the times of a file of bars, as text, until `take` has what it wants. What is wrong with a
+/// line is told when it is read.
+fn times<T>(path: &Path, mut take: impl FnMut(&str) -> Option<T>) -> Result<Option<T>> {
     let mut lines: Lines = container::open(path)?.lines;
     let mut line = Vec::new();
     let mut columns = ohlcv::Columns::default();
-    let (mut before, mut least) = (None, None);
     loop {
         match lines.next(&mut line) {
             Ok(Line::Whole) => {}
             Ok(Line::TooLong) => continue,
-            Ok(Line::End) => return Ok(least.map(Duration::from_micros)),
+            Ok(Line::End) => return Ok(None),
             Err(source) => return Err(unreadable(path, source)),
         }
-        // What is wrong with a line is told when it is read.
         let Ok(text) = std::str::from_utf8(&line) else {
             continue;
         };
@@ -316,14 +378,9 @@ fn spacing(path: &Path) -> Result<Option<Duration>> {
             columns = named;
             continue;
         }
-        let Some(time) = ohlcv::time_of(text, &columns) else {
-            continue;
-        };
-        if let Some(before) = before.replace(time.0) {
-            let apart = time.0.abs_diff(before);
-            if apart > 0 && least.is_none_or(|least| apart < least) {
-                least = Some(apart);
-            }
+        let taken = ohlcv::time_of(text, &columns).and_then(&mut take);
+        if taken.is_some() {
+            return Ok(taken);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tidemill_broker::Timestamp;
@@ -346,7 +347,9 @@ impl<'a> Found<'a> {
                 decimal::parse_exact(raw.as_bytes(), 3).map_err(|_| bad())?
             }
         } else {
-            super::ohlcv::instant(text).ok_or_else(bad)?.0
+            super::ohlcv::instant(text, &TimeZone::UTC)
+                .ok_or_else(bad)?
+                .0
         };
         if !(0..=MICROS_MAX).contains(&micros) {
             return Err(bad());

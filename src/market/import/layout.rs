@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use super::day::Day;
 use super::error::BadLine;
 use super::item::{Item, Reason, Scales, Update};
@@ -201,6 +203,8 @@ pub(super) struct Setting {
     pub(super) scales: Scales,
     /// The day of a layout whose times count from midnight.
     pub(super) day: Option<Day>,
+    /// The zone of times that do not say theirs.
+    pub(super) zone: TimeZone,
     /// The length of a bar, where the layout does not tell.
     pub(super) bar: Option<Duration>,
     /// Field names of JSON lines.
@@ -235,6 +239,7 @@ impl Parser {
                 setting
                     .bar
                     .ok_or("the length of its bars is not known; give --bar")?,
+                setting.zone.clone(),
             )),
             Layout::Json => Self::Json(json::Parser::new(setting.mapping.clone())),
         })

@@ -1,13 +1,15 @@
 //! Bars as comma-separated values of any origin: timestamp, open, high, low, close, volume.
 //!
 //! Where the first line names the columns, they may come in any order and among others; every line has as
-//! many. A time is a date and time of UTC (`2024-01-31 09:30:00`, `2024-01-31T09:30:00Z`, `2024-01-31`,
-//! `20240131`, `202401310930`, `20240131093000`), or a number since 1970 (seconds, milliseconds,
-//! microseconds or nanoseconds, told apart by size).
+//! many. A time is a date and time of the file's zone (`2024-01-31 09:30:00`, `2024-01-31`, `20240131`,
+//! `202401310930`, `20240131093000`), which is UTC unless `--zone` says another, one that names its offset
+//! (`2024-01-31T09:30:00Z`), or a number since 1970 (seconds, milliseconds, microseconds or nanoseconds,
+//! told apart by size).
 
 use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
 use tidemill_broker::Timestamp;
 
 use super::bars;
@@ -20,6 +22,7 @@ use super::layout::Emit;
 #[derive(Debug)]
 pub(super) struct Parser {
     bar: Duration,
+    zone: TimeZone,
     columns: Columns,
 }
 
@@ -62,9 +65,10 @@ const NAMES: [&[&str]; COLUMNS] = [
 ];
 
 impl Parser {
-    pub(super) fn new(bar: Duration) -> Self {
+    pub(super) fn new(bar: Duration, zone: TimeZone) -> Self {
         Self {
             bar,
+            zone,
             columns: Columns::default(),
         }
     }
@@ -82,8 +86,8 @@ impl Parser {
         // Numbers are read in the order of a bar, whatever that of the columns.
         let mut fields = Fields::picked(line, self.columns.count, &self.columns.order)?;
         let at = fields.text("timestamp")?;
-        let start =
-            instant(at.text).ok_or_else(|| at.bad("timestamp as a number since 1970 or a date"))?;
+        let start = instant(at.text, &self.zone)
+            .ok_or_else(|| at.bad("timestamp as a number since 1970 or a date"))?;
         if start.plus(self.bar).0 > MICROS_MAX {
             return Err(at.bad("timestamp of a bar that ends before the year 10000"));
         }
@@ -111,34 +115,46 @@ pub(super) fn names(line: &str) -> Option<Columns> {
     })
 }
 
-/// The time of a line, for telling bars' length; `None` if it has none.
-pub(super) fn time_of(line: &str, columns: &Columns) -> Option<Timestamp> {
+/// The text of a line's time; `None` if it has none.
+pub(super) fn time_of<'l>(line: &'l str, columns: &Columns) -> Option<&'l str> {
     let mut fields = Fields::new(line);
     for _ in 0..columns.order[0] {
         fields.try_text()?;
     }
-    instant(fields.try_text()?.text)
+    Some(fields.try_text()?.text)
 }
 
 /// Reads an instant in any of the forms above.
-pub(super) fn instant(text: &str) -> Option<Timestamp> {
-    let micros = if let Some(time) = compact(text) {
-        utc(time)?
-    } else if text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
+pub(super) fn instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let micros = if let Some(time) = local(text) {
+        let zoned = time.to_zoned(zone.clone()).ok()?;
+        zoned.timestamp().as_microsecond()
+    } else if is_number(text) {
         number(text)?
-    } else if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        time.as_microsecond()
-    } else if let Ok(time) = text.parse::<DateTime>() {
-        utc(time)?
     } else {
-        utc(text.parse::<Date>().ok()?.at(0, 0, 0, 0))?
+        text.parse::<jiff::Timestamp>().ok()?.as_microsecond()
     };
     (0..=MICROS_MAX)
         .contains(&micros)
         .then_some(Timestamp(micros))
+}
+
+/// Reads a time that depends on the zone it is of.
+pub(super) fn local(text: &str) -> Option<DateTime> {
+    if let Some(time) = compact(text) {
+        return Some(time);
+    }
+    // A time that names its offset is none, though it reads as one.
+    if is_number(text) || text.parse::<jiff::Timestamp>().is_ok() {
+        return None;
+    }
+    let date = || Some(text.parse::<Date>().ok()?.at(0, 0, 0, 0));
+    text.parse::<DateTime>().ok().or_else(date)
+}
+
+fn is_number(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// Reads a date, perhaps with a time, without anything between: `20240131`, `202401310930`,
@@ -155,11 +171,6 @@ fn compact(text: &str) -> Option<DateTime> {
         return None;
     }
     DateTime::new(year, part(4)?, part(6)?, part(8)?, part(10)?, part(12)?, 0).ok()
-}
-
-fn utc(time: DateTime) -> Option<i64> {
-    let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(zoned.timestamp().as_microsecond())
 }
 
 fn number(text: &str) -> Option<i64> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use jiff::civil::Date;
 use tidemill_broker::Topic;
 
+use super::detect::Heeds;
+use super::error::{Error, Result};
 use super::json::Mapping;
 use super::layout::{Kind, Layout};
 
@@ -52,7 +54,8 @@ pub struct Options {
     pub pair: Option<String>,
     /// The day of files whose times count from midnight; told from the file's name when absent.
     pub date: Option<Date>,
-    /// The time zone of that midnight, as in `America/New_York`; told from the market when absent.
+    /// The time zone of that midnight, and of bars' times that do not say theirs, as in
+    /// `America/New_York`; told from the market when absent, or else UTC.
     pub zone: Option<String>,
     /// The length of a bar of [`Layout::Ohlcv`]; the least time between two that follow each
     /// other when absent.
@@ -92,5 +95,27 @@ impl Options {
             on_bad_line: OnBadLine::default(),
             on_imported: OnImported::default(),
         }
+    }
+
+    /// Refuses an option that means nothing to any of the files: whoever gave it expects that it does.
+    pub(super) fn are_heeded(&self, files: Vec<Heeds>) -> Result<()> {
+        let heeded = |by: fn(&Heeds) -> bool| files.iter().any(by);
+        let unheeded = |option: &str, why: &str| {
+            let message = format!("{option} means nothing to these files: {why}; leave it out");
+            Err(Error::Invalid(message))
+        };
+        if self.date.is_some() && !heeded(|file| file.date) {
+            return unheeded("--date", "none has times that count from midnight");
+        }
+        if self.zone.is_some() && !heeded(|file| file.zone) {
+            return unheeded("--zone", "all their times say of themselves when they are");
+        }
+        if self.bar.is_some() && !heeded(|file| file.bar) {
+            return unheeded("--bar", "none is of layout ohlcv");
+        }
+        if *self.mapping != Mapping::default() && !heeded(|file| file.map) {
+            return unheeded("--map", "none is of layout json");
+        }
+        Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! An import from its options to its report.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tidemill_broker::{
-    Broker, Cleanup, Error as BrokerError, Timestamp, Topic, TopicDescription, TopicSpec,
+    Broker, Cleanup, Error as BrokerError, Timestamp, Topic, TopicDescription, TopicPartition,
+    TopicSpec, partition,
 };
 
 use super::detect::{self, Detected};
@@ -109,6 +111,12 @@ pub struct Report {
     /// Items that this run wrote; less than there are where an earlier run had begun, none where it
     /// had finished.
     pub written: u64,
+    /// Lengths of bars that were told from the times in their files, as no option said them, in
+    /// microseconds: the least first.
+    pub guessed_bar_micros: Vec<u64>,
+    /// Whether the topic held, where these updates went, later ones than the first of them: event time
+    /// goes back there, and what reads the topic in its order takes them for late.
+    pub goes_back: bool,
     /// Whether a run killed at any instant and repeated leaves no item out or in twice. Without
     /// transactions the last chunk may be in twice.
     pub exactly_once: bool,
@@ -230,6 +238,8 @@ pub async fn write(
         skipped_files: given - sources.len(),
         counts: Counts::default(),
         written: 0,
+        guessed_bar_micros: guessed_bars(&sources),
+        goes_back: false,
         exactly_once,
     };
     for source in &sources {
@@ -246,7 +256,9 @@ pub async fn write(
     if done {
         return Ok(report);
     }
-    if skip > 0 {
+    if skip == 0 {
+        report.goes_back = goes_back(&*broker, &topic, &sources).await?;
+    } else {
         tracing::info!(topic = %options.topic, items = skip, "goes on with an import begun earlier");
     }
     let before = skip;
@@ -399,8 +411,12 @@ fn detected(options: &Options, errors: &mut Vec<Error>) -> Result<Vec<(PathBuf, 
             quotes.display()
         )));
     }
-    if files.is_empty() && errors.is_empty() {
-        return Err(Error::Invalid("no files to import".into()));
+    if errors.is_empty() {
+        if files.is_empty() {
+            return Err(Error::Invalid("no files to import".into()));
+        }
+        let heeds = files.iter().map(|(_, detected)| detected.heeds);
+        options.are_heeded(heeds.collect())?;
     }
     Ok(files)
 }
@@ -430,6 +446,48 @@ async fn ensure(
         Err(error) => return Err(error.into()),
     }
     Ok(broker.describe_topic(name).await?)
+}
+
+fn guessed_bars(sources: &[Source]) -> Vec<u64> {
+    let guessed = sources
+        .iter()
+        .filter_map(|source| source.detected.guessed_bar);
+    let micros = guessed.map(|bar| u64::try_from(bar.as_micros()).unwrap_or(u64::MAX));
+    micros.collect::<BTreeSet<u64>>().into_iter().collect()
+}
+
+/// Whether a partition that updates of these files go to holds a later one than their first.
+async fn goes_back(
+    broker: &dyn Broker,
+    topic: &TopicDescription,
+    sources: &[Source],
+) -> Result<bool> {
+    let mut first: BTreeMap<u32, Timestamp> = BTreeMap::new();
+    for source in sources {
+        let Some(time) = source.counts.first else {
+            continue;
+        };
+        let partitions = match &*source.detected.pair {
+            // Each line has its own.
+            "" => 0..topic.partitions,
+            pair => {
+                let at = partition::for_key(pair.as_bytes(), topic.partitions);
+                at..at + 1
+            }
+        };
+        for partition in partitions {
+            let least = first.entry(partition).or_insert(time);
+            *least = time.min(*least);
+        }
+    }
+    for (partition, first) in first {
+        let at = TopicPartition::new(topic.name.clone(), partition);
+        let later = broker.offset_at(&at, Timestamp(first.0.saturating_add(1)));
+        if later.await? < broker.watermarks(&at).await?.high {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The files that no other import has brought into the topic.

@@ -419,6 +419,7 @@ async fn the_length_of_a_bar_is_the_least_time_between_two() {
         "2024-01-26T18:00:00.000000Z X 1,quantity:5,sequence:2"
     );
     assert_eq!(report.counts.lines, 3, "the names of columns are no bar");
+    assert_eq!(report.guessed_bar_micros, [86_400_000_000]);
 }
 
 /// Foreign lines without a mapping were once read in milliseconds whatever the size: January 1970.
@@ -491,4 +492,77 @@ async fn an_empty_side_of_a_quote_is_absent_as_one_of_zero_is() {
         suspects[1].contains(" 1,bid:1,bidQuantity:5,"),
         "{suspects:?}"
     );
+}
+
+/// They were once taken for times of UTC, whatever was said.
+#[tokio::test]
+async fn times_of_bars_without_a_zone_are_of_the_zone_that_is_given() {
+    for (line, zone, expected) in [
+        (
+            "2024-01-31 09:30:00",
+            Some("America/New_York"),
+            "2024-01-31T14:30:00",
+        ),
+        (
+            "2024-07-31T09:30:00",
+            Some("America/New_York"),
+            "2024-07-31T13:30:00",
+        ),
+        (
+            "202401310930",
+            Some("America/New_York"),
+            "2024-01-31T14:30:00",
+        ),
+        (
+            "2024-01-31",
+            Some("America/New_York"),
+            "2024-01-31T05:00:00",
+        ),
+        ("2024-01-31 09:30:00", None, "2024-01-31T09:30:00"),
+    ] {
+        let fixture = Fixture::new();
+        // What says its offset is meant as it says.
+        let text = format!("{line},1,1,1,1,5\n2024-12-31T00:00:00Z,1,1,1,1,5\n");
+        let mut options = fixture.options(&[&fixture.file("bars.csv", text)]);
+        options.pair = Some("X".into());
+        options.bar = Some(Duration::from_secs(60));
+        options.zone = zone.map(Into::into);
+        fixture.run(&options).await.unwrap();
+        let updates = fixture.updates().await;
+        assert!(updates[0].starts_with(expected), "{line}: {updates:?}");
+        assert!(
+            updates[4].starts_with("2024-12-31T00:00:00."),
+            "{updates:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_one_after_the_other_take_event_time_back_and_together_do_not() {
+    let bars = |minute: u32| {
+        format!("2024-01-31T09:{minute}:00Z,1,1,1,1,5\n2024-01-31T10:{minute}:00Z,1,1,1,1,5\n")
+    };
+    let one_by_one = Fixture::new();
+    let together = Fixture::new();
+    for (fixture, at_once) in [(&one_by_one, false), (&together, true)] {
+        let files = [10, 20].map(|minute| fixture.file(&format!("{minute}.csv"), bars(minute)));
+        let mut options = fixture.options(&[]);
+        options.pair = Some("X".into());
+        options.bar = Some(Duration::from_secs(60));
+        if at_once {
+            options.files = files.to_vec();
+            assert!(!fixture.run(&options).await.unwrap().goes_back);
+            // Done already: nothing goes anywhere.
+            assert!(!fixture.run(&options).await.unwrap().goes_back);
+            continue;
+        }
+        for (file, goes_back) in files.into_iter().zip([false, true]) {
+            options.files = vec![file];
+            assert_eq!(fixture.run(&options).await.unwrap().goes_back, goes_back);
+        }
+    }
+    let times = |read: &[super::fixture::Read]| read.iter().map(|one| one.time).collect::<Vec<_>>();
+    let together = times(&together.read("market-data-updates").await);
+    assert!(together.is_sorted());
+    assert!(!times(&one_by_one.read("market-data-updates").await).is_sorted());
 }

@@ -1,6 +1,9 @@
 //! Wrong input: what is said, and that nothing is half written.
 
-use super::super::{Error, OnBadLine};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Error, OnBadLine, Options};
 use super::fixture::{Fixture, zipped};
 
 const TICKS: &str = "equity/usa/tick/ibm/20131007_trade.zip";
@@ -198,4 +201,63 @@ async fn wrong_json_is_refused_with_its_column() {
         assert!(error.to_string().contains(what), "{error}");
         assert!(fixture.topics().await.is_empty());
     }
+}
+
+#[tokio::test]
+async fn an_option_that_means_nothing_to_any_file_is_refused() {
+    let fixture = Fixture::new();
+    let bars = fixture.file("bars.csv", "1700000000,1,1,1,1,5\n1700000060,1,1,1,1,5\n");
+    let zoned = fixture.file(
+        "zoned.csv",
+        "2024-01-31T09:30:00Z,1,1,1,1,5\n2024-01-31T09:31:00Z,1,1,1,1,5\n",
+    );
+    let lines = fixture.file(
+        "x.jsonl",
+        r#"{"eventType":"MarketDataUpdate","timestamp":"2024-01-31T09:30:00Z","pair":"X","currentPrice":1}"#,
+    );
+    let trades = fixture.file("X-trades-2024.csv", "1,2,3,6,1700000000000,true,true\n");
+    let option = |name: &'static str| {
+        move |options: &mut Options| match name {
+            "--zone" => options.zone = Some("America/New_York".into()),
+            "--date" => options.date = Some(jiff::civil::date(2024, 1, 31)),
+            "--bar" => options.bar = Some(Duration::from_secs(60)),
+            _ => options.mapping = Arc::new("a=pair".parse().unwrap()),
+        }
+    };
+    for (file, names) in [
+        (&bars, vec!["--zone", "--date", "--map"]),
+        (&zoned, vec!["--zone", "--date", "--map"]),
+        (&lines, vec!["--zone", "--date", "--bar"]),
+        (&trades, vec!["--zone", "--date", "--bar", "--map"]),
+    ] {
+        for name in names {
+            let mut options = fixture.options(&[file]);
+            options.pair = Some("X".into());
+            option(name)(&mut options);
+            let error = fixture.run(&options).await.unwrap_err().to_string();
+            let expected = format!("{name} means nothing to these files: ");
+            assert!(error.starts_with(&expected), "{}: {error}", file.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_known_again_when_it_comes_with_options_for_another() {
+    let fixture = Fixture::new();
+    let bars = fixture.file("bars.csv", "1700000000,1,1,1,1,5\n1700000060,1,1,1,1,5\n");
+    let mut options = fixture.options(&[&bars]);
+    options.pair = Some("X".into());
+    fixture.run(&options).await.unwrap();
+    let local = fixture.file("local.csv", "2024-01-31,1,1,1,1,5\n2024-02-01,1,1,1,1,5\n");
+    let lines = fixture.file("x.jsonl", r#"{"t":1700000000,"pair":"X","currentPrice":1}"#);
+    let ticks = fixture.file(
+        "equity/usa/tick/ibm/20131007_trade.csv",
+        "34200000,1815200,283,P,20002020,0\n",
+    );
+    options.files = vec![bars, local, lines, ticks];
+    options.zone = Some("America/New_York".into());
+    options.date = Some(jiff::civil::date(2013, 10, 7));
+    options.mapping = Arc::new("t=timestamp".parse().unwrap());
+    let error = fixture.run(&options).await.unwrap_err();
+    assert!(matches!(error, Error::AlreadyImported { .. }), "{error}");
 }
