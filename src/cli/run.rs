@@ -101,6 +101,7 @@ pub(super) async fn run(
         .iter()
         .any(|sink| plan.brokers[sink.topic.broker].url == BrokerUrl::Stdio);
     let reads_lines = reads_lines(&plan);
+    let dead_letters = plan.dead_letter.topic.clone();
     let begun = Instant::now();
     let (stop, asked) = watch::channel(false);
     let mut running = start(plan, args, asked)?;
@@ -125,6 +126,7 @@ pub(super) async fn run(
     };
     bar.clear();
     let counts = running.counts();
+    let set_aside = running.set_aside();
     match ended {
         Ok(ended) => ended?,
         Err(_) => {
@@ -135,10 +137,14 @@ pub(super) async fn run(
         }
     }
     let took = begun.elapsed();
+    let json = || report::json(counts, &set_aside, took);
     match (args.json, prints_results) {
-        (true, true) => writeln!(console.errors, "{}", report::json(counts, took))?,
-        (true, false) => console.json(&report::json(counts, took))?,
-        (false, _) => writeln!(console.errors, "{}", report::text(counts, took))?,
+        (true, true) => writeln!(console.errors, "{}", json())?,
+        (true, false) => console.json(&json())?,
+        (false, _) => {
+            let set_aside = report::set_aside(counts, &set_aside, &dead_letters);
+            writeln!(console.errors, "{}", report::text(counts, &set_aside, took))?;
+        }
     }
     if args.until_end && interrupted && !counts.has_ended {
         return Err(stopped(reads_lines));
@@ -200,6 +206,13 @@ impl Running {
             .unwrap_or_default()
     }
 
+    /// What was set aside, by class.
+    fn set_aside(&self) -> Vec<(&'static str, u64)> {
+        let progress = self.progress.borrow();
+        let progress = progress.as_ref();
+        progress.map_or_else(Vec::new, |(progress, _)| progress.dead_by_class())
+    }
+
     fn show(&self, bar: &Bar) {
         if let Some((progress, total)) = &*self.progress.borrow() {
             let counts = progress.counts();
@@ -211,7 +224,7 @@ impl Running {
                     total,
                 });
             }
-            let message = format!("{} written, {} set aside", counts.written, counts.dead);
+            let message = format!("{} written, {} set aside", counts.written, counts.set_aside);
             bar.show(RECORDS, counts.taken.min(*total), Some(*total), message);
         }
     }

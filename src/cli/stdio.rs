@@ -47,23 +47,19 @@ impl Pumps {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
         let is_stdio = |broker: usize| plan.brokers[broker].url == BrokerUrl::Stdio;
-        let source = plan
-            .sources
-            .iter()
-            .find(|source| is_stdio(source.topic.broker));
+        let mut sources = plan.sources.iter().enumerate();
+        let source = sources.find(|(_, source)| is_stdio(source.topic.broker));
         let sink = plan.sinks.iter().find(|sink| is_stdio(sink.topic.broker));
         let mut pumps = Self {
             input: None,
             output: None,
             ended: None,
         };
-        if let Some(source) = source {
+        if let Some((index, source)) = source {
             let broker = brokers[source.topic.broker].clone();
             let topic = source.topic.topic.clone();
-            // How many lines were taken can be told only if there is nothing else to count.
-            let throttle = (plan.sources.len() == 1).then(|| Throttle::new(progress));
-            let kept = throttle.as_ref().map(|_| KEPT_BYTES);
-            create(&*broker, &topic, kept).await?;
+            let throttle = Throttle::new(progress, index);
+            create(&*broker, &topic).await?;
             pumps.input = Some(tokio::spawn(read_lines(
                 broker, topic, throttle, drain, stop,
             )));
@@ -71,7 +67,7 @@ impl Pumps {
         if let Some(sink) = sink {
             let broker = brokers[sink.topic.broker].clone();
             let topic = sink.topic.topic.clone();
-            create(&*broker, &topic, Some(KEPT_BYTES)).await?;
+            create(&*broker, &topic).await?;
             let (last, ended) = watch::channel(false);
             let print = write_lines(broker, topic, printed, ended);
             pumps.output = Some((tokio::spawn(print), last));
@@ -135,8 +131,11 @@ fn died() -> Failure {
 /// for the input is twice [`Throttle::BYTES`] and for the output what an epoch may write.
 const KEPT_BYTES: u64 = 128 << 20;
 
-async fn create(broker: &dyn Broker, topic: &Topic, bytes: Option<u64>) -> Result<(), Failure> {
-    let retention = Retention { age: None, bytes };
+async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
+    let retention = Retention {
+        age: None,
+        bytes: Some(KEPT_BYTES),
+    };
     let spec = TopicSpec::new(topic.clone(), std::num::NonZeroU32::MIN);
     match broker
         .create_topic(&spec.cleanup(Cleanup::Delete(retention)))
@@ -150,6 +149,7 @@ async fn create(broker: &dyn Broker, topic: &Topic, bytes: Option<u64>) -> Resul
 /// Keeps what was read and not yet taken by the pipeline bounded.
 struct Throttle {
     progress: Arc<Progress>,
+    source: usize,
     sent: u64,
     /// Bytes since the last mark.
     bytes: usize,
@@ -161,9 +161,10 @@ impl Throttle {
     /// Bytes between two marks: enough that waiting is rare.
     const BYTES: usize = 16 << 20;
 
-    fn new(progress: Arc<Progress>) -> Self {
+    fn new(progress: Arc<Progress>, source: usize) -> Self {
         Self {
             progress,
+            source,
             sent: 0,
             bytes: 0,
             marks: [0; 2],
@@ -177,7 +178,13 @@ impl Throttle {
         if self.bytes >= Self::BYTES {
             self.bytes = 0;
             self.marks = [self.marks[1], self.sent];
-            while self.progress.counts().taken < self.marks[0] {
+            // Offsets of the topic count its lines. While no task is open, nothing is taken.
+            let taken = || {
+                self.progress
+                    .next_of(self.source, 0)
+                    .map_or(0, |next| next.0)
+            };
+            while taken() < self.marks[0] {
                 // The task is busy with what it has: sixteen megabytes take tens of milliseconds.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -188,7 +195,7 @@ impl Throttle {
 async fn read_lines(
     broker: Arc<dyn Broker>,
     topic: Topic,
-    mut throttle: Option<Throttle>,
+    mut throttle: Throttle,
     drain: watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
@@ -224,9 +231,7 @@ async fn read_lines(
                 record = record.headers(Headers::new().with(WHOLE_BYTES, bytes));
             }
             broker.send(record).await?;
-            if let Some(throttle) = &mut throttle {
-                throttle.sent(line.len()).await;
-            }
+            throttle.sent(line.len()).await;
         }
     }
 }
@@ -301,5 +306,39 @@ async fn write_lines(
             },
             changed = ended.changed() => if changed.is_err() { return Ok(()) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+    use crate::pipeline::{Reading, TaskId};
+
+    /// Beside another source there was once no bound.
+    #[tokio::test(start_paused = true)]
+    async fn lines_wait_for_the_task_that_is_furthest_behind_whatever_else_it_reads() {
+        let progress = Arc::new(Progress::default());
+        let reading = [0, 1].map(|partition| {
+            let task = TaskId {
+                sub_topology: 0,
+                partition,
+            };
+            Reading::new(progress.clone(), task)
+        });
+        let mut throttle = Throttle::new(progress, 1);
+        throttle.sent(Throttle::BYTES).await;
+        // What is taken of another source says nothing of this one.
+        reading[0].comes_to(0, 0, Offset(1_000));
+        let mut second = task::spawn(throttle.sent(Throttle::BYTES));
+        assert_pending!(second.poll());
+        reading[0].comes_to(1, 0, Offset(2));
+        reading[1].comes_to(1, 0, Offset(0));
+        tokio::time::advance(Duration::from_millis(5)).await;
+        assert_pending!(second.poll());
+        reading[1].comes_to(1, 0, Offset(1));
+        tokio::time::advance(Duration::from_millis(5)).await;
+        assert_ready!(second.poll());
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidemill_broker::Timestamp;
+use tidemill_broker::{Offset, Timestamp};
 use tidemill_state::Headway;
 
 use super::TaskId;
@@ -15,13 +15,17 @@ pub struct Progress {
     taken: AtomicU64,
     committed: AtomicU64,
     written: AtomicU64,
-    dead: AtomicU64,
+    set_aside: AtomicU64,
+    // Dead letters, by class.
+    dead: Mutex<BTreeMap<&'static str, u64>>,
     transactions: AtomicU64,
     windows_closed: AtomicU64,
     closed_at: Mutex<Option<Timestamp>>,
     has_ended: AtomicBool,
     // By task, how far the changelog was redone when it was opened last.
     redone: Mutex<BTreeMap<TaskId, Headway>>,
+    // By source, partition and task: the next record that is taken.
+    next: Mutex<BTreeMap<(usize, u32, TaskId), Offset>>,
 }
 
 /// A look at [`Progress`].
@@ -33,6 +37,9 @@ pub struct Counts {
     pub committed: u64,
     /// Records written to sinks, committed or not.
     pub written: u64,
+    /// Records, and results of stages, that were set aside, committed or not: each once, also where
+    /// several stages did.
+    pub set_aside: u64,
     /// Dead letters written, committed or not.
     pub dead: u64,
     /// Transactions committed.
@@ -55,7 +62,7 @@ impl Progress {
     pub fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (mut redone, mut to_redo) = (0, 0);
-        for headway in self.redone_by_task().values() {
+        for headway in locked(&self.redone).values() {
             redone += headway.done;
             to_redo += headway.total.unwrap_or_default();
         }
@@ -63,14 +70,31 @@ impl Progress {
             taken: get(&self.taken),
             committed: get(&self.committed),
             written: get(&self.written),
-            dead: get(&self.dead),
+            set_aside: get(&self.set_aside),
+            dead: locked(&self.dead).values().sum(),
             transactions: get(&self.transactions),
             windows_closed: get(&self.windows_closed),
-            closed_at: *self.closed_at(),
+            closed_at: *locked(&self.closed_at),
             has_ended: self.has_ended.load(Ordering::Relaxed),
             redone,
             to_redo,
         }
+    }
+
+    /// How many dead letters there are of each class, such as `window.late`.
+    pub fn dead_by_class(&self) -> Vec<(&'static str, u64)> {
+        let dead = locked(&self.dead);
+        dead.iter().map(|(class, count)| (*class, *count)).collect()
+    }
+
+    /// Where a partition of a source is taken next: by the task that is furthest behind, if several read
+    /// it whole. `None` while no task reads it.
+    pub(crate) fn next_of(&self, source: usize, partition: u32) -> Option<Offset> {
+        let next = locked(&self.next);
+        let of = next
+            .iter()
+            .filter(|((one, at, _), _)| (*one, *at) == (source, partition));
+        of.map(|(_, next)| *next).min()
     }
 
     pub(crate) fn took(&self, records: u64) {
@@ -83,9 +107,14 @@ impl Progress {
         metrics::counter!("tidemill_records_written_total").increment(records);
     }
 
-    pub(crate) fn set_aside(&self, records: u64) {
-        self.dead.fetch_add(records, Ordering::Relaxed);
+    /// So many records were set aside, as dead letters of these classes.
+    pub(crate) fn set_aside(&self, records: u64, classes: impl Iterator<Item = &'static str>) {
+        self.set_aside.fetch_add(records, Ordering::Relaxed);
         metrics::counter!("tidemill_records_set_aside_total").increment(records);
+        let mut dead = locked(&self.dead);
+        for class in classes {
+            *dead.entry(class).or_default() += 1;
+        }
     }
 
     pub(crate) fn committed(&self, records: u64) {
@@ -96,7 +125,7 @@ impl Progress {
     /// Every input of a task has ended, so that it fires what is open.
     pub(crate) fn closes(&self, windows: u64, event_time: Timestamp) {
         self.windows_closed.fetch_add(windows, Ordering::Relaxed);
-        let mut at = self.closed_at();
+        let mut at = locked(&self.closed_at);
         *at = (*at).max(Some(event_time));
     }
 
@@ -107,26 +136,68 @@ impl Progress {
 
     /// How far a task that is being opened has come with its changelog.
     pub(crate) fn redone(&self, task: TaskId, headway: Headway) {
-        self.redone_by_task().insert(task, headway);
+        locked(&self.redone).insert(task, headway);
     }
 
     /// A task was not opened after all.
     pub(crate) fn not_redone(&self, task: TaskId) {
-        self.redone_by_task().remove(&task);
-    }
-
-    fn redone_by_task(&self) -> MutexGuard<'_, BTreeMap<TaskId, Headway>> {
-        self.redone.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn closed_at(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        self.closed_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.redone).remove(&task);
     }
 
     pub(crate) fn transaction(&self) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("tidemill_commits_total").increment(1);
+    }
+}
+
+/// What a task has taken of its inputs, for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    progress: Arc<Progress>,
+    task: TaskId,
+}
+
+impl Reading {
+    pub(crate) fn new(progress: Arc<Progress>, task: TaskId) -> Self {
+        Self { progress, task }
+    }
+
+    /// The next record it takes of a partition of a source.
+    pub(crate) fn comes_to(&self, source: usize, partition: u32, next: Offset) {
+        locked(&self.progress.next).insert((source, partition, self.task), next);
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        locked(&self.progress.next).retain(|(_, _, task), _| *task != self.task);
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_furthest_behind_says_what_is_taken_and_who_has_left_does_not() {
+        let progress = Arc::new(Progress::default());
+        let task = |partition| TaskId {
+            sub_topology: 0,
+            partition,
+        };
+        assert_eq!(progress.next_of(1, 0), None);
+        let first = Reading::new(progress.clone(), task(0));
+        let second = Reading::new(progress.clone(), task(1));
+        first.comes_to(1, 0, Offset(7));
+        second.comes_to(1, 0, Offset(3));
+        second.comes_to(2, 0, Offset(1));
+        assert_eq!(progress.next_of(1, 0), Some(Offset(3)));
+        drop(second);
+        assert_eq!(progress.next_of(1, 0), Some(Offset(7)));
+        assert_eq!(progress.next_of(2, 0), None);
     }
 }

@@ -1,5 +1,7 @@
 //! What a task writes: outputs and dead letters, on their way to their brokers.
 
+use std::collections::BTreeSet;
+
 use tidemill_broker::{Batch, Broker, Class, RecordSet};
 
 use super::{Task, Written};
@@ -28,7 +30,6 @@ impl Task {
             let by = |dead| (Setter::Sink(sink.name.clone()), dead);
             output.dead.extend(too_large.drain(..).map(by));
         }
-        self.progress.set_aside(output.dead.len() as u64);
         if output.dropped > 0 {
             metrics::counter!("tidemill_records_dropped_total").increment(output.dropped);
         }
@@ -37,6 +38,7 @@ impl Task {
     /// Writes out what event time alone has made.
     pub(super) fn put_out(&mut self, mut output: Output) {
         self.write_out(&mut output);
+        self.count_aside(&output.dead, &[]);
         for (setter, dead) in &output.dead {
             self.dead.row(setter, dead);
         }
@@ -50,7 +52,7 @@ impl Task {
         (batch, incarnation): (&Batch, u64),
         poisoned: &[(usize, Poison)],
     ) {
-        self.progress.set_aside(poisoned.len() as u64);
+        self.count_aside(dead, poisoned);
         let mut order: Vec<&(Setter, Dead)> = dead.iter().collect();
         let record_of = |dead: &Dead| dead.rows.head(dead.row).record as usize;
         order.sort_by_key(|(_, dead)| record_of(dead));
@@ -65,6 +67,17 @@ impl Task {
         }
         for (record, poison) in poisoned {
             self.dead.poison(batch, incarnation, *record, poison);
+        }
+    }
+
+    /// Counts what is set aside: a record that several stages do not take is one.
+    fn count_aside(&self, dead: &[(Setter, Dead)], poisoned: &[(usize, Poison)]) {
+        let records = dead.iter().map(|(_, dead)| dead.rows.identity(dead.row));
+        let records = records.collect::<BTreeSet<u128>>().len() + poisoned.len();
+        if records > 0 {
+            let dead = dead.iter().map(|(_, dead)| dead.class);
+            let classes = dead.chain(poisoned.iter().map(|(_, poison)| poison.class));
+            self.progress.set_aside(records as u64, classes);
         }
     }
 

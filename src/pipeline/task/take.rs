@@ -93,6 +93,8 @@ impl Task {
         self.open.taken += batch.len() as u64;
         self.open.steps.taken(index, batch.next());
         self.progress.took(batch.len() as u64);
+        self.reading
+            .comes_to(source, batch.at().partition, batch.next());
         let mut output = Output::default();
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };
