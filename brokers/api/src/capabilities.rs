@@ -15,7 +15,10 @@ pub enum Durability {
 ///
 /// Known from the scheme of its URL, so that a pipeline file is checked without connecting; verified
 /// at start, when it may only turn out lower.
+///
+/// Begin with [`Capabilities::none`] and set what there is: what a later version adds is then absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// Records of several partitions become visible at once.
     pub transactions: bool,
@@ -39,4 +42,38 @@ pub struct Capabilities {
     pub durability: Durability,
     /// Largest record: key, payload and encoded headers, in bytes.
     pub record_bytes_max: usize,
+}
+
+impl Capabilities {
+    /// A broker that appends records and delivers them, and nothing else.
+    pub fn none(durability: Durability, record_bytes_max: usize) -> Self {
+        Self {
+            transactions: false,
+            offsets_in_transaction: false,
+            fencing: false,
+            groups: false,
+            headers: false,
+            idempotent_produce: false,
+            compaction: false,
+            identity: false,
+            shared: false,
+            durability,
+            record_bytes_max,
+        }
+    }
+
+    /// A broker with everything, but that its groups are not [shared](Self::shared).
+    pub fn all(durability: Durability, record_bytes_max: usize) -> Self {
+        Self {
+            transactions: true,
+            offsets_in_transaction: true,
+            fencing: true,
+            groups: true,
+            headers: true,
+            idempotent_produce: true,
+            compaction: true,
+            identity: true,
+            ..Self::none(durability, record_bytes_max)
+        }
+    }
 }

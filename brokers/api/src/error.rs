@@ -11,6 +11,9 @@ pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller may do about an [`Error`].
+///
+/// Matched exhaustively on purpose: another class is another thing to do, which every caller has to decide.
+/// Errors themselves may become more, and each says its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// The same call may succeed later without anything else changing.

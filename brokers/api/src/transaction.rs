@@ -66,6 +66,8 @@ impl From<Error> for Rejection {
 }
 
 /// What became of a transaction.
+///
+/// Matched exhaustively on purpose: there is no fourth answer, and none of these may be passed over.
 #[derive(Debug)]
 #[must_use = "an unknown outcome must be settled"]
 pub enum Outcome {

@@ -95,19 +95,7 @@ impl Default for FileOptions {
 impl FileOptions {
     /// What a broker opened with these can do, known without opening one.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            transactions: true,
-            offsets_in_transaction: true,
-            fencing: true,
-            groups: true,
-            headers: true,
-            idempotent_produce: true,
-            compaction: true,
-            identity: true,
-            shared: false,
-            durability: Durability::Power,
-            record_bytes_max: self.record_bytes_max,
-        }
+        Capabilities::all(Durability::Power, self.record_bytes_max)
     }
 
     /// Takes in the query of a `file://` URL, such as `fsync=commit`.

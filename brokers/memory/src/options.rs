@@ -21,37 +21,11 @@ pub enum Persona {
 impl Persona {
     /// What a broker of this persona can do.
     pub fn capabilities(self) -> Capabilities {
-        let own = Capabilities {
-            transactions: true,
-            offsets_in_transaction: true,
-            fencing: true,
-            groups: true,
-            headers: true,
-            idempotent_produce: true,
-            compaction: true,
-            identity: true,
-            shared: false,
-            durability: Durability::Process,
-            record_bytes_max: 16 * 1024 * 1024,
-        };
+        let durability = Durability::Process;
         match self {
-            Self::Memory => own,
-            Self::Kafka => Capabilities {
-                record_bytes_max: KAFKA_RECORD_BYTES_MAX,
-                ..own
-            },
-            Self::Fluvio => Capabilities {
-                transactions: false,
-                offsets_in_transaction: false,
-                fencing: false,
-                groups: false,
-                headers: false,
-                idempotent_produce: false,
-                compaction: false,
-                identity: false,
-                record_bytes_max: KAFKA_RECORD_BYTES_MAX,
-                ..own
-            },
+            Self::Memory => Capabilities::all(durability, 16 * 1024 * 1024),
+            Self::Kafka => Capabilities::all(durability, KAFKA_RECORD_BYTES_MAX),
+            Self::Fluvio => Capabilities::none(durability, KAFKA_RECORD_BYTES_MAX),
         }
     }
 

@@ -49,7 +49,7 @@ impl<V: StateValue> Table<V> {
         Self {
             id: TableId(0),
             slots: Slots::alone(),
-            expiry: None,
+            expiry: Expiry::new(None),
         }
     }
 
