@@ -1,6 +1,7 @@
 //! The job that the tests of crashes run with the real binary: ticks in; repeats dropped, bars of two
 //! sizes, the ticks in order, and what is wrong with them as dead letters out.
 
+mod lost;
 mod outcome;
 mod process;
 pub(crate) mod stores;
@@ -9,6 +10,7 @@ mod ticks;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+pub(crate) use lost::Outputs;
 pub(crate) use outcome::Outcome;
 pub(crate) use process::{Process, Signal};
 pub(crate) use ticks::Ticks;

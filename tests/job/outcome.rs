@@ -42,6 +42,8 @@ pub(crate) type Elements = BTreeMap<Bytes, Bytes>;
 pub(crate) struct Outcome {
     pub(crate) outputs: BTreeMap<(String, u32), Vec<Written>>,
     pub(crate) markers: BTreeMap<u32, Marker>,
+    /// Of each task the marker before that, where it is still there.
+    pub(crate) markers_before: BTreeMap<u32, Marker>,
     /// The changelog of each task, replayed from its begin.
     pub(crate) states: BTreeMap<u32, Elements>,
     /// Records in the input.
@@ -51,11 +53,16 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Reads it from the log, as its next owner would: what a reader beside it sees may be less.
     pub(crate) fn read(job: &Job) -> Result<Self, String> {
+        Self::read_logs(&job.logs())
+    }
+
+    /// Reads it from these logs.
+    pub(crate) fn read_logs(logs: &[PathBuf]) -> Result<Self, String> {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap()
-            .block_on(read(&job.logs()))
+            .block_on(read(logs))
             .map_err(|error| format!("cannot read what was written: {error}"))
     }
 
@@ -150,7 +157,10 @@ async fn read_partition(
                     let key = record.key.unwrap();
                     if key == MARKER_KEY {
                         let marker = Marker::decode(record.value.unwrap_or_default()).unwrap();
-                        outcome.markers.insert(at.partition, marker);
+                        let before = outcome.markers.insert(at.partition, marker);
+                        if let Some(before) = before {
+                            outcome.markers_before.insert(at.partition, before);
+                        }
                         continue;
                     }
                     let key = Bytes::copy_from_slice(key);

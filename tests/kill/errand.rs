@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
+use crate::interrupted::Interrupted;
 use crate::job::{Job, Process, Signal, Ticks};
 use crate::many::Many;
 use crate::tally::KILLS_WANTED;
@@ -164,6 +165,8 @@ pub(crate) struct Errands<'a> {
     pub(crate) expiring: u64,
     /// The windows that many records have opened.
     pub(crate) many: Many,
+    /// Of a job that may lose what it was sending.
+    pub(crate) interrupted: Option<Interrupted>,
 }
 
 /// Records that a topic is filled with.
@@ -182,6 +185,7 @@ impl<'a> Errands<'a> {
             number: 0,
             expiring: 0,
             many: Many::default(),
+            interrupted: None,
         }
     }
 
@@ -205,6 +209,9 @@ impl<'a> Errands<'a> {
                 | Errand::RunLittered
                 | Errand::RunUnindexed
         );
+        if let Some(interrupted) = self.interrupted.as_mut().filter(|_| only_runs) {
+            interrupted.look(self.job, was_killed);
+        }
         if was_killed && !only_runs {
             let again = End::Asked(Duration::ZERO);
             assert!(!self.try_run(errand, &file, &again), "{errand:?}");

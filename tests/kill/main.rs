@@ -10,6 +10,7 @@
 
 mod aftermath;
 mod errand;
+mod interrupted;
 #[path = "../job/mod.rs"]
 mod job;
 mod many;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use errand::{CHORES, End, Errand, Errands};
+use interrupted::Interrupted;
 use job::{Job, Outcome, Process, Ticks};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
@@ -34,9 +36,6 @@ const KILLS_PER_JOB: u32 = 20;
 
 /// Files in which its input arrives: enough that a run that is killed mostly has something to do.
 const PIECES: usize = 20;
-
-/// What an epoch writes at most, of a hundred records: each as a trade and perhaps a bar or a dead letter.
-const EPOCH_OUTPUTS: usize = 150;
 
 /// Jobs at the same time: most of it is waiting.
 const THREADS: usize = 2;
@@ -115,6 +114,9 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
     let errands_dir = dir.join("errands");
     std::fs::create_dir_all(&errands_dir).unwrap();
     let mut errands = Errands::new(&job, &errands_dir, seed);
+    if guarantee == "at_most_once" {
+        errands.interrupted = Some(Interrupted::new(&errands_dir));
+    }
     let mut kills = 0;
     for (index, piece) in pieces.iter().enumerate() {
         while kills < KILLS_PER_JOB && chance.random_bool(0.1) {
@@ -142,7 +144,7 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
         "at_least_once" => found.without_repeats().difference(&expected),
         _ => found
             .surplus(&expected)
-            .or_else(|| too_few(&found, &expected, kills))
+            .or_else(|| too_few(&found, &expected, &errands))
             .or_else(|| found.state_difference(&expected)),
     };
     let difference = difference.or(left);
@@ -189,12 +191,14 @@ fn disturb(
     was_killed
 }
 
-/// Whether more is missing than kills may cost with `at_most_once`: of each task what one epoch wrote.
-fn too_few(found: &Outcome, expected: &Outcome, kills: u32) -> Option<String> {
-    let written = |outcome: &Outcome| outcome.outputs.values().map(Vec::len).sum::<usize>();
-    let (found, expected) = (written(found), written(expected));
-    let missing = expected.saturating_sub(found);
-    println!("{missing} of {expected} outputs are missing after {kills} kills");
-    (missing > kills as usize * 2 * EPOCH_OUTPUTS)
-        .then(|| format!("{missing} of {expected} outputs are missing after {kills} kills"))
+/// What is missing with `at_most_once` that no process was sending when it was killed.
+fn too_few(found: &Outcome, expected: &Outcome, errands: &Errands<'_>) -> Option<String> {
+    let may = errands.interrupted.as_ref().map(|one| &one.outputs);
+    let (may, lost) = (may?, found.lost(expected));
+    println!(
+        "{} outputs are missing of {} that were being sent when processes were killed",
+        lost.count(),
+        may.count()
+    );
+    lost.beyond(may)
 }

@@ -21,8 +21,8 @@ pub(crate) struct Image {
     dirs: BTreeSet<String>,
     /// Epochs that were acknowledged: see [`Promise`].
     pub(crate) epochs: u64,
-    /// Whether a store was about to be written to, for the first time or again.
-    pub(crate) is_noted: bool,
+    /// Stores that may have been written to: their notes, which say so before, had been synced.
+    pub(crate) noted: BTreeSet<String>,
     /// Imports that had ended well.
     pub(crate) imports: usize,
 }
@@ -180,6 +180,11 @@ pub(crate) fn build_whole(calls: &[Call]) -> Image {
     build_with(calls, Promise::AtCommit, File::seen)
 }
 
+/// The same, but nothing that was not synced is left.
+pub(crate) fn build_durable(calls: &[Call]) -> Image {
+    build_with(calls, Promise::Untold, |file| file.durable.clone())
+}
+
 fn build_with(
     calls: &[Call],
     promise: Promise,
@@ -192,6 +197,8 @@ fn build_with(
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     let mut open: HashMap<Fd, (usize, bool)> = HashMap::new();
     let mut syncs: HashMap<(u32, u64), (usize, usize)> = HashMap::new();
+    // Notes that say of their stores that they may be written to, once they are durable.
+    let mut notes: BTreeMap<usize, String> = BTreeMap::new();
     // Changes of each file that were settled, to count those of a sync from its begin.
     let mut settled: Vec<usize> = Vec::new();
     let new_file = |files: &mut Vec<File>, settled: &mut Vec<usize>| {
@@ -226,7 +233,6 @@ fn build_with(
                 let (file, is_hits) = open[fd];
                 if is_hits {
                     committed += u64::from(data == b"task.committed\n");
-                    image.is_noted |= data == b"write_behind.noted\n";
                     if data == b"sync.begun\n" {
                         begun = committed;
                     }
@@ -237,6 +243,11 @@ fn build_with(
                     }
                 }
                 let data = data.clone();
+                if is_note(&data)
+                    && let Some(store) = store_of(file, &names)
+                {
+                    notes.insert(file, store);
+                }
                 files[file].pending.push(Change::Write { at: *at, data });
             }
             Call::Truncate { fd, len } => {
@@ -254,6 +265,9 @@ fn build_with(
                     let count = covers.saturating_sub(settled[file]);
                     files[file].settle(count);
                     settled[file] += count;
+                    if files[file].pending.is_empty() {
+                        image.noted.extend(notes.remove(&file));
+                    }
                 }
             }
             Call::Rename { from, to } => rename(from, to, &mut names, &mut image.dirs),
@@ -274,6 +288,20 @@ fn build_with(
         image.files.insert(path, left);
     }
     image
+}
+
+/// Whether this is a slot of a note that there is an epoch of which the store may hold something. Its bytes
+/// are described beside the code that writes it.
+fn is_note(data: &[u8]) -> bool {
+    const HAS_EPOCH: u8 = 1;
+    data.len() == 24 && data[16] & HAS_EPOCH != 0
+}
+
+/// The directory of the store whose note this file is.
+fn store_of(file: usize, names: &BTreeMap<String, usize>) -> Option<String> {
+    let mut notes = names.iter().filter(|(_, of)| **of == file);
+    let store = notes.find_map(|(path, _)| path.strip_suffix("/note"));
+    store.map(str::to_owned)
 }
 
 /// A trace without the syncs of files whose path ends so.

@@ -127,6 +127,7 @@ fn every_input_has_its_effect_once_whatever_breaks() {
     let failures: Mutex<Vec<String>> = Mutex::default();
     let crashes: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
     let pressed: Mutex<Pressed> = Mutex::default();
+    let ledgers = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -142,6 +143,7 @@ fn every_input_has_its_effect_once_whatever_breaks() {
                         pressed.inboxes += outcome.pressed.inboxes;
                         pressed.states += outcome.pressed.states;
                     }
+                    ledgers.fetch_add(outcome.ledgers, Ordering::Relaxed);
                     for (name, count) in &outcome.crashes {
                         *crashes.lock().unwrap().entry(name).or_default() += count;
                     }
@@ -157,8 +159,9 @@ fn every_input_has_its_effect_once_whatever_breaks() {
     let (runs, seconds) = (next.into_inner(), began.elapsed().as_secs_f64());
     let crashes = crashes.into_inner().unwrap();
     let pressed = pressed.into_inner().unwrap();
+    let ledgers = ledgers.into_inner();
     let mut text = format!(
-        "{runs} seeds in {seconds:.1} s on {threads} threads, {:.0} seeds/s; crashes at {crashes:?}; waits for room: {pressed:?}\n",
+        "{runs} seeds in {seconds:.1} s on {threads} threads, {:.0} seeds/s; crashes at {crashes:?}; waits for room: {pressed:?}; sums of ledgers: {ledgers}\n",
         runs as f64 / seconds
     );
     let failures = failures.into_inner().unwrap();
@@ -183,5 +186,10 @@ fn every_input_has_its_effect_once_whatever_breaks() {
         }
         let least = pressed.inboxes.min(pressed.states);
         assert!(least >= CRASHES_MIN, "hardly anything waited: {pressed:?}");
+        // Many of each run with a ledger, or they were not found in the state.
+        assert!(
+            ledgers >= runs,
+            "only {ledgers} sums of ledgers were looked at"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold when a run is over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -11,9 +12,9 @@ use tidemill_broker::{Batch, Broker, BrokerExt, Start, Topic, TopicPartition};
 use tidemill_state::{Digest, Identity, MemoryStore, Share, StateStore};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::ending;
 use crate::model::{self, Expected, Taken};
 use crate::reader::{self, Seen};
-use crate::run;
 use crate::shape::Shape;
 use crate::world::World;
 
@@ -57,7 +58,7 @@ pub(crate) async fn all(world: &World, seen: &Seen) -> u64 {
     // When a source was silent is part of the state, and no two runs agree on it.
     let has_reference = world.draw.reference && world.draw.idle.is_none();
     if has_reference && world.first_wrong().is_none() {
-        let reference = run::undisturbed(world).await;
+        let reference = ending::undisturbed(world).await;
         if let Some(wrong) = reference.first_wrong() {
             world.wrong(format!("the undisturbed run failed: {wrong}"));
         } else if states_are_right(&reference).await != states {
@@ -325,7 +326,11 @@ fn epoch_is_right(
     // Once its windows have fired at the end of a run they may be let go one by one.
     let has_fired = marker.sequences.iter().any(|(_, _, count)| *count > 0);
     if world.draw.shape == Shape::Ledger && !has_fired {
-        let sum = ledger_sum(state);
+        let sums = ledger_sums(state);
+        let sum: i64 = sums.iter().sum();
+        world
+            .ledgers
+            .fetch_add(u64::from(!sums.is_empty()), Ordering::Relaxed);
         if sum != 0 {
             world.wrong(format!("{at}: at epoch {epoch} the ledger's sum is {sum}"));
         }
@@ -346,7 +351,8 @@ enum StoredAggregate {
     Sum(i64, bool),
 }
 
-fn ledger_sum(state: &Elements) -> i64 {
+/// The sums of all open windows of a ledger.
+fn ledger_sums(state: &Elements) -> Vec<i64> {
     // Table 0 says which number each table has.
     let registry = state.iter().take_while(|(key, _)| key.starts_with(&[0, 0]));
     let sides: BTreeSet<[u8; 2]> = registry
@@ -362,7 +368,7 @@ fn ledger_sum(state: &Elements) -> i64 {
                 ref other => panic!("{other:?}"),
             }
         })
-        .sum()
+        .collect()
 }
 
 async fn store_is_right(world: &World, marker: &Marker, state: &Elements) {

@@ -316,12 +316,14 @@ impl Host {
         let inner = self.inner();
         let files = inner.disk.files();
         let logs = files.iter().filter(|path| path.starts_with("/log/log"));
-        let (logs, files, open) = (logs.count(), files.len(), inner.disk.open_files());
+        let (logs, open) = (logs.count(), inner.disk.open_files());
         drop(inner);
         // One that is being appended to, and one that is split and not yet removed.
         let logs_max = self.files.unsplit_max + 2;
-        // The broker and the reader beside it, and what they are just done with.
-        let open_max = 2 * files + 16;
+        // Each log by the broker and by the reader beside it, once more while it is about to be removed;
+        // the lock, the directory of the logs, and the note of what is durable. What is read of a segment is
+        // read at once.
+        let open_max = 2 * (logs + 1) + 3;
         if logs > logs_max || open > open_max {
             world.wrong(format!(
                 "{logs} log files of at most {logs_max}, {open} files open of at most {open_max}"

@@ -1,6 +1,7 @@
 //! What the simulated processes share: broker, disks, chance, and the crashes that wait for them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(crate) struct World {
     pub(crate) killed: Vec<Notify>,
     /// Crashes at each named instant.
     pub(crate) crashes: Mutex<BTreeMap<&'static str, u64>>,
+    /// Epochs at which the sum of a ledger was looked at.
+    pub(crate) ledgers: AtomicU64,
 }
 
 /// The log of a world.
@@ -127,6 +130,7 @@ impl World {
             }),
             killed: (0..draw.processes).map(|_| Notify::new()).collect(),
             crashes: Mutex::default(),
+            ledgers: AtomicU64::default(),
             draw: draw.clone(),
         })
     }
