@@ -10,7 +10,7 @@
 //! | `merge` | [`Merge`] | several inputs in order of event time |
 //! | (each sink) | [`Encode`] | rows to records |
 //!
-//! A pipeline file, and [`OperatorExt`] and [`operate_all`] on any streams of batches, run the same
+//! A pipeline file, and [`OperatorExt`] and [`operate_all()`] on any streams of batches, run the same
 //! implementation. Those that remember take the table to keep it in, or make one with `in_memory`.
 //!
 //! What a file can name is a closed set: the operators of this table, which the pipeline builds. A program's
