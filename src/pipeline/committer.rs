@@ -12,8 +12,6 @@ use std::sync::Arc;
 use tidemill_broker::{
     Appended, Broker, Error as BrokerError, Headers, Offset, Outcome, TransactionalId, Transactor,
 };
-#[cfg(feature = "planted-bugs")]
-use tidemill_broker::{RecordSet, Transaction};
 use tidemill_state::{Epoch, crash_point, planted};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -243,17 +241,17 @@ impl Committer {
             self.still_ours(&submissions).await?;
             crash_point!("commit.composed");
             planted!(P1, {
-                let offsets = Transaction {
+                let offsets = tidemill_broker::Transaction {
                     records: Vec::new(),
                     offsets: transaction.offsets.clone(),
                 };
                 let _ = self.transactor.commit(offsets).await;
             });
             planted!(P2, {
-                let mut first = Transaction::default();
+                let mut first = tidemill_broker::Transaction::default();
                 for set in &mut transaction.records {
-                    let mut marker = RecordSet::new(set.at.clone());
-                    let mut rest = RecordSet::new(set.at.clone());
+                    let mut marker = tidemill_broker::RecordSet::new(set.at.clone());
+                    let mut rest = tidemill_broker::RecordSet::new(set.at.clone());
                     for record in set.iter() {
                         match record.key {
                             Some(MARKER_KEY) => marker.push_ref(record),
