@@ -20,7 +20,7 @@ use self::compose::{by_generation, compose, fitting};
 use super::epoch::{ClosedEpoch, Settled, Submission, pause_before_retry};
 use super::error::Doing;
 use super::recovery::last_marker;
-use super::{Attempt, Error, MARKER_KEY, Marker, Progress, Result, TaskId};
+use super::{Attempt, Error, Marker, Progress, Result, TaskId};
 
 /// How transactions are cut from epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl Committer {
                     let mut rest = tidemill_broker::RecordSet::new(set.at.clone());
                     for record in set.iter() {
                         match record.key {
-                            Some(MARKER_KEY) => marker.push_ref(record),
+                            Some(crate::pipeline::MARKER_KEY) => marker.push_ref(record),
                             _ => rest.push_ref(record),
                         }
                     }
