@@ -48,7 +48,7 @@ pub struct SledOptions {
 
 impl SledOptions {
     /// Bytes of the engine's cache if nothing else is said: what is hot is in the tables above it.
-    pub const CACHE_BYTES: u64 = 64 << 20;
+    pub const CACHE_BYTES: u64 = 32 << 20;
 }
 
 /// A store in a directory.
