@@ -314,7 +314,7 @@ mod tests {
     use tokio_test::{assert_pending, assert_ready, task};
 
     use super::*;
-    use crate::pipeline::{Reading, TaskId};
+    use crate::pipeline::{Taken, TaskId};
 
     /// Beside another source there was once no bound.
     #[tokio::test(start_paused = true)]
@@ -325,7 +325,7 @@ mod tests {
                 sub_topology: 0,
                 partition,
             };
-            Reading::new(progress.clone(), task)
+            Taken::new(progress.clone(), task)
         });
         let mut throttle = Throttle::new(progress, 1);
         throttle.sent(Throttle::BYTES).await;

@@ -94,6 +94,44 @@ impl Plan {
         written.any(|written| written == broker)
     }
 
+    /// The type of the events of an input.
+    pub(crate) fn schema_of(&self, input: Input) -> &Arc<Schema> {
+        match input {
+            Input::Source(source) => &self.sources[source].schema,
+            Input::Stage { stage, port } => &self.stages[stage].ports[port].1,
+        }
+    }
+
+    /// The fields by which the events of an input are keyed.
+    pub(crate) fn key_of(&self, input: Input) -> Vec<&Field> {
+        let stage = match input {
+            Input::Source(source) => {
+                let source = &self.sources[source];
+                return source.schema.at(&source.key);
+            }
+            Input::Stage { stage, .. } => &self.stages[stage],
+        };
+        match &stage.op {
+            OpPlan::KeyBy { key } | OpPlan::TumblingWindow { key, .. } => {
+                self.schema_of(stage.inputs[0]).at(key)
+            }
+            OpPlan::Dedupe { .. } | OpPlan::Route { .. } | OpPlan::Merge => {
+                self.key_of(stage.inputs[0])
+            }
+        }
+    }
+
+    /// The sources that an input comes from, each as often as there are ways.
+    pub(crate) fn sources_of(&self, input: Input) -> Vec<usize> {
+        match input {
+            Input::Source(source) => vec![source],
+            Input::Stage { stage, .. } => {
+                let inputs = self.stages[stage].inputs.iter();
+                inputs.flat_map(|input| self.sources_of(*input)).collect()
+            }
+        }
+    }
+
     /// Whether what lies on a broker outlives the process that put it there. An index into
     /// [`Plan::brokers`].
     pub fn outlives_process(&self, broker: usize) -> bool {

@@ -5,8 +5,9 @@ use crate::events::{Field, Schema, Type, write_time};
 
 /// The fields in these slots.
 pub(crate) fn names(schema: &Schema, slots: &[usize]) -> String {
-    let names = slots.iter().map(|slot| &*schema.fields[*slot].name);
-    names.collect::<Vec<_>>().join(", ")
+    let fields = schema.at(slots).into_iter();
+    let names: Vec<&str> = fields.map(|field| &*field.name).collect();
+    names.join(", ")
 }
 
 /// The type of a field.
@@ -23,14 +24,6 @@ pub(crate) fn event(schema: &Schema) -> String {
         .map(|field| format!("{} {}", field.name, field_type(field)))
         .collect();
     format!("{} {{ {} }}", schema.name, fields.join(", "))
-}
-
-/// The type of the events of an input.
-pub(crate) fn input_schema<'p>(plan: &'p Plan, input: &Input) -> &'p Schema {
-    match input {
-        Input::Source(source) => &plan.sources[*source].schema,
-        Input::Stage { stage, port } => &plan.stages[*stage].ports[*port].1,
-    }
 }
 
 /// An input, as `from` names it.

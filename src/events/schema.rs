@@ -85,6 +85,11 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// The fields in these slots.
+    pub(crate) fn at(&self, slots: &[usize]) -> Vec<&Field> {
+        slots.iter().map(|slot| &self.fields[*slot]).collect()
+    }
+
     /// An event whose fields are all required, with the field that is its event time: the record's
     /// timestamp is when `None`.
     ///

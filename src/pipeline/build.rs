@@ -9,7 +9,6 @@ use tidemill_state::{Kind, Postcard, State, Table, TableId, TableSpec};
 
 use super::error::Doing;
 use super::graph::{Graph, Node, Target};
-use super::keys::sources_of;
 use super::sink::SinkWriter;
 use super::topics::{self, Topics};
 use super::topology::SubTopology;
@@ -240,13 +239,9 @@ pub(super) fn targets(plan: &Plan, topology: &SubTopology, from: Input) -> Vec<T
 /// What tells the rows of an input of a stage from those of the inputs before it: 0 where none of them
 /// has the same records.
 fn way(plan: &Plan, stage: &StagePlan, input: usize) -> u64 {
-    let sources = |input: &Input| {
-        let mut sources = Vec::new();
-        sources_of(plan, *input, &mut sources);
-        sources
-    };
-    let mine = sources(&stage.inputs[input]);
-    let mut before = stage.inputs[..input].iter().flat_map(sources);
+    let mine = plan.sources_of(stage.inputs[input]);
+    let before = stage.inputs[..input].iter();
+    let mut before = before.flat_map(|input| plan.sources_of(*input));
     if !before.any(|source| mine.contains(&source)) {
         return 0;
     }
@@ -319,17 +314,9 @@ pub(crate) fn window_options(plan: &Plan, stage: &StagePlan) -> Option<TumblingW
         lateness: *lateness,
         late: late.clone(),
         aggregates: aggregates.clone(),
-        input: schema_of(plan, stage.inputs[0]),
+        input: plan.schema_of(stage.inputs[0]).clone(),
         output: stage.ports[0].1.clone(),
     })
-}
-
-/// The schema of an input.
-pub(crate) fn schema_of(plan: &Plan, input: Input) -> Arc<crate::events::Schema> {
-    match input {
-        Input::Source(source) => plan.sources[source].schema.clone(),
-        Input::Stage { stage, port } => plan.stages[stage].ports[port].1.clone(),
-    }
 }
 
 /// Builds the sinks of a sub-topology for one of its tasks.

@@ -14,8 +14,6 @@ use crate::config::Plan;
 ///
 /// If there is such a broker, naming all that it lacks.
 pub(crate) fn check(plan: &Plan, brokers: &[Arc<dyn Broker>], in_group: bool) -> Result<()> {
-    let sinks = plan.sinks.iter().map(|sink| sink.topic.broker);
-    let writes: Vec<usize> = sinks.chain([plan.dead_letter.broker]).collect();
     for (index, broker) in brokers.iter().enumerate() {
         let has = broker.capabilities();
         let mut lacks = Vec::new();
@@ -41,7 +39,7 @@ pub(crate) fn check(plan: &Plan, brokers: &[Arc<dyn Broker>], in_group: bool) ->
             offsets_in_transaction,
             "offsets in transactions",
         );
-        needs(is_home || writes.contains(&index), headers, "headers");
+        needs(plan.writes_to(index), headers, "headers");
         if !lacks.is_empty() {
             return Err(Error::Plan {
                 what: format!(

@@ -54,7 +54,7 @@ pub use lost::{LostOutput, Writer};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
 pub use open::Stores;
 pub use positions::input_offsets;
-pub(crate) use progress::Reading;
+pub(crate) use progress::Taken;
 pub use progress::{Counts, Progress};
 pub use reset::{InputReset, Reset, ResetOptions, ResetTo, Resetting, TaskReset};
 pub use run::{Pipeline, RunOptions};

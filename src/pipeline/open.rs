@@ -27,7 +27,7 @@ use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
 use super::topics::Topics;
 use super::topology::SubTopology;
-use super::{Attempt, Error, Marker, Progress, Reading, Result, TaskId, build, version};
+use super::{Attempt, Error, Marker, Progress, Result, Taken, TaskId, build, version};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
 
@@ -266,9 +266,9 @@ async fn open_over(
     }
     // Nothing else was set aside yet.
     let has_gap = dead.bytes() > 0;
-    let reading = Reading::new(shared.progress.clone(), id);
+    let taken = Taken::new(shared.progress.clone(), id);
     for input in &inputs {
-        reading.comes_to(input.source, input.at.partition, input.next);
+        taken.comes_to(input.source, input.at.partition, input.next);
     }
     Ok(Task {
         settings: TaskSettings {
@@ -282,7 +282,7 @@ async fn open_over(
         },
         drain: shared.drain.clone(),
         progress: shared.progress.clone(),
-        reading,
+        taken,
         brokers: shared.brokers.clone(),
         home: plan.home(),
         unsynced: BTreeSet::new(),

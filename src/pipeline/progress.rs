@@ -152,12 +152,12 @@ impl Progress {
 
 /// What a task has taken of its inputs, for as long as it is there.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct Taken {
     progress: Arc<Progress>,
     task: TaskId,
 }
 
-impl Reading {
+impl Taken {
     pub(crate) fn new(progress: Arc<Progress>, task: TaskId) -> Self {
         Self { progress, task }
     }
@@ -168,7 +168,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for Taken {
     fn drop(&mut self) {
         locked(&self.progress.next).retain(|(_, _, task), _| *task != self.task);
     }
@@ -190,8 +190,8 @@ mod tests {
             partition,
         };
         assert_eq!(progress.next_of(1, 0), None);
-        let first = Reading::new(progress.clone(), task(0));
-        let second = Reading::new(progress.clone(), task(1));
+        let first = Taken::new(progress.clone(), task(0));
+        let second = Taken::new(progress.clone(), task(1));
         first.comes_to(1, 0, Offset(7));
         second.comes_to(1, 0, Offset(3));
         second.comes_to(2, 0, Offset(1));

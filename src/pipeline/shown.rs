@@ -38,7 +38,7 @@ pub fn show(
             .is_some_and(|(name, codec)| name == table.name && codec == table.codec)
     });
     let Some(stage) = stage else { return Ok(None) };
-    let schema = |input: usize| super::build::schema_of(plan, stage.inputs[input]);
+    let schema = |input: usize| plan.schema_of(stage.inputs[input]).clone();
     match &stage.op {
         OpPlan::TumblingWindow { .. } => {
             let Some(options) = window_options(plan, stage) else {

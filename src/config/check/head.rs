@@ -10,7 +10,7 @@ use super::topics::{Topics, Use, Uses};
 use crate::config::Code;
 use crate::config::error::Report;
 use crate::config::file::{File, PipelineSection};
-use crate::config::plan::{BrokerUrl, Plan, TopicPlan};
+use crate::config::plan::{Plan, TopicPlan};
 use crate::config::source::At;
 use crate::config::topics::TopicRef;
 
@@ -131,7 +131,7 @@ pub(super) fn dead_letter(
         return Some(plan);
     }
     let name = pipeline.name.as_ref()?;
-    let keeps = |broker: &usize| brokers.plans[*broker].url != BrokerUrl::Stdio;
+    let keeps = |broker: &usize| !brokers.is_stdio(*broker);
     let of_sources = sources
         .keys()
         .filter_map(|index| topics.list[*index].plan.as_ref());

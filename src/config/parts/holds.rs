@@ -3,29 +3,29 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::Plan;
-use crate::config::plan::{Input, OpPlan, StagePlan};
-use crate::config::words::{event, function, input_schema};
-use crate::events::Schema;
+use crate::config::plan::{OpPlan, StagePlan};
+use crate::config::words::{event, function};
+use crate::events::Field;
 
 /// Stands for names, types and order of all that `stage` keeps; nothing if it keeps nothing.
 pub(super) fn fingerprint(plan: &Plan, stage: &StagePlan) -> Option<String> {
-    let input = stage.inputs.first()?;
-    let schema = input_schema(plan, input);
+    let input = *stage.inputs.first()?;
+    let schema = plan.schema_of(input);
     let kept = match &stage.op {
         OpPlan::KeyBy { .. } | OpPlan::Route { .. } => return None,
         OpPlan::Dedupe { id, .. } => {
-            format!("{}; {}", key(plan, input), fields(schema, id))
+            format!("{}; {}", fields(plan.key_of(input)), fields(schema.at(id)))
         }
         OpPlan::TumblingWindow {
             key, aggregates, ..
         } => {
             // Accumulators are kept by place, in the scale of what they read.
             let aggregates = aggregates.iter().map(|aggregate| {
-                let read = fields(schema, &aggregate.function.reads());
+                let read = fields(schema.at(&aggregate.function.reads()));
                 format!("{} of {read}", function(schema, aggregate.function))
             });
             let aggregates: Vec<String> = aggregates.collect();
-            format!("{}; {}", fields(schema, key), aggregates.join(", "))
+            format!("{}; {}", fields(schema.at(key)), aggregates.join(", "))
         }
         // Whole events.
         OpPlan::Merge => event(schema),
@@ -34,27 +34,9 @@ pub(super) fn fingerprint(plan: &Plan, stage: &StagePlan) -> Option<String> {
     Some(format!("{:08x}", xxh3_64(text.as_bytes()) >> 32))
 }
 
-/// The key of the events of an input.
-fn key(plan: &Plan, input: &Input) -> String {
-    let stage = match input {
-        Input::Source(source) => {
-            let source = &plan.sources[*source];
-            return fields(&source.schema, &source.key);
-        }
-        Input::Stage { stage, .. } => &plan.stages[*stage],
-    };
-    match (&stage.op, stage.inputs.first()) {
-        (OpPlan::KeyBy { key } | OpPlan::TumblingWindow { key, .. }, Some(input)) => {
-            fields(input_schema(plan, input), key)
-        }
-        (_, Some(input)) => self::key(plan, input),
-        (_, None) => String::new(),
-    }
-}
-
 /// Fields with their types.
-fn fields(schema: &Schema, slots: &[usize]) -> String {
-    let fields = slots.iter().map(|slot| &schema.fields[*slot]);
+fn fields(fields: Vec<&Field>) -> String {
+    let fields = fields.into_iter();
     let fields = fields.map(|field| format!("{} {}", field.name, field.ty));
     fields.collect::<Vec<_>>().join(", ")
 }

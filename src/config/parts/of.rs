@@ -4,9 +4,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{AGGREGATE, FROM, GIVES, HOLDS, Kind, OP, Part, Parts, Settings, TOPIC, holds};
 use crate::config::plan::{OpPlan, Plan, SinkPlan, SourcePlan, StagePlan, TopicPlan, Unplaced};
-use crate::config::words::{
-    event, field_type, function, input_schema, inputs, names, op_name, route_value,
-};
+use crate::config::words::{event, field_type, function, inputs, names, op_name, route_value};
 use crate::config::{show_duration, show_size};
 use crate::events::Schema;
 
@@ -96,7 +94,7 @@ fn of_stage(plan: &Plan, stage: &StagePlan) -> Part {
     let Some(input) = stage.inputs.first() else {
         return part;
     };
-    let schema = input_schema(plan, input);
+    let schema = plan.schema_of(*input);
     let with_state = |mut part: Part, index: usize| {
         let state = &plan.states[index];
         part.state = Some(state.name.to_string());

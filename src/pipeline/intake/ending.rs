@@ -6,9 +6,9 @@ use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
-use crate::pipeline::epoch::pause_before_retry;
 use crate::pipeline::open::Stores;
 use crate::pipeline::orders::End;
+use crate::pipeline::reading::{self, Reading};
 use crate::pipeline::task::TaskEnd;
 use crate::pipeline::{Error, Result, TaskId};
 
@@ -152,13 +152,7 @@ impl Intake {
             }
             Ok(Delivery::Revoked { partitions, permit }) => self.revoke(&partitions, permit).await,
             Ok(Delivery::Lost { partitions }) => self.lose(&partitions),
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(pause_before_retry(0)).await;
-            }
-            Err(error) => {
-                debug!(%error, "reading failed while the tasks end");
-                return false;
-            }
+            Err(error) => return matches!(reading::after(error).await, Ok(Reading::GoesOn)),
         }
         true
     }

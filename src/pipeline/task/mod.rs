@@ -29,7 +29,7 @@ use super::input::InputPartition;
 use super::ordered::Ordered;
 use super::sink::SinkWriter;
 use super::times::Times;
-use super::{Error, Marker, Progress, Reading, Result, TaskId};
+use super::{Error, Marker, Progress, Result, Taken, TaskId};
 use crate::config::plan::{CommitPolicy, Guarantee};
 
 /// What the intake tells a task.
@@ -96,7 +96,7 @@ pub(crate) struct Task {
     pub(crate) settings: TaskSettings,
     pub(crate) drain: watch::Receiver<bool>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) reading: Reading,
+    pub(crate) taken: Taken,
     pub(crate) brokers: Vec<Arc<dyn Broker>>,
     /// The broker of the transactions.
     pub(crate) home: usize,

@@ -93,7 +93,7 @@ impl Task {
         self.open.taken += batch.len() as u64;
         self.open.steps.taken(index, batch.next());
         self.progress.took(batch.len() as u64);
-        self.reading
+        self.taken
             .comes_to(source, batch.at().partition, batch.next());
         let mut output = Output::default();
         let task = self.settings.id;
