@@ -343,8 +343,11 @@ impl Committer {
         Ok(())
     }
 
-    /// Looks for the markers of a transaction whose outcome was unknown: with this very attempt they
-    /// are there, or it did not happen. Settles the epochs if it did.
+    /// Looks for the markers of a transaction whose outcome was unknown: these very ones are there, or
+    /// it did not happen. Settles the epochs if it did.
+    ///
+    /// Attempts alone do not tell: runs that an embedding program numbers alike count their transactions
+    /// alike, and may commit the same epoch, each with what it had read.
     async fn settle_unknown(&mut self, submissions: &mut Vec<Submission>) -> Result<bool> {
         let mut last = Vec::with_capacity(submissions.len());
         let mut happened = false;
@@ -352,7 +355,7 @@ impl Committer {
             let marker = self.last_marker(&one.epoch).await?;
             happened |= marker
                 .as_ref()
-                .is_some_and(|(marker, _)| marker.is_of_the_same_try(&one.epoch.marker));
+                .is_some_and(|(marker, _)| *marker == one.epoch.marker);
             last.push(marker);
         }
         if !happened {
@@ -360,7 +363,7 @@ impl Committer {
         }
         for (one, last) in std::mem::take(submissions).into_iter().zip(last) {
             match last {
-                Some((marker, offset)) if marker.is_of_the_same_try(&one.epoch.marker) => {
+                Some((marker, offset)) if marker == one.epoch.marker => {
                     self.settle_committed(one, offset);
                 }
                 // It happened as a whole, so a later owner has gone on from there: no longer ours.

@@ -123,12 +123,6 @@ impl Marker {
         same.or_else(|| self.inputs.iter().find(former))
     }
 
-    /// Whether both are of one try to commit one epoch. The epoch counts too: runs that an embedding
-    /// program numbers alike count their transactions alike, and none of them commits an epoch twice.
-    pub(crate) fn is_of_the_same_try(&self, other: &Self) -> bool {
-        self.attempt == other.attempt && self.epoch == other.epoch
-    }
-
     /// From bytes.
     ///
     /// # Errors

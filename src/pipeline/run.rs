@@ -26,7 +26,9 @@ pub struct RunOptions {
     /// The instance's name: part of its markers, and of its transactional id where a group shares
     /// out the partitions. Stable across restarts.
     pub instance: String,
-    /// Drawn once for this run: tells its markers from those of every other.
+    /// The run's number, best drawn by chance: after a commit of unknown outcome it helps to tell its
+    /// markers from those of other runs. With equal numbers nothing is lost or doubled, but of two that
+    /// overlap one may halt that need not.
     pub run: u64,
     /// How transactions are cut from epochs.
     pub cut: Cut,

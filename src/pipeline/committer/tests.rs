@@ -200,6 +200,31 @@ async fn a_process_that_took_its_id_back_commits_nothing_over_a_later_run() {
     assert_eq!(markers(&broker, TASKS[1]).await, [(2, 30)]);
 }
 
+/// Both began with the same epoch in their first transaction; the younger had read further. The elder took
+/// the younger's marker for its own, went on from where it had read to itself, and so doubled the rest.
+#[tokio::test(start_paused = true)]
+async fn the_marker_of_a_later_run_of_the_same_number_is_not_taken_for_ours() {
+    let broker = broker().await;
+    let elder = Process::start(&broker, 1).await;
+    let faults = broker.faults();
+    faults.forget_commit();
+    // Nothing holds the commit up; what settles it waits.
+    faults.delay(Duration::ZERO);
+    faults.delay(Duration::from_secs(10));
+    let first = elder.close(TASKS[0], 1, 10).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let younger = Process::start(&broker, 1).await;
+    let settled = younger.close(TASKS[0], 1, 30).await.await;
+    assert!(matches!(settled, Ok(Settled::Committed { .. })));
+
+    let refused = first.await;
+    assert!(refused.is_err(), "{refused:?}");
+    let end = elder.running.await.unwrap();
+    assert!(matches!(end, Err(Error::Fenced { .. })), "{end:?}");
+    assert_eq!(markers(&broker, TASKS[0]).await, [(1, 30)]);
+}
+
 /// A task that ends without waiting for its epoch is opened again before that is committed, and
 /// takes the same records: both were committed, one after the other.
 #[tokio::test(start_paused = true)]
