@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidemill_broker::{Error, Result};
+use tidemill_broker::{Error, Result, Timestamp};
 use tidemill_crash_point::crash_point;
 
 use crate::disk::{Disk, Locked, Mode, read_whole};
@@ -72,6 +72,7 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
         next_start: end,
         log: last,
         look_at: 0,
+        latest: Timestamp::MIN,
         owners: Default::default(),
     };
     let path = layout.durable();

@@ -60,7 +60,8 @@ impl std::str::FromStr for Fsync {
 /// How to open a directory. The default is for production.
 #[derive(Debug, Clone)]
 pub struct FileOptions {
-    /// Tells append times.
+    /// Tells append times, which do not fall while a directory is open, and what retention by age and the
+    /// leaving of tombstones take for now. What was appended by a clock that was ahead stays as much longer.
     pub clock: Arc<dyn Clock>,
     /// Where the bytes go.
     pub disk: Arc<dyn Disk>,

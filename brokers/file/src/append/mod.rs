@@ -7,7 +7,7 @@ mod wait;
 
 use std::collections::BTreeMap;
 
-use tidemill_broker::{Error, Offset, Result};
+use tidemill_broker::{Error, Offset, Result, Timestamp};
 use tidemill_crash_point::crash_point;
 
 pub(crate) use draft::Drafts;
@@ -44,7 +44,10 @@ impl Shared {
         if drafts.blocks.is_empty() && offsets.is_empty() {
             return Ok((vec![None; drafts.sets.len()], self.end()));
         }
-        let headers = self.place(&mut drafts.blocks).map_err(Failure::Refused)?;
+        appender.latest = appender.latest.max(self.noted());
+        let headers = self
+            .place(&mut drafts.blocks, appender.latest)
+            .map_err(Failure::Refused)?;
         let mut crcs = Vec::with_capacity(headers.len() * 4);
         for header in &headers {
             crcs.extend_from_slice(&header.crc.to_le_bytes());
@@ -78,9 +81,8 @@ impl Shared {
         Ok((firsts, end))
     }
 
-    /// Gives each block its offsets and time. Nobody else appends, so that one that comes later is not older.
-    fn place(&self, blocks: &mut [Draft]) -> Result<Vec<Header>> {
-        let now = self.noted();
+    /// Gives each block its offsets and time.
+    fn place(&self, blocks: &mut [Draft], now: Timestamp) -> Result<Vec<Header>> {
         let live = self.live();
         let mut ends: BTreeMap<(TopicId, u32), u64> = BTreeMap::new();
         let mut headers = Vec::with_capacity(blocks.len());
@@ -186,7 +188,7 @@ impl Shared {
 mod tests {
     use std::sync::Arc;
 
-    use tidemill_broker::{Headers, ManualClock, RecordSet, Timestamp, TopicPartition};
+    use tidemill_broker::{Headers, ManualClock, RecordSet, TopicPartition};
 
     use super::*;
     use crate::catalog::TopicEntry;
@@ -219,10 +221,11 @@ mod tests {
             set.push(None, None, Some(b"v"), &Headers::new());
             shared.draft(vec![set]).unwrap()
         };
-        let [first, second, third] = [5, 7, 3].map(draft);
-        for drafts in [second, first, third] {
-            shared.append(drafts, Vec::new(), |_| Ok(())).unwrap();
-        }
+        let append = |drafts| shared.append(drafts, Vec::new(), |_| Ok(())).unwrap();
+        let [first, second] = [5, 7].map(draft);
+        append(second);
+        append(first);
+        append(draft(3));
         let live = shared.live();
         let (_, partition, _) = live.partition(&at).unwrap();
         let times: Vec<_> = partition

@@ -4,6 +4,7 @@ use tidemill_broker::Result;
 use tidemill_crash_point::planted;
 
 use crate::bell::Ring;
+use crate::maintain::Effort;
 use crate::options::Fsync;
 use crate::shared::Shared;
 
@@ -22,11 +23,14 @@ impl Shared {
                 return Ok(());
             }
             if let Some(writing) = &self.writing {
-                // Also where the disk was full the last time: there may be room by now, or something
-                // old enough to leave.
+                if writing.cleaned.borrow().check().is_err() {
+                    // By now there may be room, or something old enough to leave: what comes of looking
+                    // again counts, not what came of it then.
+                    self.clean(Effort::Due).await?;
+                    continue;
+                }
                 self.now();
                 writing.splitter.ring(Ring::Work);
-                writing.cleaned.borrow().check()?;
             }
             changed.await;
         }

@@ -33,6 +33,10 @@ pub(crate) struct Appender {
     pub(crate) next_start: u64,
     /// How long that file may be before the disk is asked for its room.
     pub(crate) look_at: u64,
+    /// When this process last appended. What comes later is not older, also where the clock was set back:
+    /// after a leap ahead records stay longer than they must until the directory is opened again, and where it
+    /// showed the past for a while, none leaves sooner.
+    pub(crate) latest: Timestamp,
     /// The present owner of each transactional id. They live as long as the writer does: no owner
     /// outlives its process.
     pub(crate) owners: BTreeMap<TransactionalId, u64>,
@@ -78,7 +82,7 @@ pub(crate) struct Shared {
     pub(crate) durable: Mark,
     /// Wakes whoever waits for records, news of its group, or a log file to be split.
     pub(crate) changed: Notify,
-    /// The latest time of day at which somebody appended or asked to clean. Threads go by it: a clock may
+    /// What the clock showed when somebody last appended or asked to clean. Threads go by it: a clock may
     /// show its time on the caller's runtime only.
     noted: AtomicI64,
     poisoned: OnceLock<String>,
@@ -218,15 +222,15 @@ impl Shared {
         }
     }
 
-    /// Reads the clock, and notes what it shows for those that must not. Where it was set back, what is
-    /// noted stands still: what is appended later is not older.
+    /// Reads the clock, and notes what it shows for those that must not. A clock that leapt ahead and was
+    /// set right is right again: nothing leaves as old by what it showed meanwhile.
     pub(crate) fn now(&self) -> Timestamp {
         let now = self.options.clock.now();
-        self.noted.fetch_max(now.0, Ordering::Relaxed);
+        self.noted.store(now.0, Ordering::Relaxed);
         now
     }
 
-    /// The latest time of day that was noted.
+    /// The time of day that was noted last.
     pub(crate) fn noted(&self) -> Timestamp {
         Timestamp(self.noted.load(Ordering::Relaxed))
     }

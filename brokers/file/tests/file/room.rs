@@ -259,6 +259,47 @@ async fn a_loss_of_power_leaves_as_much_as_retention_keeps() {
     assert!(crashes > 100, "{crashes}");
 }
 
+/// It was once refused for the room that there had not been, and only the next was not.
+#[tokio::test(start_paused = true)]
+async fn the_first_append_after_a_full_disk_has_room_again_goes() {
+    let clock = Arc::new(ManualClock::starting_at(Timestamp(0)));
+    let disk = SimDisk::new(1);
+    let mut options = options(&disk, &clock);
+    options.unsplit_max = 1;
+    let broker = FileBroker::open("/log", options).await.unwrap();
+    create(&broker, "t", 1).await;
+    disk.set_space(Some(LOG + LOG / 2));
+    let mut next = 0;
+    while append(&broker, &mut next).await {}
+    // Once more: by now it is known that nothing can be split.
+    assert!(!append(&broker, &mut next).await);
+    disk.set_space(None);
+    assert!(append(&broker, &mut next).await);
+    expect_the_newest(&broker, next, "room again").await;
+}
+
+/// All that was appended before was once as old as the leap was far, until the directory was opened again.
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_by_a_clock_that_leapt_ahead_and_was_set_right() {
+    const HOUR: i64 = 3_600_000_000;
+    let clock = Arc::new(ManualClock::starting_at(Timestamp(10 * HOUR)));
+    let disk = SimDisk::new(1);
+    let hour = Retention {
+        age: Some(Duration::from_secs(3_600)),
+        bytes: None,
+    };
+    let broker = keeping(&disk, &clock, hour).await;
+    let mut next = 0;
+    for shown in [10 * HOUR, 100 * HOUR, 10 * HOUR + 1] {
+        clock.set(Timestamp(shown));
+        assert!(append(&broker, &mut next).await);
+    }
+    broker.clean().await.unwrap();
+    expect_the_newest(&broker, next, "set right").await;
+    let found = read(&broker, &at("t", 0), Start::Earliest).await;
+    assert_eq!(found, numbered(0..3));
+}
+
 /// What is appended by a clock that was set back was once as old as that clock said.
 #[tokio::test(start_paused = true)]
 async fn records_appended_after_the_clock_was_set_back_are_not_older_than_those_before() {
