@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemill_broker::{Broker, Offset, Start, TopicPartition, Watermarks};
 use tidemill_state::{
-    Digest, Doing as Work, Epoch, Headway, Recovered, State, StateOptions, StateStore, crash_point,
+    Digest, Doing as Work, Epoch, Error as StateError, Headway, Recovered, State, StateOptions,
+    StateStore, Stored, crash_point,
 };
 use tracing::{info, warn};
 
@@ -22,9 +23,14 @@ pub(crate) type GoOn<'a> = &'a (dyn Fn(Headway) -> Result<()> + Sync);
 /// the redo comes to it. Then all is begun anew, from the log alone. While the task has one owner, nothing is
 /// added to its changelog, so that this ends.
 ///
+/// A store is believed only if the marker of its epoch says the same of it: one that followed another log, or
+/// this one before it was replaced by a copy of itself, holds something else. Where a compaction took that
+/// marker away nobody can tell, and all is begun anew, too.
+///
 /// # Errors
 ///
-/// If store and log contradict each other; what `go_on` says.
+/// If store and log contradict each other, or the store followed another log, which is damage of the store; what
+/// `go_on` says.
 pub(crate) async fn recover(
     broker: &dyn Broker,
     at: &TopicPartition,
@@ -35,10 +41,16 @@ pub(crate) async fn recover(
 ) -> Result<(State, Option<Marker>)> {
     loop {
         let before = watermarks(broker, at).await?;
-        forget_if_overtaken(before, task, &*store).await?;
+        let stored = stored_unless_overtaken(before, task, &*store).await?;
+        let failed = |source| Error::State { task, source };
         let opened = State::open(store.clone(), options.clone()).await;
-        let (state, recovered) = opened.map_err(|source| Error::State { task, source })?;
-        let marker = redo(broker, at, task, &state, &recovered, go_on).await?;
+        let (state, recovered) = opened.map_err(failed)?;
+        let redone = redo(broker, at, task, &state, &recovered, stored, go_on).await?;
+        let Redone::UpTo(marker) = redone else {
+            warn!(%task, "the changelog no longer says what this store held: rebuilding it");
+            store.clear().await.map_err(failed)?;
+            continue;
+        };
         // Below these, nothing that was read could miss them.
         let followed = match recovered.epoch {
             Some(_) => Offset(recovered.changelog_offset),
@@ -57,29 +69,43 @@ async fn watermarks(broker: &dyn Broker, at: &TopicPartition) -> Result<Watermar
     ends.doing(|| format!("cannot look at {at}"))
 }
 
-/// Empties a store that has followed the changelog only up to where tombstones have been removed
-/// since: it may hold keys that are gone.
-async fn forget_if_overtaken(ends: Watermarks, task: TaskId, store: &dyn StateStore) -> Result<()> {
+/// How far the store is. It is emptied if it has followed the changelog only up to where tombstones have been
+/// removed since: it may hold keys that are gone.
+async fn stored_unless_overtaken(
+    ends: Watermarks,
+    task: TaskId,
+    store: &dyn StateStore,
+) -> Result<Option<Stored>> {
     let failed = |source| Error::State { task, source };
-    let Some(stored) = store.stored().await.map_err(failed)? else {
-        return Ok(());
-    };
-    if stored.changelog_offset < ends.tombstones_gone.0 {
+    let stored = store.stored().await.map_err(failed)?;
+    let overtaken = |stored: &Stored| stored.changelog_offset < ends.tombstones_gone.0;
+    if let Some(stored) = stored.filter(overtaken) {
         warn!(%task, offset = stored.changelog_offset, gone = %ends.tombstones_gone, "the store is older than the changelog's tombstones: rebuilding it");
         store.clear().await.map_err(failed)?;
+        return Ok(None);
     }
-    Ok(())
+    Ok(stored)
 }
 
-/// Redoes the changelog from where the store was.
+/// What came of a redo.
+enum Redone {
+    /// The state is as the last marker says, if there is one.
+    UpTo(Option<Marker>),
+    /// The marker of the store's epoch is gone: whether the store followed this log, nobody can tell.
+    Unproven,
+}
+
+/// Redoes the changelog from where the store was, which is at or before the marker of its epoch.
 async fn redo(
     broker: &dyn Broker,
     at: &TopicPartition,
     task: TaskId,
     state: &State,
     recovered: &Recovered,
+    stored: Option<Stored>,
     go_on: GoOn<'_>,
-) -> Result<Option<Marker>> {
+) -> Result<Redone> {
+    let mut unproven = stored.filter(|stored| stored.epoch > Epoch::NONE);
     let ends = watermarks(broker, at).await?;
     let from = match recovered.epoch {
         Some(_) => Offset(recovered.changelog_offset),
@@ -121,7 +147,18 @@ async fn redo(
             let value = record.value.map(|value| slab.slice_ref(value));
             done = record.offset.next().0.saturating_sub(begin.0);
             if key == MARKER_KEY {
-                last = value.map(|value| (value, record.offset));
+                let Some(value) = value else { continue };
+                if let Some(stored) = unproven {
+                    let marker = decode_marker(at, record.offset, &value)?;
+                    if marker.epoch > stored.epoch {
+                        return Ok(Redone::Unproven);
+                    }
+                    if marker.epoch == stored.epoch {
+                        agree(task, stored, &marker)?;
+                        unproven = None;
+                    }
+                }
+                last = Some((value, record.offset));
             } else {
                 // Copied: a key that stays must not pin its batch.
                 let value = value.map(|value| Bytes::copy_from_slice(&value));
@@ -147,7 +184,7 @@ async fn redo(
             None => {
                 let begun = state.finish_redo(Epoch::NONE, from.0, Digest::EMPTY).await;
                 begun
-                    .map(|()| None)
+                    .map(|()| Redone::UpTo(None))
                     .map_err(|source| Error::State { task, source })
             }
             Some(epoch) => {
@@ -168,7 +205,20 @@ async fn redo(
         .map_err(|source| Error::State { task, source })?;
     crash_point!("recover.redone");
     info!(%task, epoch = %marker.epoch, redone, "recovered");
-    Ok(Some(marker))
+    Ok(Redone::UpTo(Some(marker)))
+}
+
+/// Refuses a store that held something else in its epoch than the log says.
+fn agree(task: TaskId, stored: Stored, marker: &Marker) -> Result<()> {
+    if stored.digest == marker.digest {
+        return Ok(());
+    }
+    let source = StateError::DigestMismatch {
+        epoch: stored.epoch,
+        expected: marker.digest,
+        found: stored.digest,
+    };
+    Err(Error::State { task, source })
 }
 
 /// What to do about a store that has seen more than its changelog holds. Where the changelog holds

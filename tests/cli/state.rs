@@ -37,7 +37,7 @@ fn flip_each(home: &Home, name: &str, stretch: usize) {
 #[test]
 fn an_unreadable_store_is_set_aside_told_and_rebuilt() {
     type Harm = fn(&Home);
-    let harms: [(&str, Harm); 6] = [
+    let harms: [(&str, Harm); 8] = [
         ("identity", |home| {
             fs::write(home.store().join("identity.json"), "{").unwrap();
         }),
@@ -55,6 +55,16 @@ fn an_unreadable_store_is_set_aside_told_and_rebuilt() {
         }),
         ("no engine", |home| {
             fs::remove_dir_all(home.store().join("sled")).unwrap();
+        }),
+        ("a file for the engine", |home| {
+            let engine = home.store().join("sled");
+            fs::remove_dir_all(&engine).unwrap();
+            fs::write(engine, "x").unwrap();
+        }),
+        ("a link to nowhere for the engine", |home| {
+            let engine = home.store().join("sled");
+            fs::remove_dir_all(&engine).unwrap();
+            std::os::unix::fs::symlink("nowhere", engine).unwrap();
         }),
     ];
     for (what, harm) in harms {
@@ -235,6 +245,9 @@ fn the_state_of_another_pipeline_is_refused_and_left_as_it_is() {
         "--state-dir",
         ".tidemill/p/0",
     ];
+    let checked = home.tidemill(&["state", "fsck", "other.toml", "--state-dir", args[4]]);
+    assert_eq!(checked.code, Some(6), "{checked:?}");
+    assert!(checked.out.contains("state of pipeline `p`"), "{checked:?}");
     home.tidemill(&args).expect(
         6,
         &[
@@ -301,6 +314,30 @@ fn state_that_is_newer_than_its_log_halts_and_either_can_be_given_up() {
     home.add_ticks(TICKS / 2..TICKS);
     home.run_well();
     home.expect_all_bars();
+}
+
+/// The log was replaced by an older copy of itself and went on, elsewhere, as far as the store had seen: by
+/// epochs and offsets alone the store is one of this log, and what only the lost half held was taken for seen.
+#[test]
+fn a_store_that_followed_another_copy_of_its_log_is_set_aside_and_rebuilt() {
+    let home = Home::empty();
+    home.add_ticks(0..TICKS / 4);
+    home.run_well();
+    copy(&home.path("data"), &home.path("backup"));
+    home.add_ticks(TICKS / 4..TICKS);
+    home.run_well();
+    fs::remove_dir_all(home.path("data")).unwrap();
+    fs::rename(home.path("backup"), home.path("data")).unwrap();
+    for eighth in 2..6 {
+        home.add_ticks(eighth * TICKS / 8..(eighth + 1) * TICKS / 8);
+        let args = ["run", "p.toml", "--until-end", "--state-dir", "elsewhere"];
+        home.tidemill(&args).expect(0, &[]);
+    }
+    home.add_ticks(6 * TICKS / 8..TICKS);
+    let ended = home.run().expect(0, &[REBUILDING, "but"]);
+    assert!(ended.err.contains("was committed"), "{ended:?}");
+    home.expect_all_bars();
+    home.run_well();
 }
 
 #[test]

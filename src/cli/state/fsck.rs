@@ -58,8 +58,9 @@ pub(super) async fn run(
     let mut all = Vec::new();
     let bar = Bar::new(console.terminals.errors);
     let watch = |headway| bar.headway(headway);
+    let pipeline = place.plan.as_ref().map(|plan| plan.name.as_str());
     for store in &place.stores {
-        let mut one = check(store, args.set_aside, &watch).await?;
+        let mut one = check(store, pipeline, args.set_aside, &watch).await?;
         if place.is_several() {
             one.place = format!(" in {}", store.instance());
         }
@@ -106,9 +107,17 @@ pub(super) async fn run(
     Ok(if damaged { Exit::Integrity } else { Exit::Ok })
 }
 
+const LEAVE: &str = "leave it to the version or pipeline that wrote it";
+
 const REBUILD: &str = "set it aside with `tidemill state fsck --set-aside`: nothing is deleted, and the next run rebuilds it from the log";
 
-async fn check(store: &Store, put_aside: bool, watch: Watch<'_>) -> Result<Checked, Failure> {
+/// Checks a store, which is to be of `pipeline` where that is known.
+async fn check(
+    store: &Store,
+    pipeline: Option<&str>,
+    put_aside: bool,
+    watch: Watch<'_>,
+) -> Result<Checked, Failure> {
     let Store { dir, at, behind } = store;
     let mut checked = Checked {
         task: task_of(dir),
@@ -126,6 +135,10 @@ async fn check(store: &Store, put_aside: bool, watch: Watch<'_>) -> Result<Check
             for what in &report.findings {
                 let what = format!("{}: {what}", at.display());
                 checked.findings.push((what, REBUILD.into()));
+            }
+            if pipeline.is_some_and(|pipeline| report.identity.pipeline != pipeline) {
+                let what = format!("{} holds the state of {}", at.display(), report.identity);
+                checked.findings.push((what, LEAVE.into()));
             }
             checked.sound = match (report.stored, report.compared) {
                 (None, _) => "empty; the next run builds it from the log".into(),
@@ -151,10 +164,9 @@ async fn check(store: &Store, put_aside: bool, watch: Watch<'_>) -> Result<Check
         }
         Err(error @ (Error::NewerFormat { .. } | Error::Foreign { .. })) => {
             // Not ours to judge, and not to be moved.
-            let help = "leave it to the version or pipeline that wrote it";
             checked
                 .findings
-                .push((Failure::from(error).to_string(), help.into()));
+                .push((Failure::from(error).to_string(), LEAVE.into()));
         }
         Err(error) if error.is_integrity() => {
             is_broken = true;

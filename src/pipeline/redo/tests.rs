@@ -106,6 +106,10 @@ impl World {
     }
 
     async fn recover(&self, go_on: GoOn<'_>) -> State {
+        self.try_recover(go_on).await.unwrap()
+    }
+
+    async fn try_recover(&self, go_on: GoOn<'_>) -> Result<State> {
         let identity = Identity {
             pipeline: "p".into(),
             task: TASK.to_string(),
@@ -113,7 +117,7 @@ impl World {
         let store = Arc::new(MemoryStore::open(&self.disk, &identity).unwrap());
         let (at, broker) = (at(), OneByOne(self.broker.clone()));
         let recovered = recover(&broker, &at, TASK, store, StateOptions::default(), go_on);
-        recovered.await.unwrap().0
+        Ok(recovered.await?.0)
     }
 
     /// Recovers, with a compaction between the first record that is redone and what follows it.
@@ -206,4 +210,48 @@ async fn the_redo_tells_how_far_it_is_up_to_the_end() {
     assert_eq!((told.first(), told.last()), (Some(&0), Some(&5)));
     assert!(told.len() > 2, "{told:?}");
     holds_the_kept_alone(&state).await;
+}
+
+/// As many epochs and records, but others: the store of one was taken for that of the other.
+#[tokio::test]
+async fn a_store_that_followed_another_log_is_damage() {
+    let (ours, theirs) = (World::new().await, World::new().await);
+    for (world, value) in [(&ours, b"2".as_slice()), (&theirs, b"3")] {
+        world.write(KEPT, Some(value)).await;
+        world.end_epoch(1, &[(KEPT, value)]).await;
+    }
+    let state = theirs.recover(&|_| Ok(())).await;
+    let durable = |_| async { Ok::<(), Infallible>(()) };
+    state.write_behind().pass(durable).await.unwrap();
+    state.close().await.unwrap();
+
+    let copied = World {
+        disk: theirs.disk.clone(),
+        ..ours
+    };
+    let refused = copied.try_recover(&|_| Ok(())).await.unwrap_err();
+    assert!(refused.is_store_damage(), "{refused}");
+}
+
+/// A compaction took the marker that would tell.
+#[tokio::test]
+async fn a_store_of_which_the_log_no_longer_tells_is_rebuilt() {
+    let (ours, theirs) = (World::new().await, World::new().await);
+    theirs.write(GONE, Some(b"1")).await;
+    theirs.end_epoch(1, &[(GONE, b"1")]).await;
+    let state = theirs.recover(&|_| Ok(())).await;
+    let durable = |_| async { Ok::<(), Infallible>(()) };
+    state.write_behind().pass(durable).await.unwrap();
+    state.close().await.unwrap();
+
+    for epoch in 1..=2 {
+        ours.write(KEPT, Some(b"2")).await;
+        ours.end_epoch(epoch, &[(KEPT, b"2")]).await;
+    }
+    ours.broker.clean();
+    let copied = World {
+        disk: theirs.disk.clone(),
+        ..ours
+    };
+    holds_the_kept_alone(&copied.recover(&|_| Ok(())).await).await;
 }

@@ -33,6 +33,14 @@ pub(super) struct Engine {
 
 /// Opens sled in its folder, created if need be.
 pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<sled::Db> {
+    let is_other = |found: std::fs::Metadata| !found.is_dir();
+    if dir
+        .metadata()
+        .or(dir.symlink_metadata())
+        .is_ok_and(is_other)
+    {
+        return Err(Error::damaged(dir, "it is no directory"));
+    }
     create_dir(dir)?;
     delete_interrupted_snapshots(dir)?;
     let config = sled::Config::new()
