@@ -22,7 +22,6 @@
 
 mod market;
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::ExitCode;
@@ -88,10 +87,10 @@ fn file(url: &str) -> String {
 }
 
 fn update(bars: &mut Bars, pair: &str, time: i64, price: f64, quantity: f64) {
-    if !bars.contains_key(pair) {
-        bars.insert(pair.to_owned(), HashMap::new());
-    }
-    let of_pair = bars.get_mut(pair).expect("just put there");
+    let of_pair = match bars.get_mut(pair) {
+        Some(found) => found,
+        None => bars.entry(pair.to_owned()).or_default(),
+    };
     of_pair
         .entry(time - time.rem_euclid(MINUTE))
         .and_modify(|bar| bar.add(price, quantity))

@@ -3,7 +3,7 @@
 //! `cargo bench --bench file_log` prints, as medians of interleaved rounds, records of 200 bytes in
 //! batches of 256:
 //!
-//! * **plain**: each batch with its CRC32C written to one file, `fdatasync` each 100 ms;
+//! * **plain**: each batch written to one file as it is, without a checksum, `fdatasync` each 100 ms;
 //! * **write**: produced to a log with `fsync=100ms`, its splitting into segments included;
 //! * **read**: the same log read back by a consumer, CRC checked.
 

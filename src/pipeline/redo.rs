@@ -25,7 +25,7 @@ pub(crate) type GoOn<'a> = &'a (dyn Fn(Headway) -> Result<()> + Sync);
 ///
 /// A store is believed only if the marker of its epoch says the same of it: one that followed another log, or
 /// this one before it was replaced by a copy of itself, holds something else. Where a compaction took that
-/// marker away nobody can tell, and all is begun anew, too.
+/// marker away, the store is brought up to the last one and compared with that as a whole.
 ///
 /// # Errors
 ///
@@ -45,19 +45,17 @@ pub(crate) async fn recover(
         let failed = |source| Error::State { task, source };
         let opened = State::open(store.clone(), options.clone()).await;
         let (state, recovered) = opened.map_err(failed)?;
-        let redone = redo(broker, at, task, &state, &recovered, stored, go_on).await?;
-        let Redone::UpTo(marker) = redone else {
-            warn!(%task, "the changelog no longer says what this store held: rebuilding it");
-            store.clear().await.map_err(failed)?;
-            continue;
-        };
+        let (marker, proven) = redo(broker, at, task, &state, &recovered, stored, go_on).await?;
         // Below these, nothing that was read could miss them.
-        let followed = match recovered.epoch {
-            Some(_) => Offset(recovered.changelog_offset),
-            None => before.tombstones_gone,
-        };
+        let followed = stored.map_or(before.tombstones_gone, |stored| {
+            Offset(stored.changelog_offset)
+        });
         let gone = watermarks(broker, at).await?.tombstones_gone;
         if gone <= followed {
+            if !proven {
+                info!(%task, "the changelog no longer says what the store held: comparing all of it");
+                compare(broker, task, &state, go_on).await?;
+            }
             return Ok((state, marker));
         }
         warn!(%task, %gone, "the changelog was compacted while it was redone: beginning anew");
@@ -87,15 +85,8 @@ async fn stored_unless_overtaken(
     Ok(stored)
 }
 
-/// What came of a redo.
-enum Redone {
-    /// The state is as the last marker says, if there is one.
-    UpTo(Option<Marker>),
-    /// The marker of the store's epoch is gone: whether the store followed this log, nobody can tell.
-    Unproven,
-}
-
-/// Redoes the changelog from where the store was, which is at or before the marker of its epoch.
+/// Redoes the changelog from where the store was, which is at or before the marker of its epoch. Returns the
+/// last marker, and whether that of the store's epoch was still there to agree.
 async fn redo(
     broker: &dyn Broker,
     at: &TopicPartition,
@@ -104,13 +95,10 @@ async fn redo(
     recovered: &Recovered,
     stored: Option<Stored>,
     go_on: GoOn<'_>,
-) -> Result<Redone> {
-    let mut unproven = stored.filter(|stored| stored.epoch > Epoch::NONE);
+) -> Result<(Option<Marker>, bool)> {
     let ends = watermarks(broker, at).await?;
-    let from = match recovered.epoch {
-        Some(_) => Offset(recovered.changelog_offset),
-        None => ends.low,
-    };
+    let from = stored.map_or(ends.low, |stored| Offset(stored.changelog_offset));
+    let mut unproven = stored.filter(|stored| stored.epoch > Epoch::NONE);
     let store = match &recovered.store.path {
         Some(path) => format!("its store {}", path.display()),
         None => "its store".to_owned(),
@@ -150,9 +138,6 @@ async fn redo(
                 let Some(value) = value else { continue };
                 if let Some(stored) = unproven {
                     let marker = decode_marker(at, record.offset, &value)?;
-                    if marker.epoch > stored.epoch {
-                        return Ok(Redone::Unproven);
-                    }
                     if marker.epoch == stored.epoch {
                         agree(task, stored, &marker)?;
                         unproven = None;
@@ -184,7 +169,7 @@ async fn redo(
             None => {
                 let begun = state.finish_redo(Epoch::NONE, from.0, Digest::EMPTY).await;
                 begun
-                    .map(|()| Redone::UpTo(None))
+                    .map(|()| (None, true))
                     .map_err(|source| Error::State { task, source })
             }
             Some(epoch) => {
@@ -205,7 +190,17 @@ async fn redo(
         .map_err(|source| Error::State { task, source })?;
     crash_point!("recover.redone");
     info!(%task, epoch = %marker.epoch, redone, "recovered");
-    Ok(Redone::UpTo(Some(marker)))
+    Ok((Some(marker), unproven.is_none()))
+}
+
+/// Brings the store up to what was redone, and compares all of it with the digest there.
+async fn compare(broker: &dyn Broker, task: TaskId, state: &State, go_on: GoOn<'_>) -> Result<()> {
+    let failed = |source| Error::State { task, source };
+    let write_behind = state.write_behind();
+    let durable = |_| async { retrying(|| broker.sync()).await };
+    write_behind.pass(durable).await.map_err(failed)?;
+    let compared = write_behind.verify(&|headway| drop(go_on(headway))).await;
+    compared.map(drop).map_err(failed)
 }
 
 /// Refuses a store that held something else in its epoch than the log says.

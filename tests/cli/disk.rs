@@ -119,10 +119,10 @@ fn a_disk_that_fills_up_while_the_log_is_split_loses_nothing() {
     let Some(small) = Small::mount(&home, 3_300) else {
         return;
     };
-    import(&home).expect(
-        3,
-        &["cannot split the log into small/data/topics/", FULL[1]],
-    );
+    // The split, or what is appended meanwhile, whichever comes first to where there is no room.
+    import(&home)
+        .expect(3, &["cannot ", "small/data/"])
+        .expect(3, &FULL);
     small.grow();
     import(&home).expect(0, &[]);
     let ended = import(&home).expect(0, &[]);

@@ -4,6 +4,7 @@
 mod lost;
 mod outcome;
 mod process;
+mod scratch;
 pub(crate) mod stores;
 mod ticks;
 
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 pub(crate) use lost::Outputs;
 pub(crate) use outcome::Outcome;
 pub(crate) use process::{Process, Signal};
+pub(crate) use scratch::Scratch;
 pub(crate) use ticks::Ticks;
 
 /// Partitions of its input, and so its tasks, unless said otherwise.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use errand::{CHORES, End, Errand, Errands};
 use interrupted::Interrupted;
-use job::{Job, Outcome, Process, Ticks};
+use job::{Job, Outcome, Process, Scratch, Ticks};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -51,7 +51,9 @@ fn number(name: &str, default: u64) -> u64 {
 fn a_job_killed_at_any_instant_ends_as_if_it_never_was() {
     let cycles = number("KILL_CYCLES", 40) as u32;
     let seed = number("KILL_SEED", 1);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new(format!(
+        "KILL_SEED={seed} KILL_CYCLES={cycles} cargo test --all-features --test kill a_job_killed"
+    ));
     let tally = Mutex::new(Tally::new());
     // Twice as many where chance has left out a crash point.
     let jobs = cycles.div_ceil(KILLS_PER_JOB);

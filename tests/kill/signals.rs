@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::errand::is_reason_of_ours;
-use crate::job::{Job, Outcome, Process, Signal, Ticks, stores};
+use crate::job::{Job, Outcome, Process, Scratch, Signal, Ticks, stores};
 
 /// The instants of a commit, from what is taken to what is written behind, in their order.
 const POINTS: [&str; 15] = [
@@ -39,7 +39,7 @@ const TICKS: usize = 300;
 
 #[test]
 fn a_signal_at_any_instant_of_a_commit_ends_the_run_and_loses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new("cargo test --all-features --test kill signal");
     let signals: [&[Signal]; 2] = [&[Signal::TERM], &[Signal::TERM, Signal::INT]];
     std::thread::scope(|scope| {
         for (number, signals) in signals.into_iter().enumerate() {

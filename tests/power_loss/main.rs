@@ -27,7 +27,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use job::{Outcome, Outputs, Process, Signal, stores};
+use job::{Outcome, Outputs, Process, Scratch, Signal, stores};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use traced::{TICKS, Traced, record};
@@ -47,7 +47,9 @@ fn number(name: &str, default: u64) -> u64 {
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
     let images = number("POWER_IMAGES", 40) as usize;
     let seed = number("POWER_SEED", 1);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new(format!(
+        "POWER_SEED={seed} POWER_IMAGES={images} cargo test --all-features --test power_loss acknowledged_is_lost"
+    ));
     let Some(shim) = shim(directory.path()) else {
         return;
     };
@@ -88,7 +90,7 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
 /// What the images are worth: without syncs, the same images lose what was acknowledged.
 #[test]
 fn a_log_that_is_not_synced_loses_what_it_acknowledged() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new("cargo test --all-features --test power_loss");
     let Some(shim) = shim(directory.path()) else {
         return;
     };
@@ -112,7 +114,7 @@ fn a_log_that_is_not_synced_loses_what_it_acknowledged() {
 #[test]
 fn all_that_a_store_stands_on_is_synced_before_it_is_needed() {
     const STORE: &str = "state/tasks/0-0";
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new("cargo test --all-features --test power_loss");
     let Some(shim) = shim(directory.path()) else {
         return;
     };
@@ -128,7 +130,7 @@ fn all_that_a_store_stands_on_is_synced_before_it_is_needed() {
 /// And so do stores of which nothing was synced, or not how they are laid out.
 #[test]
 fn a_store_that_is_not_synced_is_too_old_or_cannot_be_opened() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new("cargo test --all-features --test power_loss");
     let Some(shim) = shim(directory.path()) else {
         return;
     };

@@ -31,7 +31,8 @@ fn watch_over(scenario: Scenario) -> mpsc::Sender<()> {
     let (running, ended) = mpsc::channel();
     std::thread::spawn(move || {
         if ended.recv_timeout(RUN_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let text = format!("seed {scenario} does not end within {RUN_MAX:?}\n");
+            let repeat = repeat(scenario);
+            let text = format!("seed {scenario} does not end within {RUN_MAX:?}\n{repeat}\n");
             std::io::stderr().write_all(text.as_bytes()).unwrap();
             std::process::abort();
         }
@@ -62,6 +63,12 @@ pub(crate) fn try_scenario(scenario: Scenario) -> Outcome {
     outcome
 }
 
+fn repeat(scenario: Scenario) -> String {
+    format!(
+        "repeat it with: SIM_SEED={scenario} cargo test --all-features --test simulation whatever_breaks"
+    )
+}
+
 fn report(scenario: Scenario, outcome: &Outcome) -> String {
     let mut text = format!("{:#?}\n", Draw::new(scenario));
     for line in &outcome.lines {
@@ -70,7 +77,8 @@ fn report(scenario: Scenario, outcome: &Outcome) -> String {
     if let Some(wrong) = &outcome.wrong {
         let _ = writeln!(
             text,
-            "\nseed {scenario} failed: {wrong}\nrepeat it with: SIM_SEED={scenario} cargo test --all-features --test simulation whatever_breaks"
+            "\nseed {scenario} failed: {wrong}\n{}",
+            repeat(scenario)
         );
     }
     text
