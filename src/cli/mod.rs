@@ -76,8 +76,8 @@ Examples:
   tidemill offsets reset --help                 how to start anew
   tidemill state ls pipelines/bars.toml         what does it remember?
 
-Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 4 connectivity, 6 damaged or missing
-data, 7 owned by somebody else, 8 outcome unknown, 70 mistake in tidemill, 130 interrupted twice.";
+Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 6 damaged or missing data, 7 owned by
+somebody else, 8 outcome unknown, 70 mistake in tidemill, 130 interrupted twice.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {

@@ -245,12 +245,12 @@ async fn help_is_a_result_and_wrong_usage_an_error() {
 }
 
 #[test]
-fn the_definitions_of_all_verbs_are_sound_and_help_names_every_exit_code() {
+fn the_definitions_of_all_verbs_are_sound_and_help_names_the_exit_codes_there_are() {
     Cli::command().debug_assert();
-    for (exit, _) in Exit::ALL {
-        let code = format!("{} ", exit as u8);
-        assert!(AFTER_HELP.contains(&code), "{exit:?}");
-    }
+    let (_, listed) = AFTER_HELP.split_once("Exit codes: ").unwrap();
+    let words = listed.split_whitespace();
+    let listed: Vec<u8> = words.filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(listed, Exit::ALL.map(|(exit, _)| exit as u8));
 }
 
 #[test]

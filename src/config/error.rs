@@ -202,6 +202,7 @@ impl Problems {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct JsonProblem<'a> {
     code: &'a str,
     severity: &'a str,
@@ -317,7 +318,8 @@ impl fmt::Display for Pretty<'_> {
                 write!(f, "{}: ", problem.path)?;
             }
             writeln!(f, "{}{reset}", problem.message)?;
-            if problem.code == Code::UnreadableFile {
+            let source = self.problems.sources.get(problem.place.source);
+            if source.is_none_or(Source::is_blank) {
                 // There is nothing to show a place in.
                 writeln!(f, "  at {file}")?;
             } else {

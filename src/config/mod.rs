@@ -98,19 +98,26 @@ impl Pipeline {
         let mut file = File::default();
         // Half of a pipeline is full of unknown names: with a part unreadable, only that is told.
         let mut whole = !report.failed();
+        let mut says_nothing = true;
         for (index, source) in sources.iter().enumerate() {
             if report.told_of(index) {
                 continue;
             }
             match tree::parse(index, source.text(), env, &mut report) {
-                Some(tree) => file.add(tree, &mut report),
+                Some(tree) => {
+                    says_nothing &= tree.is_empty();
+                    file.add(tree, &mut report);
+                }
                 None => whole = false,
             }
         }
-        let plan = if whole {
-            check::check(&file, &start_of(0), &mut report)
-        } else {
-            None
+        let plan = match (whole, says_nothing) {
+            (false, _) => None,
+            (true, false) => check::check(&file, &start_of(0), &mut report),
+            (true, true) => {
+                tell_empty(&sources, &mut report);
+                None
+            }
         };
         let problems = report.into_problems(Arc::from(sources));
         match plan {
@@ -130,6 +137,20 @@ impl Pipeline {
 /// As for [`Pipeline::load`].
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Plan, Problems> {
     Pipeline::load(paths, env).map(|pipeline| pipeline.plan)
+}
+
+/// Tells that there is no section in any of the files.
+fn tell_empty(sources: &[Source], report: &mut Report) {
+    let message = match (sources, sources.iter().all(Source::is_blank)) {
+        ([_], true) => "the file is empty",
+        ([_], false) => "the file holds nothing but comments",
+        (_, true) => "the files are empty",
+        (_, false) => "the files hold nothing but comments",
+    };
+    report.add(Code::MissingKey, &start_of(0), message).help(
+        "a pipeline has at least `[pipeline]` with `format = 1` and `name`, `[brokers.NAME]`, \
+         `[topics.NAME]` and `[sinks.NAME]`; `tidemill explain sections` tells what stands in each",
+    );
 }
 
 fn start_of(source: usize) -> At {

@@ -32,6 +32,12 @@ impl Source {
         &self.text
     }
 
+    /// Whether there is nothing to be seen in it.
+    pub(crate) fn is_blank(&self) -> bool {
+        let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
+        text.trim().is_empty()
+    }
+
     /// Line and column of a byte, both from 1; columns count characters.
     pub fn position(&self, byte: usize) -> (usize, usize) {
         let line = self.lines.partition_point(|start| *start <= byte).max(1);

@@ -37,6 +37,13 @@ pub(crate) struct Node {
     pub(crate) value: Value,
 }
 
+impl Node {
+    /// Whether it is a table in which nothing is.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(&self.value, Value::Table(entries) if entries.is_empty())
+    }
+}
+
 /// A value as written.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {

@@ -9,6 +9,7 @@ mod examples;
 mod extremes;
 mod feeds;
 mod inputs;
+mod machines;
 mod outputs;
 mod owners;
 mod poison;

@@ -57,6 +57,62 @@ fn files_that_cannot_be_read_are_told_with_the_reason() {
 }
 
 #[test]
+fn files_that_say_nothing_are_told_as_that_with_the_least_there_is() {
+    let help = "help: a pipeline has at least `[pipeline]` with `format = 1` and `name`, \
+                `[brokers.NAME]`, `[topics.NAME]` and `[sinks.NAME]`; \
+                `tidemill explain sections` tells what stands in each\n\n";
+    for (text, told) in [
+        ("", "the file is empty\n  at gate.toml\n  "),
+        (" \t\r\n\n", "the file is empty\n  at gate.toml\n  "),
+        ("\u{feff}", "the file is empty\n  at gate.toml\n  "),
+        (
+            "# a\n# b\n",
+            "the file holds nothing but comments\n  at gate.toml:1:1\n  |\n1 | # a\n  | ^\n  ",
+        ),
+    ] {
+        assert_eq!(
+            problems(text).pretty(false).to_string(),
+            format!("error[E0104]: {told}{help}")
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let empty = write(&dir, "empty.toml", "");
+    let comment = write(&dir, "comment.toml", "# a\n");
+    let is = |paths: &[&PathBuf], message| {
+        let paths: Vec<PathBuf> = paths.iter().map(|&path| path.clone()).collect();
+        assert_eq!(
+            told(&dir, &paths),
+            format!("empty.toml:1:1: E0104: {message}")
+        );
+    };
+    is(&[&empty, &empty], "the files are empty");
+    is(&[&empty, &comment], "the files hold nothing but comments");
+    // What the others say counts.
+    let whole = write(&dir, "whole.toml", RIGHT);
+    load(&[empty, whole], &no_env).unwrap();
+}
+
+#[test]
+fn the_least_file_there_is_is_right() {
+    let least = r#"
+        [pipeline]
+        format = 1
+        name = "least"
+
+        [brokers.main]
+        url = "file://data"
+
+        [topics.ticks]
+        event = "MarketDataUpdate"
+
+        [sinks.out]
+        from = "ticks"
+        topic = { broker = "main", topic = "out" }
+    "#;
+    assert_eq!(parse(least).unwrap().warnings.len(), 0);
+}
+
+#[test]
 fn too_many_values_are_refused() {
     let text = format!("x = [{}]", "1,".repeat(10_001));
     let told = problems(&text).to_string();
@@ -89,8 +145,8 @@ fn the_machine_form_has_both_ends_of_a_place() {
             "file": "gate.toml",
             "line": 22,
             "column": 29,
-            "end_line": 22,
-            "end_column": 34,
+            "endLine": 22,
+            "endColumn": 34,
             "path": "stages.bar.aggregate.close",
             "message": "`Trade` has no field `prize`",
             "help": "did you mean `price`?",
