@@ -5,6 +5,8 @@ mod support;
 
 #[path = "file/basics.rs"]
 mod basics;
+#[path = "file/compaction.rs"]
+mod compaction;
 #[path = "file/conformance.rs"]
 mod conformance;
 #[path = "file/crash.rs"]

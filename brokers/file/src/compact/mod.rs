@@ -57,8 +57,10 @@ impl Shared {
         asked: bool,
     ) -> Result<()> {
         let mut manifest = lock(&writing.manifest);
-        let mut next = manifest.clone();
-        let meta = next.partition(topic, partition);
+        let partitions = manifest.partitions.get(&topic);
+        let Some(meta) = partitions.and_then(|metas| metas.get(partition as usize)) else {
+            return Ok(());
+        };
         let new: u64 = meta
             .segments
             .iter()
@@ -74,6 +76,8 @@ impl Shared {
         if !due {
             return Ok(());
         }
+        let mut next = manifest.clone();
+        let meta = next.partition(topic, partition);
         let old = std::mem::take(&mut meta.segments);
         let Some(rewritten) = self.rewrite(topic, partition, &old, horizon, meta)? else {
             return Ok(());
@@ -131,8 +135,11 @@ impl Shared {
             })?;
         }
         let stays = |header: &Header, block: &[u8], entry: &Entry| {
-            let current =
-                key(entry, block).is_none_or(|key| newest.get(key) == Some(&entry.offset));
+            // Without a key there is nothing that another could be newer of, or that could be gone.
+            let Some(key) = key(entry, block) else {
+                return (true, false);
+            };
+            let current = newest.get(key) == Some(&entry.offset);
             let expired = entry.value_len.is_none() && header.append_time < horizon.0;
             (current, expired)
         };

@@ -86,10 +86,11 @@ impl Cursor {
                     wanted = wanted.max(header.len as usize);
                     break;
                 }
+                // Also of one that is passed over: by a wrong length others would be, unseen.
+                if !header.holds(&bytes[at..end], shared.salt) || !self.is_ours(&header) {
+                    return Err(bad_block(&segment.path, position + at as u64));
+                }
                 if header.next > self.offset {
-                    if !header.holds(&bytes[at..end], shared.salt) || !self.is_ours(&header) {
-                        return Err(bad_block(&segment.path, position + at as u64));
-                    }
                     spans.push_back(Span { header, at });
                 }
                 at = end;

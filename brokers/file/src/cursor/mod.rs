@@ -158,10 +158,12 @@ impl Cursor {
                 from,
                 len,
                 blocks,
-            }) => (
-                Some(self.fill_from_log(shared, &log, from, len, blocks)?),
-                self.offset,
-            ),
+            }) => {
+                // By the time these are in a segment, its index knows better where to go on.
+                self.place = None;
+                let chunk = self.fill_from_log(shared, &log, from, len, blocks)?;
+                (Some(chunk), self.offset)
+            }
             Some(Source::Gap(next)) => (None, next),
         };
         if chunk.is_some() {

@@ -1,13 +1,14 @@
 //! Damage: told with file and byte, or never there; no wrong data, no panic.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tidemill_broker::{
-    Broker, BrokerExt, Cleanup, Error, Offset, Start, Timestamp, TopicPartition, TopicSpec,
+    Broker, BrokerExt, Cleanup, Consumer, ConsumerOptions, Error, Offset, Start, Timestamp,
+    TopicPartition, TopicSpec,
 };
 use tidemill_broker_file::{Disk, FileBroker, FileOptions, Fsync, SimDisk, verify};
 
@@ -88,6 +89,75 @@ async fn a_flipped_bit_anywhere_is_told_or_harmless() {
             check(&copy, &path, at).await;
         }
     }
+}
+
+/// The segment of a log of one partition.
+fn only_segment(disk: &SimDisk) -> PathBuf {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "segment");
+    let mut segments = disk.files().into_iter().filter(is_segment);
+    let found = segments.next().expect("a segment");
+    assert_eq!(segments.next(), None);
+    found
+}
+
+/// Blocks before the one that is sought were passed over unchecked: one that seemed to be longer took the
+/// next with it, and nobody was told.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_passed_over_takes_no_other_with_it() {
+    let disk = SimDisk::new(1);
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    create(&broker, "t", 1).await;
+    for n in 0..3 {
+        let record = set(at("t", 0), values(n..n + 1));
+        broker.produce(vec![record]).await.unwrap();
+    }
+    broker.clean().await.unwrap();
+    let segment = only_segment(&disk);
+    let mut bytes = disk.bytes(&segment).unwrap();
+    let length = 8..12;
+    let one = u32::from_le_bytes(bytes[length.clone()].try_into().unwrap());
+    bytes[length].copy_from_slice(&(2 * one).to_le_bytes());
+    disk.set_bytes(&segment, bytes).unwrap();
+    let from = Start::Offset(Offset(1));
+    let told = broker.read_to_end(&at("t", 0), from).await;
+    assert!(
+        matches!(&told, Err(Error::Damaged { path, at: 0, .. }) if *path == segment),
+        "{told:?}"
+    );
+}
+
+/// A reader came from the log to a segment that it had read from before, and read all again that had come
+/// to it meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_in_the_log_is_not_read_again_in_a_segment() {
+    let disk = SimDisk::new(1);
+    let broker = FileBroker::open("/log", options(&disk)).await.unwrap();
+    create(&broker, "t", 1).await;
+    let append = async |n: u64| {
+        let value = format!("{n:0>60000}");
+        let appended = broker.produce(vec![set(at("t", 0), [value])]).await;
+        appended.unwrap();
+    };
+    append(0).await;
+    broker.clean().await.unwrap();
+    let mut options = ConsumerOptions::partitions(vec![(at("t", 0), Start::Earliest)]);
+    options.batch_records_max = 1;
+    let mut consumer = broker.consumer(options).await.unwrap();
+    for n in 1..40 {
+        append(n).await;
+    }
+    let read_to = async |consumer: &mut dyn Consumer, end: u64| {
+        while consumer.position(&at("t", 0)) < Some(Offset(end)) {
+            consumer.next().await.unwrap();
+        }
+    };
+    read_to(&mut *consumer, 30).await;
+    broker.clean().await.unwrap();
+    let segment = only_segment(&disk);
+    let mut bytes = disk.bytes(&segment).unwrap();
+    bytes[5 * 60_000] ^= 1;
+    disk.set_bytes(&segment, bytes).unwrap();
+    read_to(&mut *consumer, 40).await;
 }
 
 #[tokio::test(start_paused = true)]
