@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use crate::directory::sync_dir;
+use crate::directory::{ENGINE, sync_dir};
 use crate::{Epoch, Error, Note, Result};
 
 const SLOT: usize = 24;
@@ -21,18 +21,28 @@ const HAS_EPOCH: u32 = 1;
 const OPEN: u32 = 2;
 const HAS_STORED: u32 = 4;
 
-/// The note of a store's directory, without opening the store; `None` if it has none.
+/// The note of a store's directory, without opening the store; `None` if none was written yet.
 ///
 /// # Errors
 ///
 /// If it cannot be read or is damaged.
 pub fn read_note(dir: &Path) -> Result<Option<Note>> {
     let path = dir.join("note");
+    if is_new(dir, &path)? {
+        return Ok(None);
+    }
     // Also on a disk that cannot be written.
-    match File::open(&path) {
-        Ok(file) => newest(&file, &path).map(|(_, note)| Some(note)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("open", &path)(error)),
+    let file = File::open(&path).map_err(Error::io("open", &path))?;
+    newest(&file, &path).map(|(_, note)| Some(note))
+}
+
+/// Whether nothing was written into the note yet: it is not there, or whoever made it was stopped before that,
+/// and so before there was an engine beside it.
+fn is_new(dir: &Path, path: &Path) -> Result<bool> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(bytes.iter().all(|byte| *byte == 0) && !dir.join(ENGINE).exists()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("read", path)(error)),
     }
 }
 
@@ -53,7 +63,7 @@ impl NoteFile {
     /// If neither slot is whole: then nobody knows what the store may hold.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join("note");
-        let is_new = !path.exists();
+        let is_new = is_new(dir, &path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -196,6 +206,23 @@ mod tests {
         file.file.write_all_at(&[0xaa; 9], SLOT_AT[0]).unwrap();
         file.file.write_all_at(&[0xaa; 9], SLOT_AT[1]).unwrap();
         assert!(NoteFile::open(dir.path()).unwrap_err().is_integrity());
+    }
+
+    /// A process killed right after it had made the note once had the next one set its store aside.
+    #[test]
+    fn a_note_that_nothing_was_written_into_is_as_none_until_there_is_an_engine() {
+        for blank in [vec![], vec![0; 5_000]] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("note");
+            std::fs::write(&path, &blank).unwrap();
+            assert_eq!(read_note(dir.path()).unwrap(), None);
+            assert_eq!(NoteFile::open(dir.path()).unwrap().get(), Note::default());
+            assert_eq!(read_note(dir.path()).unwrap(), Some(Note::default()));
+            std::fs::write(&path, &blank).unwrap();
+            std::fs::create_dir(dir.path().join(ENGINE)).unwrap();
+            assert!(read_note(dir.path()).unwrap_err().is_integrity());
+            assert!(NoteFile::open(dir.path()).unwrap_err().is_integrity());
+        }
     }
 
     #[test]

@@ -130,6 +130,18 @@ async fn long_values_are_cut_and_no_blob_is_ever_written() {
     assert!(store.scan(Bytes::new(), None, 9).await.unwrap().is_empty());
 }
 
+/// A process killed before it had written into the note it made left a store that the next set aside.
+#[tokio::test]
+async fn a_store_whose_making_was_cut_short_is_taken_for_new() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.close().await.unwrap();
+    std::fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    std::fs::write(dir.path().join("note"), "").unwrap();
+    let store = open(dir.path()).await;
+    assert_eq!(store.opened().set_aside, None);
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_directory_in_use_is_refused_and_free_again_once_closed() {
     let dir = tempfile::tempdir().unwrap();
