@@ -1,12 +1,14 @@
 //! Compaction: the newest record of each key stays; old tombstones go.
 
+mod newest;
 mod output;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use tidemill_broker::{Cleanup, Result, Timestamp};
 use tidemill_crash_point::crash_point;
 
+use newest::{KEYS_MAX, Newest};
 use output::Output;
 
 use crate::catalog::TopicId;
@@ -118,39 +120,26 @@ impl Shared {
             .iter()
             .map(|meta| Segment::new(&self.layout, topic, partition, *meta))
             .collect();
-        let mut newest: HashMap<Box<[u8]>, u64> = HashMap::new();
-        for segment in &segments {
-            segment.each_block(self.disk(), self.salt, |header, block| {
-                for entry in Entries::new(header, block) {
-                    if let Some(key) = key(&entry, block) {
-                        match newest.get_mut(key) {
-                            Some(offset) => *offset = entry.offset,
-                            None => {
-                                newest.insert(key.into(), entry.offset);
-                            }
-                        }
-                    }
-                }
+        let newest = Newest::find(KEYS_MAX, u64::from(self.salt), &mut |visit| {
+            self.each_entry(&segments, |_, block, entry| {
+                visit(key(entry, block));
                 Ok(())
-            })?;
-        }
-        let stays = |header: &Header, block: &[u8], entry: &Entry| {
+            })
+        })?;
+        let stays = |number: usize, header: &Header, block: &[u8], entry: &Entry| {
             // Without a key there is nothing that another could be newer of, or that could be gone.
-            let Some(key) = key(entry, block) else {
+            if key(entry, block).is_none() {
                 return (true, false);
-            };
-            let current = newest.get(key) == Some(&entry.offset);
+            }
             let expired = entry.value_len.is_none() && header.append_time < horizon.0;
-            (current, expired)
+            (newest.is_newest(number), expired)
         };
         let mut any_goes = old.len() > 1;
-        for segment in &segments {
-            if any_goes {
-                break;
-            }
-            segment.each_block(self.disk(), self.salt, |header, block| {
-                any_goes |= Entries::new(header, block)
-                    .any(|entry| stays(&header, block, &entry) != (true, false));
+        if !any_goes {
+            let mut number = 0;
+            self.each_entry(&segments, |header, block, entry| {
+                any_goes |= stays(number, header, block, entry) != (true, false);
+                number += 1;
                 Ok(())
             })?;
         }
@@ -167,6 +156,7 @@ impl Shared {
         };
         // Each stretch of old segments becomes one new one.
         let mut rest = &segments[..];
+        let mut number = 0;
         while let Some(first) = rest.first() {
             let mut count = 0;
             let mut bytes = 0;
@@ -181,24 +171,34 @@ impl Shared {
                 .map_or(first.meta.next, |last| last.meta.next);
             let tombstones_gone = &mut meta.tombstones_gone;
             output.stretch(first.meta.base, end, |sink| {
-                for segment in stretch {
-                    segment.each_block(self.disk(), self.salt, |header, block| {
-                        for entry in Entries::new(header, block) {
-                            match stays(&header, block, &entry) {
-                                (true, false) => sink.push(&header, block, &entry)?,
-                                (true, true) => {
-                                    *tombstones_gone = (*tombstones_gone).max(entry.offset + 1);
-                                }
-                                (false, _) => {}
-                            }
+                self.each_entry(stretch, |header, block, entry| {
+                    match stays(number, header, block, entry) {
+                        (true, false) => sink.push(header, block, entry)?,
+                        (true, true) => {
+                            *tombstones_gone = (*tombstones_gone).max(entry.offset + 1);
                         }
-                        Ok(())
-                    })?;
-                }
-                Ok(())
+                        (false, _) => {}
+                    }
+                    number += 1;
+                    Ok(())
+                })
             })?;
         }
         Ok(Some(output.done))
+    }
+
+    /// Visits all records of segments, in their order.
+    fn each_entry(
+        &self,
+        segments: &[Arc<Segment>],
+        mut visit: impl FnMut(&Header, &[u8], &Entry) -> Result<()>,
+    ) -> Result<()> {
+        for segment in segments {
+            segment.each_block(self.disk(), self.salt, |header, block| {
+                Entries::new(header, block).try_for_each(|entry| visit(&header, block, &entry))
+            })?;
+        }
+        Ok(())
     }
 }
 
