@@ -134,8 +134,9 @@ impl Resetting {
     ///
     /// # Errors
     ///
-    /// If a source's topic is missing, an offset lies outside its partition, what is asked for would
-    /// leave a pipeline that cannot run, or an output is gone and not all of it is to be written anew.
+    /// If a source's topic is missing, a topic has other partitions than the file says, an offset lies
+    /// outside its partition, what is asked for would leave a pipeline that cannot run, or an output is
+    /// gone and not all of it is to be written anew.
     pub async fn look(
         plan: Plan,
         brokers: Vec<Arc<dyn Broker>>,
@@ -191,7 +192,8 @@ impl Resetting {
                 }
             }
         }
-        let topics = Topics::make(plan, &self.topologies, &self.brokers).await?;
+        let topics = Topics::look(plan, &self.topologies, &self.brokers).await?;
+        let topics = topics.make(plan, &self.topologies, &self.brokers).await?;
         let attempt = Attempt {
             instance: "reset".into(),
             run,

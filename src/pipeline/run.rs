@@ -171,7 +171,7 @@ impl Pipeline {
         let topics = Topics::look(plan, &topologies, &self.brokers).await?;
         keys::check(plan, &topics)?;
         let follow = self.follow(&options, &topics, &input)?;
-        let topics = Topics::make(plan, &topologies, &self.brokers).await?;
+        let topics = topics.make(plan, &topologies, &self.brokers).await?;
         let shared = Arc::new(Shared {
             plan: plan.clone(),
             topologies,

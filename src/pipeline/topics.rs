@@ -39,44 +39,36 @@ pub(crate) struct Topics {
     pub(crate) control: Topic,
     /// Tasks of each sub-topology.
     pub(crate) tasks: Vec<u32>,
+    // Those that are missing, and how many partitions they are to have.
+    unmade: Vec<(TopicPlan, NonZeroU32)>,
 }
 
 impl Topics {
-    /// What they will be once those that are missing are made, all of it checked. Makes none, so that a
-    /// run that is refused leaves none behind.
+    /// What they will be once those that are missing are [made](Self::make), all of it checked. Makes none,
+    /// so that a run that is refused leaves none behind.
     pub(crate) async fn look(
         plan: &Plan,
         topologies: &[SubTopology],
         brokers: &[Arc<dyn Broker>],
     ) -> Result<Self> {
-        Self::gather(plan, topologies, brokers, Missing::TakenForMade).await
-    }
-
-    /// Makes what is missing and may be made, and checks the rest.
-    pub(crate) async fn make(
-        plan: &Plan,
-        topologies: &[SubTopology],
-        brokers: &[Arc<dyn Broker>],
-    ) -> Result<Self> {
-        Self::gather(plan, topologies, brokers, Missing::Made).await
-    }
-
-    async fn gather(
-        plan: &Plan,
-        topologies: &[SubTopology],
-        brokers: &[Arc<dyn Broker>],
-        missing: Missing,
-    ) -> Result<Self> {
-        let outputs = &*brokers[plan.home()];
-        let ensure = async |broker: &dyn Broker, topic: &TopicPlan, partitions| match missing {
-            Missing::TakenForMade => as_if_made(broker, topic, partitions).await,
-            Missing::Made => ensure(broker, topic, partitions).await,
+        let mut unmade = Vec::new();
+        let mut found_or_unmade = async |topic: &TopicPlan, partitions: NonZeroU32| {
+            if let Some(found) = describe(&*brokers[topic.broker], &topic.topic).await? {
+                return Ok::<_, Error>(found);
+            }
+            unmade.push((topic.clone(), partitions));
+            Ok(TopicDescription {
+                name: topic.topic.clone(),
+                partitions: partitions.get(),
+                cleanup: topic.cleanup,
+                identity: None,
+            })
         };
         let mut sources = Vec::with_capacity(plan.sources.len());
         for source in &plan.sources {
             let broker = &*brokers[source.topic.broker];
             let found = match source.topic.partitions {
-                Some(partitions) => ensure(broker, &source.topic, partitions).await?,
+                Some(partitions) => found_or_unmade(&source.topic, partitions).await?,
                 None => match describe(broker, &source.topic.topic).await? {
                     Some(found) => found,
                     None => return Err(missing::input(plan, brokers, source).await?),
@@ -101,14 +93,15 @@ impl Topics {
             let read = writers.map(|(_, &tasks)| tasks).max();
             let read = read.and_then(NonZeroU32::new).unwrap_or(widest);
             let partitions = sink.topic.partitions.unwrap_or(read);
-            let broker = &*brokers[sink.topic.broker];
-            sinks.push(ensure(broker, &sink.topic, partitions).await?.partitions);
+            let found = found_or_unmade(&sink.topic, partitions).await?.partitions;
+            as_stated(&sink.topic, found)?;
+            sinks.push(found);
         }
         let partitions = plan.dead_letter.partitions.unwrap_or(widest);
-        let dead_letter = &*brokers[plan.dead_letter.broker];
-        let dead_letter_partitions = ensure(dead_letter, &plan.dead_letter, partitions)
+        let dead_letter_partitions = found_or_unmade(&plan.dead_letter, partitions)
             .await?
             .partitions;
+        as_stated(&plan.dead_letter, dead_letter_partitions)?;
 
         let changelog = own_topic(&plan.name, "changelog")?;
         let control = own_topic(&plan.name, "control")?;
@@ -121,7 +114,7 @@ impl Topics {
         let compacted = Cleanup::Compact {
             tombstones: TOMBSTONES,
         };
-        let found = ensure(outputs, &own(&changelog, compacted), count).await?;
+        let found = found_or_unmade(&own(&changelog, compacted), count).await?;
         if !matches!(found.cleanup, Cleanup::Compact { .. }) {
             return Err(Error::Plan {
                 what: format!(
@@ -137,7 +130,7 @@ impl Topics {
                 why: "the pipeline's inputs have another number of partitions than when its state was written; `tidemill offsets reset` makes it start anew".into(),
             });
         }
-        let found = ensure(outputs, &own(&control, Cleanup::default()), count).await?;
+        let found = found_or_unmade(&own(&control, Cleanup::default()), count).await?;
         if found.partitions < count.get() {
             return Err(Error::PartitionCount {
                 topic: control,
@@ -155,7 +148,31 @@ impl Topics {
             changelog,
             control,
             tasks,
+            unmade,
         })
+    }
+
+    /// Makes what is missing, and then looks at all again: somebody else may have been faster.
+    pub(crate) async fn make(
+        self,
+        plan: &Plan,
+        topologies: &[SubTopology],
+        brokers: &[Arc<dyn Broker>],
+    ) -> Result<Self> {
+        if self.unmade.is_empty() {
+            return Ok(self);
+        }
+        for (topic, partitions) in &self.unmade {
+            create(&*brokers[topic.broker], topic, *partitions).await?;
+        }
+        let made = Self::look(plan, topologies, brokers).await?;
+        match made.unmade.first() {
+            None => Ok(made),
+            Some((TopicPlan { topic, .. }, _)) => Err(Error::MissingTopic {
+                topic: topic.clone(),
+                source_name: topic.to_string(),
+            }),
+        }
     }
 
     /// The changelog's and control topic's partition of a task.
@@ -185,7 +202,9 @@ pub(crate) async fn lacks_sources(plan: &Plan, index: usize, broker: &dyn Broker
 /// Makes topics that are read on one broker, where they are missing and the plan says their partitions.
 pub(crate) async fn make_sources(plan: &Plan, index: usize, broker: &dyn Broker) -> Result<()> {
     for (topic, partitions) in made_if_missing(plan, index) {
-        ensure(broker, topic, partitions).await?;
+        if describe(broker, &topic.topic).await?.is_none() {
+            create(broker, topic, partitions).await?;
+        }
     }
     Ok(())
 }
@@ -211,10 +230,8 @@ pub(crate) fn tasks_of(
             why,
         })
     };
-    for (index, source) in plan.sources.iter().enumerate() {
-        if let Some(expected) = source.topic.partitions {
-            check(index, expected.get(), "the file says so".into())?;
-        }
+    for (source, found) in plan.sources.iter().zip(partitions) {
+        as_stated(&source.topic, *found)?;
     }
     let mut tasks = Vec::with_capacity(topologies.len());
     for topology in topologies {
@@ -227,6 +244,31 @@ pub(crate) fn tasks_of(
         tasks.push(partitions[first]);
     }
     Ok(tasks)
+}
+
+/// Refuses topics that are written to and have another number of partitions than the file says.
+pub(crate) async fn outputs_as_stated(plan: &Plan, brokers: &[Arc<dyn Broker>]) -> Result<()> {
+    let sinks = plan.sinks.iter().map(|sink| &sink.topic);
+    for topic in sinks.chain([&plan.dead_letter]) {
+        if let Some(found) = describe(&*brokers[topic.broker], &topic.topic).await? {
+            as_stated(topic, found.partitions)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a topic that has another number of partitions than the file says: its keys would lie elsewhere
+/// than whoever wrote the file counts on.
+fn as_stated(topic: &TopicPlan, found: u32) -> Result<()> {
+    match topic.partitions {
+        Some(expected) if expected.get() != found => Err(Error::PartitionCount {
+            topic: topic.topic.clone(),
+            found,
+            expected: expected.get(),
+            why: "the file says so; without `partitions` there, the topic is taken as it is".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What is there of a source: its partitions, and the topic itself where it outlives a process. What
@@ -260,41 +302,11 @@ pub(crate) async fn describe(
     }
 }
 
-/// What becomes of topics that are missing and may be made.
-#[derive(Debug, Clone, Copy)]
-enum Missing {
-    Made,
-    TakenForMade,
-}
-
-/// What a topic is, or would be were it made.
-async fn as_if_made(
-    broker: &dyn Broker,
-    plan: &TopicPlan,
-    partitions: NonZeroU32,
-) -> Result<TopicDescription> {
-    let found = describe(broker, &plan.topic).await?;
-    Ok(found.unwrap_or_else(|| TopicDescription {
-        name: plan.topic.clone(),
-        partitions: partitions.get(),
-        cleanup: plan.cleanup,
-        identity: None,
-    }))
-}
-
-/// Makes a topic unless it is there.
-async fn ensure(
-    broker: &dyn Broker,
-    plan: &TopicPlan,
-    partitions: NonZeroU32,
-) -> Result<TopicDescription> {
-    if let Some(found) = describe(broker, &plan.topic).await? {
-        return Ok(found);
-    }
+/// Makes a topic, unless somebody else is faster.
+async fn create(broker: &dyn Broker, plan: &TopicPlan, partitions: NonZeroU32) -> Result<()> {
     let spec = TopicSpec::new(plan.topic.clone(), partitions).cleanup(plan.cleanup);
     match retrying(|| broker.create_topic(&spec)).await {
         Ok(()) => info!(topic = %plan.topic, partitions, "created a topic"),
-        // Somebody else was faster.
         Err(BrokerError::TopicExists { .. }) => {}
         Err(error) => {
             return Err(error).doing(|| format!("cannot create topic `{}`", plan.topic));
@@ -303,11 +315,5 @@ async fn ensure(
     // Another broker's log may become durable first, with markers that speak of this topic.
     retrying(|| broker.sync())
         .await
-        .doing(|| format!("cannot make topic `{}` durable", plan.topic))?;
-    describe(broker, &plan.topic)
-        .await?
-        .ok_or_else(|| Error::MissingTopic {
-            topic: plan.topic.clone(),
-            source_name: plan.topic.to_string(),
-        })
+        .doing(|| format!("cannot make topic `{}` durable", plan.topic))
 }

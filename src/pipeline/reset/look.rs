@@ -8,7 +8,7 @@ use tidemill_state::{Digest, Epoch};
 use super::super::error::Doing;
 use super::super::lost::lost_outputs;
 use super::super::recovery::{content, own_topic, retrying};
-use super::super::topics::{describe, source_topic, tasks_of};
+use super::super::topics::{describe, outputs_as_stated, source_topic, tasks_of};
 use super::super::topology::SubTopology;
 use super::super::{Error, InputPosition, Marker, Result, TaskId};
 use super::{InputReset, Reset, ResetOptions, ResetTo, TaskReset};
@@ -47,6 +47,7 @@ pub(super) async fn look(
     let changelog = own_topic(&plan.name, "changelog")?;
     let partitions: Vec<u32> = sources.iter().map(|source| source.partitions).collect();
     let tasks = tasks_of(plan, topologies, &partitions)?;
+    outputs_as_stated(plan, brokers).await?;
     let count: u32 = tasks.iter().sum();
     let has = describe(outputs, &changelog)
         .await?

@@ -1,8 +1,10 @@
-//! The topics that a pipeline keeps for itself: not taken as they are, and not made anew in silence.
+//! The topics that a pipeline writes and keeps for itself: not taken as they are, and not made anew in
+//! silence.
 
 use tidemill_broker::Cleanup;
 
 use super::*;
+use crate::pipeline::topics::Topics;
 
 const CONTROL: &str = "bars.control";
 
@@ -73,6 +75,71 @@ async fn a_changelog_that_is_not_compacted_is_refused() {
     let topics = broker.list_topics().await.unwrap();
     let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
     assert_eq!(names, ["bars.changelog", "market-data-updates"]);
+}
+
+/// A file that says partitions for what it writes.
+fn stated() -> Plan {
+    let said = r#"dead_letter = { broker = "main", topic = "dead", partitions = 1 }"#;
+    plan(
+        said,
+        &BARS.replace("[topics.bars-1s]", "[topics.bars-1s]\npartitions = 2"),
+    )
+}
+
+/// They were taken as they were, and keys lay elsewhere than the file said.
+#[tokio::test(start_paused = true)]
+async fn outputs_of_another_number_of_partitions_than_the_file_says_are_refused() {
+    for (topic, found, needed) in [("bars-1s", 3, 2), ("dead", 2, 1)] {
+        let broker = broker_with(1).await;
+        create(&broker, topic, found, Cleanup::default()).await;
+        let error = run(&pipeline(stated(), &broker)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+        let said = format!(
+            "topic `{topic}` has {found} partitions where {needed} are needed: the file says so"
+        );
+        assert!(error.to_string().starts_with(&said), "{error}");
+        let topics = broker.list_topics().await.unwrap();
+        assert_eq!(topics.len(), 2, "none is made: {topics:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_of_which_the_file_says_no_partitions_is_taken_as_it_is() {
+    let broker = broker_with(1).await;
+    create(&broker, "bars-1s", 3, Cleanup::default()).await;
+    broker.send(tick("A", 0, "10", "1")).await.unwrap();
+    run(&pipeline(bars_plan(), &broker)).await.unwrap();
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 1);
+}
+
+/// It would have deleted the changelog first.
+#[tokio::test(start_paused = true)]
+async fn a_reset_refuses_outputs_of_another_number_of_partitions_before_it_changes_anything() {
+    let broker = broker_with(1).await;
+    create(&broker, "bars-1s", 3, Cleanup::default()).await;
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker.clone())];
+    let options = ResetOptions {
+        to: ResetTo::Earliest,
+        source: None,
+        partition: None,
+        drop_state: true,
+    };
+    let refused = Resetting::look(stated(), brokers, options, None).await;
+    let said = "topic `bars-1s` has 3 partitions where 2 are needed";
+    let error = refused.unwrap_err();
+    assert!(error.to_string().starts_with(said), "{error}");
+}
+
+/// Each was described once more by the making of those that were missing, of which there were none.
+#[tokio::test(start_paused = true)]
+async fn topics_that_are_there_are_not_looked_at_again() {
+    let (broker, _) = ran_once().await;
+    let plan = bars_plan();
+    let topologies = crate::pipeline::topology::sub_topologies(&plan);
+    let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(broker)];
+    let topics = Topics::look(&plan, &topologies, &brokers).await.unwrap();
+    let without_brokers = topics.make(&plan, &topologies, &[]).await;
+    assert_eq!(without_brokers.unwrap().tasks, [2]);
 }
 
 /// They had as many as the first input of the file.
