@@ -45,7 +45,16 @@ pub(crate) async fn recover(
         let failed = |source| Error::State { task, source };
         let opened = State::open(store.clone(), options.clone()).await;
         let (state, recovered) = opened.map_err(failed)?;
-        let (marker, proven) = redo(broker, at, task, &state, &recovered, stored, go_on).await?;
+        let (marker, proven) = redo(
+            broker,
+            (at, before),
+            task,
+            &state,
+            &recovered,
+            stored,
+            go_on,
+        )
+        .await?;
         // Below these, nothing that was read could miss them.
         let followed = stored.map_or(before.tombstones_gone, |stored| {
             Offset(stored.changelog_offset)
@@ -85,18 +94,17 @@ async fn stored_unless_overtaken(
     Ok(stored)
 }
 
-/// Redoes the changelog from where the store was, which is at or before the marker of its epoch. Returns the
-/// last marker, and whether that of the store's epoch was still there to agree.
+/// Redoes the changelog, of which these are the ends, from where the store was, which is at or before the marker
+/// of its epoch. Returns the last marker, and whether that of the store's epoch was still there to agree.
 async fn redo(
     broker: &dyn Broker,
-    at: &TopicPartition,
+    (at, ends): (&TopicPartition, Watermarks),
     task: TaskId,
     state: &State,
     recovered: &Recovered,
     stored: Option<Stored>,
     go_on: GoOn<'_>,
 ) -> Result<(Option<Marker>, bool)> {
-    let ends = watermarks(broker, at).await?;
     let from = stored.map_or(ends.low, |stored| Offset(stored.changelog_offset));
     let mut unproven = stored.filter(|stored| stored.epoch > Epoch::NONE);
     let store = match &recovered.store.path {
