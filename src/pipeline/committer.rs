@@ -288,6 +288,7 @@ impl Committer {
                     let culprit = rejection
                         .culprit
                         .and_then(|(set, _)| owners.get(set).copied())
+                        .or_else(|| reader_of_gone(&rejection.error, &submissions))
                         .or((submissions.len() == 1).then_some(0));
                     match (&rejection.error, culprit) {
                         (BrokerError::StaleGeneration { .. }, _) => {
@@ -445,6 +446,20 @@ async fn open_transactor(broker: &dyn Broker, id: &TransactionalId) -> Result<Bo
             opened => return opened.doing(|| format!("cannot open transactional id `{id}`")),
         }
     }
+}
+
+/// Which epoch commits offsets of a topic that is gone, if that is why a transaction was refused.
+fn reader_of_gone(error: &BrokerError, submissions: &[Submission]) -> Option<usize> {
+    let (BrokerError::UnknownTopic { topic: gone } | BrokerError::TopicDeleted { topic: gone }) =
+        error
+    else {
+        return None;
+    };
+    submissions.iter().position(|one| {
+        let offsets = one.epoch.offsets.iter();
+        let mut read = offsets.flat_map(|offsets| &offsets.next);
+        read.any(|(at, _)| at.topic == *gone)
+    })
 }
 
 fn settle(submission: Submission, settled: Settled) {

@@ -160,9 +160,10 @@ impl Intake {
     }
 
     /// Whether every task that is ours has reached the end, or halted. While nothing is assigned, nobody
-    /// can say.
+    /// can say, unless every task there is has.
     fn is_all_done(&self) -> bool {
-        !self.assigned.is_empty() && self.assigned.iter().all(|at| self.is_done(at))
+        let is_ours = !self.assigned.is_empty() && self.assigned.iter().all(|at| self.is_done(at));
+        is_ours || self.task_of.values().all(|id| self.done.contains(id))
     }
 
     fn is_done(&self, at: &TopicPartition) -> bool {
@@ -195,6 +196,7 @@ impl Intake {
                         self.end(id, End::Stop);
                     }
                 }
+                Reading::Deleted(topic) => self.lose_topic(topic).await,
             },
         }
         Ok(())

@@ -284,6 +284,7 @@ impl Ordered {
             Err(error) => match reading::after(error).await? {
                 Reading::GoesOn => Ok(None),
                 Reading::OutOfRange(_) => Ok(Some(Next::OutOfRange)),
+                Reading::Deleted(topic) => Err(Error::LostInput { topic }),
             },
         }
     }

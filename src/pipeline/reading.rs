@@ -1,11 +1,11 @@
 //! What to do when an input cannot be read: one answer for all who read inputs.
 
-use tidemill_broker::{Error as BrokerError, TopicPartition};
+use tidemill_broker::{Error as BrokerError, Topic, TopicPartition};
 use tracing::{debug, warn};
 
+use super::Result;
 use super::epoch::pause_before_retry;
 use super::error::Doing;
-use super::{Error, Result};
 
 /// What to do about a consumer's error.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(crate) enum Reading {
     /// Commit what was taken, which was there, and open the task of this partition anew: it then looks at
     /// the log, and says what to do.
     OutOfRange(TopicPartition),
+    /// This topic is gone, and with it its partitions. Should it be made anew, it is another log.
+    Deleted(Topic),
 }
 
 /// Says what to do about a consumer's error, which may take a moment.
@@ -38,8 +40,9 @@ pub(crate) async fn after(error: BrokerError) -> Result<Reading> {
             warn!(%at, %asked, %low, %high, "the position is out of the log's range");
             Ok(Reading::OutOfRange(at))
         }
-        // Its partitions went before. Should it be made anew, it is another log.
-        BrokerError::UnknownTopic { topic } => Err(Error::LostInput { topic }),
+        BrokerError::UnknownTopic { topic } | BrokerError::TopicDeleted { topic } => {
+            Ok(Reading::Deleted(topic))
+        }
         error => Err(error).doing(|| "cannot read the inputs".into()),
     }
 }

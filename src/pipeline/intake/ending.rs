@@ -1,6 +1,8 @@
 //! How tasks end: told to, by themselves, or because something broke in one of them.
 
-use tidemill_broker::{Delivery, Permit, TopicPartition};
+use std::collections::BTreeSet;
+
+use tidemill_broker::{Delivery, Permit, Topic, TopicPartition};
 use tidemill_state::{crash_point, planted};
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
@@ -8,7 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::Intake;
 use crate::pipeline::open::Stores;
 use crate::pipeline::orders::End;
-use crate::pipeline::reading::{self, Reading};
+use crate::pipeline::reading;
 use crate::pipeline::task::TaskEnd;
 use crate::pipeline::{Error, Result, TaskId};
 
@@ -37,6 +39,20 @@ impl Intake {
             self.end(id, End::Abandon);
         }
         self.forget(partitions);
+    }
+
+    /// A topic is gone: the tasks that read it halt, and no other.
+    pub(super) async fn lose_topic(&mut self, topic: Topic) {
+        error!(%topic, "an input was deleted: the tasks that read it halt");
+        let of = |(at, id): (&TopicPartition, &TaskId)| (at.topic == topic).then_some(*id);
+        let readers: BTreeSet<TaskId> = self.task_of.iter().filter_map(of).collect();
+        for id in readers {
+            self.end(id, End::Abandon);
+            self.done.insert(id);
+        }
+        self.first_error.get_or_insert(Error::LostInput { topic });
+        // What else they read is read for nobody.
+        self.start_missing().await;
     }
 
     /// Tells a task to end.
@@ -152,7 +168,8 @@ impl Intake {
             }
             Ok(Delivery::Revoked { partitions, permit }) => self.revoke(&partitions, permit).await,
             Ok(Delivery::Lost { partitions }) => self.lose(&partitions),
-            Err(error) => return matches!(reading::after(error).await, Ok(Reading::GoesOn)),
+            // What that asks for is the next run's.
+            Err(error) => return reading::after(error).await.is_ok(),
         }
         true
     }

@@ -159,6 +159,7 @@ impl Task {
             Err(error) => match reading::after(error).await? {
                 Reading::GoesOn => Ok(()),
                 Reading::OutOfRange(_) => self.begin_anew().await,
+                Reading::Deleted(topic) => Err(Error::LostInput { topic }),
             },
         }
     }

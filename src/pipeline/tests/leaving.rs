@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tidemill_broker::{Delivery, Permit};
+use tidemill_broker::{Delivery, Offset, Permit};
 use tidemill_state::StateStore;
 use tokio::time::{Instant, timeout};
 
@@ -251,6 +251,7 @@ async fn a_task_that_is_blocked_holds_up_no_other() {
         }
     });
     let plan = plan("guarantee = \"at_least_once\"", COPY);
+    let (group, topic) = (plan.group.clone(), plan.sources[0].topic.topic.clone());
     let stores = Arc::new(MemoryStores::default());
     let pipeline = Pipeline::in_order(plan, vec![Arc::new(broker)], stores);
     let (stop, stopped) = watch::channel(false);
@@ -261,6 +262,13 @@ async fn a_task_that_is_blocked_holds_up_no_other() {
         read(&inner, "all", 1).await.len(),
     );
     assert_eq!(written, (0, 4_000));
+    let read_next = [0, 1].map(|partition| TopicPartition::new(topic.clone(), partition));
+    let committed = inner.committed(&group, &read_next).await.unwrap();
+    assert_eq!(
+        committed,
+        [None, Some(Offset(4_000))],
+        "the other commits on"
+    );
     // It goes on where it was.
     free.send_replace(true);
     tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;

@@ -5,7 +5,7 @@ use tidemill_broker::{Delivery, Offset};
 use tokio::task::JoinHandle;
 
 use super::halts::{TICKS, at};
-use super::scripted::Scripted;
+use super::scripted::{Commit, Scripted};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -372,4 +372,93 @@ async fn an_output_that_is_deleted_is_told_alike_by_the_run_that_loses_it_and_th
     let error = under_way.halts().await;
     let said = "topic `bars-1s` of sink `bars` is gone";
     is_told_as_by_the_next(error, (bars_plan(), &broker), &pipeline, said).await;
+}
+
+/// Two streams side by side: bars of the one, copies of the other.
+fn side_by_side() -> Plan {
+    let other = r#"
+        [topics.other]
+        broker = "main"
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        [topics.copies]
+        broker = "main"
+        [sinks.copies]
+        from = "other"
+        topic = "copies"
+    "#;
+    plan("", &format!("{BARS}{other}"))
+}
+
+async fn send_to(broker: &MemoryBroker, topic: &str, seconds: std::ops::Range<i64>) {
+    for second in seconds {
+        let mut tick = tick("A", second * 1_000, "10", "1");
+        tick.topic = Topic::new(topic).unwrap();
+        broker.send(tick).await.unwrap();
+    }
+}
+
+/// Ends with what was lost, though it was told to stop.
+async fn ends_naming_other(under_way: UnderWay) {
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(!under_way.running.is_finished(), "the others go on");
+    under_way.stop.send_replace(true);
+    let error = under_way.running.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    let said = "topic `other`, which this pipeline reads, was deleted;";
+    assert!(error.to_string().contains(said), "{error}");
+}
+
+/// The whole run ended.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_deleted_halts_the_tasks_that_read_it_and_no_other() {
+    let broker = broker_with(1).await;
+    let other = Topic::new("other").unwrap();
+    let spec = TopicSpec::new(other.clone(), NonZeroU32::new(2).unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    send(&broker, 0..10).await;
+    send_to(&broker, "other", 0..10).await;
+    let pipeline = Arc::new(pipeline(side_by_side(), &broker));
+    let under_way = UnderWay::start(&pipeline).await;
+    broker.faults().delete_topic(&other).unwrap();
+    tokio::time::sleep(SECOND).await;
+    send(&broker, 10..20).await;
+    ends_naming_other(under_way).await;
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 19);
+    assert_eq!(read_all(&broker, "copies").await.len(), 10);
+}
+
+/// The transaction was refused as a whole, for offsets of which nobody was named, and all ended.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_deleted_under_a_commit_halts_the_tasks_that_read_it_and_no_other() {
+    let broker = broker_with(1).await;
+    let other = Topic::new("other").unwrap();
+    let spec = TopicSpec::new(other.clone(), NonZeroU32::MIN);
+    broker.create_topic(&spec).await.unwrap();
+    let inner = broker.clone();
+    let scripted = Scripted::new(&broker).on_commit(move |transaction| {
+        let offsets = transaction.offsets.iter();
+        let mut read: Vec<&str> = offsets
+            .flat_map(|offsets| &offsets.offsets)
+            .map(|(at, _)| at.topic.as_str())
+            .collect();
+        read.sort_unstable();
+        if read == [TICKS, "other"] {
+            inner.faults().delete_topic(&other).unwrap();
+        }
+        Commit::Goes
+    });
+    let stores = Arc::new(MemoryStores::default());
+    let pipeline = Pipeline::in_order(side_by_side(), vec![Arc::new(scripted)], stores);
+    let under_way = UnderWay::start(&Arc::new(pipeline)).await;
+    send(&broker, 0..10).await;
+    send_to(&broker, "other", 0..10).await;
+    ends_naming_other(under_way).await;
+    let topics = broker.list_topics().await.unwrap();
+    assert!(
+        topics.iter().all(|topic| topic.as_str() != "other"),
+        "{topics:?}"
+    );
+    assert_eq!(read_all(&broker, "bars-1s").await.len(), 9);
 }
