@@ -146,7 +146,7 @@ pub struct CommitPolicy {
     pub interval: Duration,
     /// After this many input records.
     pub records: u64,
-    /// After this many bytes of output.
+    /// After this many bytes of output and of what stages begin to remember.
     pub bytes: usize,
 }
 

@@ -192,7 +192,11 @@ pub const SECTIONS: &[Section] = &[
                 "a whole number; default 100000",
                 "After so many records read.",
             ),
-            key("bytes", "a size; default 16MiB", "After so much output."),
+            key(
+                "bytes",
+                "a size; default 16MiB",
+                "After so much output, and state that was not there before.",
+            ),
         ],
     },
     Section {

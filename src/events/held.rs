@@ -41,6 +41,12 @@ impl HeldRow {
         }
     }
 
+    /// Bytes of its key, its texts and its numbers.
+    pub fn bytes(&self) -> usize {
+        let texts = self.texts.iter().chain(&self.key).map(Vec::len);
+        texts.sum::<usize>() + self.slots.len() * size_of::<i64>()
+    }
+
     /// Appends the row to `rows`, in its turn: nothing earlier comes after it.
     pub fn release(self, record: u32, rows: &mut Rows) {
         let watermark = self.time;

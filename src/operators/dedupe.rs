@@ -208,7 +208,10 @@ impl Dedupe {
         let seen = self.remember(&entry, time);
         self.scratch = entry;
         match seen {
-            Ok(Seen::First) => return true,
+            Ok(Seen::First) => {
+                cx.count_kept(self.scratch.len());
+                return true;
+            }
             Ok(Seen::Before) => cx.count_dropped(),
             Ok(Seen::Unknown) => cx.set_aside(
                 rows,

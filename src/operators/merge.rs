@@ -1,12 +1,12 @@
 //! `merge`: several inputs in order of event time.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_broker::Timestamp;
-use tidemill_state::{DecodeError, Postcard, StateValue, Stateful, Table};
+use tidemill_state::{DecodeError, KeyError, Postcard, StateValue, Stateful, Table, TableId};
 
-use super::{Ahead, Context, Operator, key};
+use super::{Ahead, Context, Operator, key, weight};
 use crate::events::{HeldRow, Rows, Schema};
 
 /// Number of the encoding of the table: rows by event time, input, place in the input and number of their
@@ -19,6 +19,9 @@ const OF_NO_RECORD: [u8; 4] = u32::MAX.to_be_bytes();
 /// Bytes of a key up to the offset, or to the arrival of a row that has none.
 const PLACE_BYTES: usize = 22;
 
+/// More than the numbers and lengths of an event take in the store, beside its texts.
+const BESIDE_TEXTS_BYTES: usize = 4 << 10;
+
 /// Merges its inputs in order of event time; ties by input, then partition, then offset, then topic, then as
 /// they came.
 ///
@@ -28,13 +31,15 @@ const PLACE_BYTES: usize = 22;
 ///
 /// # Delivery
 ///
-/// What is held when an epoch closes is committed as state. State: one entry for each event held.
+/// What is held when an epoch closes is committed as state. State: one entry for each event held. An event
+/// that is larger than what state is written to takes is set aside as `merge.too_large`.
 #[derive(Debug)]
 pub struct Merge {
     schema: Arc<Schema>,
-    held: Table<Postcard<HeldRow>>,
-    // The keys of the table, which sort as the rows are to go out.
-    order: BTreeSet<Box<[u8]>>,
+    held: Table<HeldRow>,
+    // The keys of the table, which sort as the rows are to go out, with what each counts for.
+    order: BTreeMap<Box<[u8]>, usize>,
+    record_bytes_max: usize,
     // More than that of any row held, so that the place of the next is nobody's.
     arrivals: u64,
     watermark: i64,
@@ -42,14 +47,22 @@ pub struct Merge {
 
 impl Merge {
     /// An operator over the table that holds its rows.
-    pub fn new(schema: Arc<Schema>, held: Table<Postcard<HeldRow>>) -> Self {
+    pub fn new(schema: Arc<Schema>, held: Table<HeldRow>) -> Self {
         Self {
             schema,
             held,
-            order: BTreeSet::new(),
+            order: BTreeMap::new(),
+            record_bytes_max: usize::MAX,
             arrivals: 0,
             watermark: i64::MIN,
         }
+    }
+
+    /// Where what is held is to fit into records of so many bytes: an event that does not is set aside as
+    /// `merge.too_large`.
+    pub fn in_records_of(mut self, bytes_max: usize) -> Self {
+        self.record_bytes_max = bytes_max;
+        self
     }
 
     /// Reads what is held under a key: the event, and the input it came from.
@@ -62,7 +75,7 @@ impl Merge {
         key: &[u8],
         value: &[u8],
     ) -> Result<(Rows, u16), DecodeError> {
-        let Postcard(held) = Postcard::<HeldRow>::decode(value)?;
+        let held = HeldRow::decode(value)?;
         let input = key.get(8..10).and_then(|bytes| bytes.try_into().ok());
         let Some(input) = input.map(u16::from_be_bytes) else {
             return Err(DecodeError::new(format!(
@@ -100,17 +113,43 @@ impl Merge {
         place.into()
     }
 
-    /// Holds a row until event time has passed it.
-    fn hold(&mut self, place: Box<[u8]>, row: HeldRow) -> Result<(), String> {
+    /// Holds a row until event time has passed it. If it cannot, says of which class that is, and why.
+    fn hold(
+        &mut self,
+        place: Box<[u8]>,
+        row: HeldRow,
+        cx: &mut Context,
+    ) -> Result<(), (&'static str, String)> {
+        if let Some(bytes) = self.too_large(&place, &row) {
+            let most = self.record_bytes_max;
+            let why = format!(
+                "it takes {bytes} bytes while it is held, and the changelog takes records of {most} at most"
+            );
+            return Err(("merge.too_large", why));
+        }
+        let wrong = |error: KeyError| ("merge.key", error.to_string());
+        let weight = weight(row.bytes());
+        cx.count_kept(place.len() + row.bytes());
         // A new place: the table need only learn that nothing is there, and not by looking.
         if !self.held.is_complete() {
             let known = self.held.load(&place, &[]);
-            known.map_err(|error| error.to_string())?;
+            known.map_err(|error| ("merge.key", error.to_string()))?;
         }
-        let held = self.held.insert(&place, Postcard(row));
-        held.map_err(|error| error.to_string())?;
-        self.order.insert(place);
+        self.held.insert(&place, row).map_err(wrong)?;
+        self.order.insert(place, weight);
         Ok(())
+    }
+
+    /// The bytes of the record that holds a row, if they are too many.
+    fn too_large(&self, place: &[u8], row: &HeldRow) -> Option<usize> {
+        let key = size_of::<TableId>() + place.len();
+        if key + row.bytes() + BESIDE_TEXTS_BYTES <= self.record_bytes_max {
+            return None;
+        }
+        let mut value = Vec::new();
+        row.encode(&mut value);
+        let bytes = key + value.len();
+        (bytes > self.record_bytes_max).then_some(bytes)
     }
 
     /// Moves event time on, and lets go out what it has passed: unless that is too much, or something
@@ -122,7 +161,7 @@ impl Merge {
         let had_backlog = self.has_backlog();
         self.watermark = watermark;
         let is_loaded =
-            self.held.is_complete() || self.passed(watermark).all(|at| self.held.knows(at));
+            self.held.is_complete() || self.passed(watermark).all(|(at, _)| self.held.knows(at));
         let due = self.due(Timestamp(watermark), cx.most());
         if had_backlog || !is_loaded || !cx.allows(record, due) {
             return;
@@ -130,28 +169,55 @@ impl Merge {
         self.release(usize::MAX, record, made);
     }
 
-    /// The places of what a watermark has passed, in order: all of them where nothing can come any more.
-    fn passed(&self, watermark: i64) -> impl Iterator<Item = &[u8]> {
+    /// The places of what a watermark has passed, in order, with what each counts for: all of them where
+    /// nothing can come any more.
+    fn passed(&self, watermark: i64) -> impl Iterator<Item = (&[u8], usize)> {
         let end = key::time_to_bytes(watermark);
-        let is_passed = move |at: &&[u8]| at[..8] < end[..] || watermark == i64::MAX;
-        self.order.iter().map(AsRef::as_ref).take_while(is_passed)
+        let is_passed = move |(at, _): &(&[u8], usize)| at[..8] < end[..] || watermark == i64::MAX;
+        let places = self.order.iter().map(|(at, weight)| (&**at, *weight));
+        places.take_while(is_passed)
     }
 
-    /// Lets `most` of what event time has passed go out.
+    /// The first of what a watermark has passed that count for no more than `most`, or the one that does.
+    fn first(&self, watermark: i64, most: usize) -> impl Iterator<Item = &[u8]> {
+        let mut count = 0_usize;
+        let first = self.passed(watermark).take_while(move |(_, weight)| {
+            let is_first = count == 0;
+            count = count.saturating_add(*weight);
+            is_first || count <= most
+        });
+        first.map(|(at, _)| at)
+    }
+
+    /// Lets the [first](Self::first) of what event time has passed go out.
     fn release(&mut self, most: usize, record: u32, made: &mut Rows) {
-        for _ in 0..most {
-            if !self.has_backlog() {
-                return;
-            }
-            let Some(place) = self.order.pop_first() else {
+        let count = self.first(self.watermark, most).count();
+        for _ in 0..count {
+            let Some((place, _)) = self.order.pop_first() else {
                 return;
             };
             match self.held.remove(&place) {
-                Ok(Some(Postcard(row))) => row.release(record, made),
+                Ok(Some(row)) => row.release(record, made),
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a held event was not loaded"),
             }
         }
+    }
+}
+
+impl StateValue for HeldRow {
+    fn encode(&self, out: &mut Vec<u8>) {
+        // Plain data: writing it to memory cannot fail.
+        *out = postcard::to_extend(self, std::mem::take(out)).unwrap_or_default();
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let Postcard(row) = Postcard::<Self>::decode(bytes)?;
+        Ok(row)
+    }
+
+    fn heap(&self) -> usize {
+        self.bytes()
     }
 }
 
@@ -173,8 +239,8 @@ impl Operator for Merge {
                 held.release_late(watermark.0, head.record, &mut made);
             } else {
                 let place = self.place(input, &rows, row);
-                if let Err(error) = self.hold(place, held) {
-                    cx.set_aside(&rows, row, "merge.key", error);
+                if let Err((class, why)) = self.hold(place, held, cx) {
+                    cx.set_aside(&rows, row, class, why);
                 }
             }
         }
@@ -190,9 +256,19 @@ impl Operator for Merge {
         cx.emit(0, made);
     }
 
+    fn holds_rows(&self) -> bool {
+        true
+    }
+
     fn due(&self, watermark: Timestamp, most: usize) -> usize {
-        let counted = most.saturating_add(1);
-        self.passed(watermark.0).take(counted).count()
+        let mut count = 0_usize;
+        for (_, weight) in self.passed(watermark.0) {
+            count = count.saturating_add(weight);
+            if count > most {
+                return most.saturating_add(1);
+            }
+        }
+        count
     }
 
     fn has_backlog(&self) -> bool {
@@ -206,7 +282,7 @@ impl Operator for Merge {
     }
 
     fn held_at(&self) -> Option<Timestamp> {
-        let first = self.passed(self.watermark).next()?;
+        let (first, _) = self.passed(self.watermark).next()?;
         let time = <[u8; 8]>::try_from(&first[..8]).ok()?;
         Some(Timestamp(key::time_from_bytes(time)))
     }
@@ -220,7 +296,7 @@ impl Operator for Merge {
             | Ahead::Time { watermark, most } => (watermark.0, most.saturating_mul(2)),
             Ahead::Backlog { most } => (self.watermark, most),
         };
-        let due = self.passed(watermark).take(most);
+        let due = self.first(watermark, most);
         wanted.extend(
             due.filter(|place| !self.held.knows(place))
                 .map(|place| (0, Box::from(place))),
@@ -232,7 +308,7 @@ impl Operator for Merge {
     }
 
     fn restore(&mut self, _table: usize, key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
-        Postcard::<HeldRow>::decode(value)?;
+        let row = HeldRow::decode(value)?;
         let Some((before, arrival)) = key.split_last_chunk().filter(|_| key.len() >= PLACE_BYTES)
         else {
             return Err(DecodeError::new(format!(
@@ -246,7 +322,7 @@ impl Operator for Merge {
                 .arrivals
                 .max(u64::from_be_bytes(*arrival).saturating_add(1));
         }
-        self.order.insert(key.into());
+        self.order.insert(key.into(), weight(row.bytes()));
         Ok(())
     }
 
@@ -257,7 +333,7 @@ impl Operator for Merge {
     }
 
     fn horizon(&self) -> Option<Timestamp> {
-        let last = self.order.last()?;
+        let (last, _) = self.order.last_key_value()?;
         let time = <[u8; 8]>::try_from(&last[..8]).ok()?;
         Some(Timestamp(key::time_from_bytes(time).saturating_add(1)))
     }

@@ -40,6 +40,7 @@ pub use encode::Encode;
 pub use key_by::KeyBy;
 pub use merge::{CODEC as MERGE_CODEC, Merge};
 pub use operate_all::{OperateAll, Output, operate_all};
+pub(crate) use operator::weight;
 pub use operator::{Ahead, Context, Dead, Move, Operator};
 pub use route::Route;
 pub use stream::{BatchExt, Element, Operate, OperatorExt};

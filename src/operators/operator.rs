@@ -30,10 +30,16 @@ pub trait Operator: fmt::Debug + Send {
     }
 
     /// How much event time would make due by moving to `watermark`, counted to `most` + 1 at most:
-    /// rows to make, and entries of its tables to let go.
+    /// rows to make, and entries of its tables to let go. A row that was held counts once more for each
+    /// 16 KiB it has.
     fn due(&self, watermark: Timestamp, most: usize) -> usize {
         let (_, _) = (watermark, most);
         0
+    }
+
+    /// Whether it holds whole rows, so that what is due counts by their size.
+    fn holds_rows(&self) -> bool {
+        false
     }
 
     /// Whether event time has made more due than [`Context::most`] allowed to be done at once.
@@ -90,6 +96,15 @@ pub trait Operator: fmt::Debug + Send {
     fn windows_open(&self) -> u64 {
         0
     }
+}
+
+/// Bytes for which a row that is held counts once more.
+const WEIGHT_BYTES: usize = 16 << 10;
+
+/// What a row of so many bytes counts for among what is done at once: so that is bounded in bytes too. Of the
+/// row alone, wherever it was held meanwhile.
+pub(crate) fn weight(bytes: usize) -> usize {
+    1 + bytes / WEIGHT_BYTES
 }
 
 /// What an operator will be asked to do next.
@@ -166,6 +181,7 @@ pub struct Context {
     emitted: Vec<(usize, Arc<Rows>)>,
     dead: Vec<Dead>,
     dropped: u64,
+    kept: usize,
 }
 
 impl Default for Context {
@@ -179,6 +195,7 @@ impl Default for Context {
             emitted: Vec::new(),
             dead: Vec::new(),
             dropped: 0,
+            kept: 0,
         }
     }
 }
@@ -260,6 +277,11 @@ impl Context {
         self.dropped += 1;
     }
 
+    /// Counts bytes that it remembers from now on, roughly: an epoch takes only so many.
+    pub fn count_kept(&mut self, bytes: usize) {
+        self.kept += bytes;
+    }
+
     /// Takes what was handed on, in order.
     pub fn take_emitted(&mut self) -> Vec<(usize, Arc<Rows>)> {
         std::mem::take(&mut self.emitted)
@@ -268,6 +290,11 @@ impl Context {
     /// Takes what was set aside, in order.
     pub fn take_dead(&mut self) -> Vec<Dead> {
         std::mem::take(&mut self.dead)
+    }
+
+    /// Takes the count of the bytes that are remembered.
+    pub fn take_kept(&mut self) -> usize {
+        std::mem::take(&mut self.kept)
     }
 
     /// Takes the count of what was dropped.

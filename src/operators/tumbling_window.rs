@@ -181,6 +181,9 @@ impl TumblingWindow {
                 return;
             }
         }
+        if new {
+            cx.count_kept(self.scratch.len() + size_of_val(&*self.empty));
+        }
         if new && end <= self.watermark {
             self.due.add_fired(end, &self.scratch);
         } else if new {

@@ -14,8 +14,8 @@ pub struct Bounds {
     /// the file allows, unless said here. A task takes no more input while more of it waits.
     pub state: Option<StateOptions>,
     /// How much of what event time makes due a stage does at once, at least one: windows that fire or
-    /// are let go, events that were held. Where one record makes more due, it is done in pieces of as
-    /// many, and epochs are closed between them. In which order the rows of several stages meet in
+    /// are let go, events that were held, which count once more for each 16 KiB they have. Where one record
+    /// makes more due, it is done in pieces of as many, and epochs are closed between them. In which order the rows of several stages meet in
     /// another, or in a topic, may depend on it.
     pub due_at_once: usize,
     /// For the whole run: epochs of several tasks go into one transaction up to this many bytes,

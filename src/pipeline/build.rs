@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemill_broker::{Broker, Clock};
 use tidemill_broker_file::{FileBroker, FileOptions, Fsync};
 use tidemill_broker_memory::MemoryBroker;
-use tidemill_state::{Kind, Postcard, State, Table, TableId, TableSpec};
+use tidemill_state::{Kind, State, Table, TableId, TableSpec};
 
 use super::error::Doing;
 use super::graph::{Graph, Node, Target};
@@ -181,13 +181,15 @@ pub(crate) fn table_of(plan: &Plan, stage: &StagePlan) -> Option<(String, u32)> 
 ///
 /// `tables` are the numbers of [`table_specs`] without the first. The sources of the graph are the
 /// sub-topology's co-partitioned sources, then its broadcast ones. A stage does no more than
-/// `due_at_once` at once of what event time makes due.
+/// `due_at_once` at once of what event time makes due, and keeps nothing that needs a larger record than
+/// `record_bytes_max` in the changelog.
 pub(crate) fn graph(
     plan: &Plan,
     topology: &SubTopology,
     tables: &[TableId],
     table_bytes: usize,
     due_at_once: usize,
+    record_bytes_max: usize,
 ) -> Graph {
     let mut tables = tables.iter().copied();
     let mut nodes = Vec::with_capacity(topology.stages.len());
@@ -196,7 +198,7 @@ pub(crate) fn graph(
         let table = table_of(plan, stage_plan).and_then(|_| tables.next());
         nodes.push(Node::new(
             stage_plan.name.clone(),
-            operator(plan, stage_plan, table, table_bytes),
+            operator(plan, stage_plan, table, table_bytes, record_bytes_max),
             (0..stage_plan.ports.len())
                 .map(|port| targets(plan, topology, Input::Stage { stage, port }))
                 .collect(),
@@ -254,6 +256,7 @@ fn operator(
     stage: &StagePlan,
     table: Option<TableId>,
     table_bytes: usize,
+    record_bytes_max: usize,
 ) -> Box<dyn Operator> {
     if let (Some(options), Some(table)) = (window_options(plan, stage), table) {
         let windows = Table::<Window>::new(table, table_bytes);
@@ -284,8 +287,9 @@ fn operator(
             Box::new(Dedupe::new(id.clone(), window, *count_max, seen))
         }
         (OpPlan::Merge, Some(table)) => {
-            let held = Table::<Postcard<HeldRow>>::new(table, table_bytes);
-            Box::new(Merge::new(stage.ports[0].1.clone(), held))
+            let held = Table::<HeldRow>::new(table, table_bytes);
+            let merge = Merge::new(stage.ports[0].1.clone(), held);
+            Box::new(merge.in_records_of(record_bytes_max))
         }
         // `table_specs` gives a table to each operator that has one.
         (OpPlan::TumblingWindow { .. }, _) | (OpPlan::Dedupe { .. } | OpPlan::Merge, None) => {

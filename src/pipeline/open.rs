@@ -185,6 +185,7 @@ async fn open_over(
         &tables[1..],
         table_bytes(plan, topology),
         shared.bounds.due_at_once,
+        shared.outputs.capabilities().record_bytes_max,
     );
     build::restore(&mut graph, &state, id, is_new_version, &|| listener.go_on()).await?;
 

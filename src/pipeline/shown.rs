@@ -198,7 +198,7 @@ mod tests {
         slots[..2].copy_from_slice(&[pair.to_slot(), 250_000_000]);
         rows.push_made(1, head, &slots);
         let mut value = Vec::new();
-        Postcard(crate::events::HeldRow::hold(&rows, 0)).encode(&mut value);
+        crate::events::HeldRow::hold(&rows, 0).encode(&mut value);
         let mut key = vec![0x80, 0, 0, 0, 0, 0, 0, 7, 0, 1];
         key.extend_from_slice(&[0; 12]);
         let shown = show(Some(&plan), &spec("more.held", MERGE_CODEC), &key, &value);

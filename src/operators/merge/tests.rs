@@ -302,7 +302,7 @@ fn what_is_held_under_an_older_key_goes_out_first_and_keeps_nobody_from_its_plac
     };
     let record = arrival(Some(("a", 0, 5)));
     let made = arrival(None);
-    let held = |number: i64| Postcard(HeldRow::hold(&rows(&[record], number), 0));
+    let held = |number: i64| HeldRow::hold(&rows(&[record], number), 0);
     let mut old = key::time_to_bytes(10).to_vec();
     old.extend_from_slice(&[0, 0, 0, 0, 0, 0]);
     old.extend_from_slice(&5_u64.to_be_bytes());
@@ -322,4 +322,34 @@ fn what_is_held_under_an_older_key_goes_out_first_and_keeps_nobody_from_its_plac
     held(5).encode(&mut value);
     assert!(world.merge.restore(0, &old, &value).is_ok());
     assert!(world.merge.restore(0, &old[1..], &value).is_err());
+}
+
+/// It counted as nothing, so that a table took as many as came.
+#[test]
+fn a_held_event_takes_room_for_its_texts() {
+    let fields = vec![Field {
+        name: "text".into(),
+        ty: Type::Text,
+        required: true,
+    }];
+    let schema = Schema {
+        name: "Note".into(),
+        fields,
+        time: None,
+    };
+    let mut rows = Rows::new(schema.into());
+    let text = rows.add_text(&[b'x'; 10_000]);
+    let head = RowHead {
+        present: 1,
+        time: 0,
+        watermark: 0,
+        key: None,
+        record: 0,
+    };
+    rows.push_made(1, head, &[text.to_slot()]);
+    let held = HeldRow::hold(&rows, 0);
+    assert!(held.heap() >= 10_000);
+    let mut table = Table::in_memory();
+    table.insert(b"place", held).unwrap();
+    assert!(table.bytes() >= 10_000);
 }

@@ -11,14 +11,24 @@ use tidemill_state::State;
 use super::fan_in::{Limit, in_order};
 use super::{EventTime, Graph, Node, Origin, Output, Target, least, least_of, load};
 use crate::events::Rows;
-use crate::operators::{Ahead, Context};
+use crate::operators::{Ahead, Context, weight};
+
+/// How much larger a row may be than its record: a key is made of fields that are there as well.
+const GROWS: usize = 4;
+
+/// More than the numbers of a row take.
+const NUMBERS_BYTES: usize = 512;
 
 impl Graph {
     /// How many of the first records of a batch a source may bring at once: up to the one at which more
     /// may fall due in a stage than it does at once. `None` for all.
     pub(crate) fn cut(&self, source: usize, rows: &Rows) -> Option<usize> {
         let heads = rows.heads();
-        let is_too_much = |row: usize| self.falls_due(source, heads[row].watermark, row);
+        let weights = self.sources[source].is_held.then(|| weights(rows));
+        let is_too_much = |row: usize| {
+            let before = weights.as_ref().map_or(row, |weights| weights[row]);
+            self.falls_due(source, heads[row].watermark, before)
+        };
         if heads.is_empty() || !is_too_much(heads.len() - 1) {
             return None;
         }
@@ -35,7 +45,7 @@ impl Graph {
         Some(heads[many].record as usize + 1)
     }
 
-    /// Whether more may fall due in a stage than it does at once, if a source brings so many rows and
+    /// Whether more may fall due in a stage than it does at once, if a source brings rows of so much and
     /// then event time comes to `watermark` on it. What falls due in a stage is what it holds, or has
     /// come from those before; what comes from a stage is no more than that.
     fn falls_due(&self, source: usize, watermark: i64, rows: usize) -> bool {
@@ -109,6 +119,21 @@ impl Graph {
         }
         Ok(self.most)
     }
+}
+
+/// Of each row of a source: what those before it count for at most, wherever they are held.
+fn weights(rows: &Rows) -> Vec<usize> {
+    let mut sum = 0;
+    let heads = rows.heads().iter();
+    let before = heads.map(|head| {
+        let bytes = rows.source().map_or(0, |batch| {
+            let record = batch.get(head.record as usize);
+            record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)
+        });
+        let after = sum + weight(bytes * GROWS + NUMBERS_BYTES);
+        std::mem::replace(&mut sum, after)
+    });
+    before.collect()
 }
 
 /// Of each node: its inputs that read another, and which.

@@ -154,6 +154,8 @@ pub(crate) struct Output {
     pub(crate) dead: Vec<(Setter, Dead)>,
     /// Rows dropped because the file says so.
     pub(crate) dropped: u64,
+    /// Bytes that stages remember from now on, roughly.
+    pub(crate) kept: usize,
 }
 
 /// Who sets a row aside, by name.
@@ -201,6 +203,8 @@ pub(crate) struct Source {
     reached: Arc<[Reached]>,
     // Whether any stage learns of its event time by other than its very rows.
     tells_moves: bool,
+    // Whether any stage holds its rows, so that they count by their weight.
+    is_held: bool,
 }
 
 /// A node whose rows or event time come from some source.
@@ -230,6 +234,9 @@ impl Graph {
             };
             Source {
                 tells_moves: !reached.iter().all(by_rows),
+                is_held: reached
+                    .iter()
+                    .any(|one| nodes[one.node].operator.holds_rows()),
                 reached: reached.into(),
                 time: EventTime::At(Timestamp::MIN),
                 targets,
@@ -386,6 +393,7 @@ impl Graph {
                 .map(|dead| (Setter::Stage(name.clone()), dead)),
         );
         output.dropped += context.take_dropped();
+        output.kept += context.take_kept();
     }
 }
 

@@ -138,6 +138,8 @@ pub(crate) struct OpenEpoch {
     taken: u64,
     // What was done of a backlog.
     worked: u64,
+    // Bytes that stages remember since it was opened, roughly: they go to the changelog when it closes.
+    kept: usize,
     steps: Steps,
 }
 
@@ -265,7 +267,7 @@ impl Task {
             return false;
         }
         let bytes = self.sinks.iter().map(SinkWriter::bytes).sum::<usize>() + self.dead.bytes();
-        bytes >= self.settings.commit.bytes
+        bytes + self.open.kept >= self.settings.commit.bytes
     }
 
     /// Whether the open epoch may take more.

@@ -30,6 +30,7 @@ impl Task {
             let by = |dead| (Setter::Sink(sink.name.clone()), dead);
             output.dead.extend(too_large.drain(..).map(by));
         }
+        self.open.kept += output.kept;
         if output.dropped > 0 {
             metrics::counter!("tidemill_records_dropped_total").increment(output.dropped);
         }

@@ -162,3 +162,69 @@ async fn bounds_that_a_new_version_lowers_hold_before_anything_comes_and_in_piec
     assert_eq!((entries, gone.iter().sum::<usize>()), (101, 400));
     assert_eq!(read_all(&broker, "unique").await.len(), PAIRS);
 }
+
+const LARGE: usize = 64 << 10;
+const LARGE_EVENTS: usize = 100;
+
+/// Large events that a merge holds until every input has ended. The bytes of state, and the events that
+/// went out, of each epoch.
+async fn large_events_are_held() -> Vec<(usize, u64)> {
+    let broker = broker_with(1).await;
+    let other = TopicSpec::new(Topic::new("other").unwrap(), NonZeroU32::MIN);
+    broker.create_topic(&other).await.unwrap();
+    for millis in 0..LARGE_EVENTS as i64 {
+        let large = tick(&"X".repeat(LARGE), millis, "1", "1");
+        broker.send(large).await.unwrap();
+    }
+    let merged = r#"
+        [topics.other]
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        [topics.all]
+        [stages.both]
+        from = ["market-data-updates", "other"]
+        op = "merge"
+        [sinks.all]
+        from = "both"
+        topic = "all"
+    "#;
+    let commit = r#"commit = { interval = "1h", bytes = "1MiB" }"#;
+    let options = RunOptions {
+        until_end: watch::channel(true).1,
+        ..options(1)
+    };
+    let (_stop, never) = watch::channel(false);
+    let pipeline = pipeline(plan(commit, merged), &broker);
+    pipeline.run(options, never).await.unwrap();
+    assert_eq!(read_all(&broker, "all").await.len(), LARGE_EVENTS);
+    let at = TopicPartition::new(Topic::new("bars.changelog").unwrap(), 0);
+    let batches = broker.read_to_end(&at, Start::Earliest).await.unwrap();
+    let (mut bytes, mut written, mut epochs) = (0, 0, Vec::new());
+    for record in batches.iter().flat_map(|batch| batch.iter()) {
+        bytes += record.value.map_or(0, <[u8]>::len);
+        if record.key == Some(MARKER_KEY) {
+            let marker = Marker::decode(record.value.unwrap()).unwrap();
+            let count = marker.sequences.iter().map(|(_, _, count)| count).sum();
+            let before = std::mem::replace(&mut written, count);
+            epochs.push((std::mem::take(&mut bytes), count - before));
+        }
+    }
+    epochs
+}
+
+/// An epoch was full of what came out alone: what was held until then went to the changelog at once.
+#[tokio::test(start_paused = true)]
+async fn an_epoch_is_full_of_what_is_remembered_too() {
+    let epochs = large_events_are_held().await;
+    let most = epochs.iter().map(|(bytes, _)| *bytes).max().unwrap();
+    assert!(most < 4 << 20, "{epochs:?}");
+}
+
+/// They were counted, however large they were.
+#[tokio::test(start_paused = true)]
+async fn large_events_that_are_due_go_out_few_at_once() {
+    let epochs = large_events_are_held().await;
+    let most = epochs.iter().map(|(_, events)| *events).max().unwrap();
+    assert!(most <= 10, "{epochs:?}");
+}

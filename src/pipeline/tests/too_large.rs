@@ -1,4 +1,4 @@
-//! Results that are larger than a broker takes.
+//! Results, and what is remembered, that are larger than a broker takes.
 
 use tidemill_broker_memory::MemoryOptions;
 
@@ -108,4 +108,49 @@ async fn the_dead_letter_of_a_result_that_is_too_large_is_whole_where_its_broker
     let (told, whole) = dead_letter(&pipeline, &broker).await;
     check(&told);
     assert_eq!(whole, payload);
+}
+
+/// The changelog refused it, the task halted, and so did each run after it.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_too_large_to_be_held_goes_to_the_dead_letters() {
+    let (broker, out) = (broker_with(1).await, small());
+    let other = TopicSpec::new(Topic::new("other").unwrap(), NonZeroU32::MIN);
+    broker.create_topic(&other).await.unwrap();
+    let ticks = [("A", 0), (&*"X".repeat(BYTES_MAX), 1_000), ("A", 2_000)];
+    for (pair, millis) in ticks {
+        broker.send(tick(pair, millis, "1", "1")).await.unwrap();
+    }
+    let plan = plan(
+        "home = \"out\"",
+        r#"
+        [brokers.out]
+        url = "mem://"
+        [topics.other]
+        broker = "main"
+        event = "MarketDataUpdate"
+        key = "pair"
+        start = "earliest"
+        [topics.all]
+        broker = "out"
+
+        [stages.both]
+        from = ["market-data-updates", "other"]
+        op = "merge"
+
+        [sinks.all]
+        from = "both"
+        topic = "all"
+        "#,
+    );
+    let brokers: [(&str, Arc<dyn Broker>); 2] =
+        [("main", Arc::new(broker)), ("out", Arc::new(out.clone()))];
+    let stores = Arc::new(MemoryStores::default());
+    let pipeline = Pipeline::new(plan, &brokers, stores).unwrap();
+    let (told, _) = dead_letter(&pipeline, &out).await;
+    let said = ["merge.too_large", "op:both", "market-data-updates/0@1"];
+    assert_eq!(told[..3], said);
+    let words = "and the changelog takes records of 32768 at most";
+    assert!(told[3].ends_with(words), "{told:?}");
+    let all = read_all(&out, "all").await;
+    assert_eq!(all.len(), 2, "the others are there");
 }
