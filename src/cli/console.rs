@@ -80,10 +80,7 @@ impl Console<'_> {
     /// If there is nobody to ask, or the answer is another.
     pub fn confirm(&mut self, question: &str, expected: &str) -> Result<(), Failure> {
         if !self.terminals.input {
-            return Err(
-                Failure::usage("this needs a confirmation, and there is nobody to ask")
-                    .help("give `--yes`"),
-            );
+            return Err(Failure::not_confirmed());
         }
         write!(self.errors, "{question}\ntype `{expected}` to go on: ")?;
         self.errors.flush()?;
@@ -94,7 +91,7 @@ impl Console<'_> {
         if answer.trim() == expected {
             Ok(())
         } else {
-            Err(Failure::usage("not confirmed: nothing was done"))
+            Err(Failure::not_confirmed())
         }
     }
 }

@@ -12,11 +12,12 @@ pub enum Exit {
     Ok = 0,
     /// Done, and there is something to look at: problems in a file.
     Findings = 1,
-    /// The command was asked for something that makes no sense.
+    /// The command was asked for something that makes no sense, or for something that is done only with
+    /// `--yes`.
     Usage = 2,
     /// The file system refused.
     Io = 3,
-    /// What is stored is not what was written: a person must look.
+    /// What is stored is not what was written, is missing, or contradicts the file: a person must look.
     Integrity = 6,
     /// Somebody else owns what the command needs.
     Fenced = 7,
@@ -33,9 +34,12 @@ impl Exit {
     pub const ALL: [(Self, &str); 9] = [
         (Self::Ok, "done"),
         (Self::Findings, "done, with findings"),
-        (Self::Usage, "wrong usage"),
+        (Self::Usage, "wrong usage, or not confirmed"),
         (Self::Io, "the file system refused"),
-        (Self::Integrity, "stored data is damaged or missing"),
+        (
+            Self::Integrity,
+            "refused: data is damaged, missing, or contradicts the file",
+        ),
         (Self::Fenced, "somebody else owns it"),
         (Self::OutcomeUnknown, "the outcome is unknown"),
         (Self::Internal, "a mistake in tidemill"),

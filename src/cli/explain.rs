@@ -1,6 +1,7 @@
 //! `tidemill explain`: what a pipeline does and promises, what a code means, or what may stand in a
 //! file.
 
+mod event;
 mod graph;
 mod json;
 mod keys;
@@ -15,6 +16,7 @@ use super::{Console, Exit, Failure, World};
 use crate::config::Code;
 use crate::config::guarantee;
 use crate::config::reference::Section;
+use crate::events::MARKET_DATA_UPDATE;
 
 /// Explain a pipeline, the code of a problem, or what may stand in a file
 ///
@@ -26,10 +28,11 @@ Examples:
   tidemill explain pipelines/bars.toml
   tidemill explain E0147
   tidemill explain sections                     all that may stand in a file
-  tidemill explain dedupe                       what may stand in one section, or with one operator")]
+  tidemill explain dedupe                       what may stand in one section, or with one operator
+  tidemill explain MarketDataUpdate             the fields of the built-in event")]
 pub(super) struct ExplainArgs {
-    /// The files of one pipeline, one code such as E0147, or a section such as `topics`
-    #[arg(required = true, value_name = "FILE|CODE|SECTION")]
+    /// The files of one pipeline, one code such as E0147, a section such as `topics`, or the built-in event
+    #[arg(required = true, value_name = "FILE|CODE|SECTION|EVENT")]
     what: Vec<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
@@ -57,11 +60,14 @@ pub(super) fn run(
         if name == "sections" {
             return keys::all_explained(args.json, console);
         }
+        if name == MARKET_DATA_UPDATE {
+            return event::explained(args.json, console);
+        }
         if let Some(section) = Section::find(name) {
             return keys::explained(section, args.json, console);
         }
         if !name.contains(['.', '/']) {
-            let message = format!("there is no file, section or operator `{name}`");
+            let message = format!("there is no file, section, operator or built-in event `{name}`");
             return Err(Failure::usage(message).help(match Section::nearest(name) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "`tidemill explain sections` tells of all that may stand in a file".into(),

@@ -54,6 +54,11 @@ impl Failure {
         Self::new(Exit::Usage, message)
     }
 
+    /// What changes or loses something was not asked for twice.
+    pub fn not_confirmed() -> Self {
+        Self::usage("not confirmed: nothing was done").help("give `--yes` to do it")
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

@@ -14,9 +14,9 @@ use super::load::load;
 use super::number::whole;
 use super::target::is_directory;
 use super::{Console, Exit, Failure, Signals, World};
-use crate::config::plan::BrokerUrl;
+use crate::config::plan::{BrokerUrl, SourcePlan};
 use crate::config::{broker_url, duration, show_duration};
-use crate::events::SCALE_MAX;
+use crate::events::{MARKET_DATA_UPDATE, SCALE_MAX};
 use crate::market::import::{
     self, Error, Kind, Layout, Mapping, OnBadLine, OnImported, Options, Phase, Progress, Report,
 };
@@ -52,9 +52,9 @@ pub(super) struct ImportArgs {
     /// The broker to import into, such as file://data
     #[arg(long, value_name = "URL", group = "into")]
     broker: Option<String>,
-    /// Import into a topic that this pipeline reads
+    /// Import into a topic that this pipeline reads; given for each of its files
     #[arg(long, value_name = "FILE", group = "into")]
-    pipeline: Option<PathBuf>,
+    pipeline: Vec<PathBuf>,
     /// The topic [default: market-data-updates; with --pipeline the one that it reads, needed if it
     /// reads several, where it may be named as in the file]
     #[arg(long, value_name = "NAME")]
@@ -125,10 +125,9 @@ pub(super) async fn run(
     world: &World<'_>,
     mut signals: Signals,
 ) -> Result<Exit, Failure> {
-    let destination = match (&args.broker, &args.pipeline) {
-        (Some(url), _) => by_url(args, url)?,
-        (None, Some(file)) => by_pipeline(args, file, world)?,
-        (None, None) => return Err(Failure::usage("give --broker or --pipeline")),
+    let destination = match &args.broker {
+        Some(url) => by_url(args, url)?,
+        None => by_pipeline(args, world)?,
     };
     if !matches!(destination.url, BrokerUrl::File { .. }) {
         return Err(
@@ -228,8 +227,8 @@ fn named(topic: &str) -> Result<Topic, Failure> {
 }
 
 /// The topic of a pipeline.
-fn by_pipeline(args: &ImportArgs, file: &Path, world: &World<'_>) -> Result<Destination, Failure> {
-    let plan = load(&[file.to_path_buf()], world)?.plan;
+fn by_pipeline(args: &ImportArgs, world: &World<'_>) -> Result<Destination, Failure> {
+    let plan = load(&args.pipeline, world)?.plan;
     let names = || {
         let names: Vec<&str> = plan.sources.iter().map(|source| &*source.name).collect();
         names.join(", ")
@@ -250,11 +249,26 @@ fn by_pipeline(args: &ImportArgs, file: &Path, world: &World<'_>) -> Result<Dest
                     .help(format!("it reads {}", names()))
             })?,
     };
+    if !takes_imports(source) {
+        let message = format!(
+            "source `{}` reads events of type `{}`, and an import writes `{MARKET_DATA_UPDATE}`",
+            source.name, source.schema.name
+        );
+        return Err(Failure::usage(message).help(
+            "events of other types come from a program, or from a pipeline that reads `stdio:` (`tidemill explain brokers` shows one)",
+        ));
+    }
     Ok(Destination {
         url: plan.brokers[source.topic.broker].url.clone(),
         topic: source.topic.topic.clone(),
         partitions: args.partitions.or(source.topic.partitions),
     })
+}
+
+/// Whether a source reads what an import writes. Its key is `pair` then: no other field of these events
+/// can be one.
+pub(super) fn takes_imports(source: &SourcePlan) -> bool {
+    *source.schema.name == *MARKET_DATA_UPDATE
 }
 
 fn options(args: &ImportArgs, destination: &Destination) -> Result<Options, Failure> {
@@ -435,8 +449,8 @@ fn failure(error: Error) -> Failure {
 fn exit(error: &Error) -> Exit {
     match error {
         Error::Io { .. } => Exit::Io,
-        Error::Line { .. } | Error::Archive { .. } => Exit::Findings,
-        Error::Log { .. } => Exit::Integrity,
+        Error::Line { .. } => Exit::Findings,
+        Error::Archive { .. } | Error::Log { .. } => Exit::Integrity,
         // That of the first: it is told first.
         Error::Files(errors) => errors.first().map_or(Exit::Usage, exit),
         _ => Exit::Usage,

@@ -76,8 +76,9 @@ Examples:
   tidemill offsets reset --help                 how to start anew
   tidemill state ls pipelines/bars.toml         what does it remember?
 
-Exit codes: 0 done, 1 findings, 2 wrong usage, 3 file system, 6 damaged or missing data, 7 owned by
-somebody else, 8 outcome unknown, 70 mistake in tidemill, 130 interrupted twice.";
+Exit codes: 0 done, 1 findings, 2 wrong usage or not confirmed, 3 file system, 6 refused: data
+damaged, missing or contradicting the file, 7 owned by somebody else, 8 outcome unknown, 70 mistake
+in tidemill, 130 interrupted twice.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
@@ -223,7 +224,16 @@ fn told_by_clap(
     } else {
         &mut console.output
     };
-    // A closed pipe is no reason for another code.
-    let _ = target.write_all(text.as_bytes());
-    if is_error { Exit::Usage } else { Exit::Ok }
+    let written = target
+        .write_all(text.as_bytes())
+        .and_then(|()| target.flush());
+    match written.map_err(Failure::from) {
+        // If errors cannot be written, the code must do.
+        _ if is_error => Exit::Usage,
+        Err(failure) if !failure.is_closed_pipe() => {
+            let _ = failure.tell(colour(console.terminals.errors), console.errors);
+            failure.exit
+        }
+        Ok(()) | Err(_) => Exit::Ok,
+    }
 }

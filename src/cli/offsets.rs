@@ -10,7 +10,7 @@ use super::target::{Access, Target, TargetArgs};
 use super::{Console, Exit, Failure, World};
 use crate::config::Plan;
 use crate::config::plan::{BrokerUrl, SourcePlan};
-use crate::pipeline::{OpenBroker, input_offsets};
+use crate::pipeline::{InputOffset, OpenBroker, input_offsets};
 
 /// Show how far a consumer group has read, or set a pipeline back or forward
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,10 @@ pub(super) async fn run(
         let plan = load(&target.files, world)?.plan;
         let rows = of_pipeline(&plan).await?;
         show(&plan.group, &rows, json, console)?;
-        return Ok(Exit::Ok);
+        return match rows.iter().find(|row| row.is_former) {
+            Some(row) => Err(former(row)),
+            None => Ok(Exit::Ok),
+        };
     }
     let resolved = target.resolve(topics.first().map(String::as_str), world)?;
     let group = match (group, resolved.plan.as_ref()) {
@@ -124,13 +127,19 @@ async fn of_pipeline(plan: &Plan) -> Result<Vec<Row>, Failure> {
             rows.extend(committed(&**broker, &plan.group, &[]).await?);
         }
     }
-    let of_group = |source: &SourcePlan| !source.broadcast && source.topic.broker == home;
-    if !has_run || plan.sources.iter().all(of_group) {
+    // What a group has committed goes with its topic: where it has nothing, markers tell why.
+    let of_group = |source: &SourcePlan, rows: &[Row]| {
+        let topic = &source.topic.topic;
+        let mut of_topic = rows.iter().filter(|row| row.at.topic == *topic);
+        let has_committed = of_topic.any(|row| row.is_of_group && row.committed.is_some());
+        !source.broadcast && source.topic.broker == home && has_committed
+    };
+    if !has_run || plan.sources.iter().all(|source| of_group(source, &rows)) {
         return Ok(rows);
     }
-    for ((source, at), next) in input_offsets(plan, &brokers).await? {
+    for ((source, at), InputOffset { next, is_former }) in input_offsets(plan, &brokers).await? {
         let source = &plan.sources[source];
-        if of_group(source) || !keeps(source.topic.broker) {
+        if of_group(source, &rows) || !keeps(source.topic.broker) {
             continue;
         }
         let marks = brokers[source.topic.broker].watermarks(&at).await?;
@@ -138,11 +147,21 @@ async fn of_pipeline(plan: &Plan) -> Result<Vec<Row>, Failure> {
             at,
             committed: Some(next),
             is_of_group: false,
+            is_former,
             low: marks.low,
             end: marks.last_stable,
         });
     }
     Ok(rows)
+}
+
+/// A run refuses to go on, and so is this told.
+fn former(row: &Row) -> Failure {
+    let message = format!(
+        "{} is not the log this pipeline has read: it was deleted and created again",
+        row.at
+    );
+    Failure::new(Exit::Integrity, message).help("`tidemill offsets reset` makes it start anew")
 }
 
 /// One partition: what is committed and where it ends.
@@ -151,6 +170,8 @@ struct Row {
     committed: Option<Offset>,
     /// Whether the group has committed it; else the pipeline's markers say so.
     is_of_group: bool,
+    /// Whether it was committed of a topic that was deleted, and this is another of its name.
+    is_former: bool,
     low: Offset,
     end: Offset,
 }
@@ -158,6 +179,9 @@ struct Row {
 impl Row {
     /// Records that are still to be read, at most: offsets may have gaps.
     fn lag(&self) -> Option<u64> {
+        if self.is_former {
+            return Some(self.end.0.saturating_sub(self.low.0));
+        }
         let committed = self.committed?.0.max(self.low.0);
         Some(self.end.0.saturating_sub(committed))
     }
@@ -189,6 +213,7 @@ async fn committed(
                 at,
                 committed,
                 is_of_group: true,
+                is_former: false,
                 low: marks.low,
                 end: marks.last_stable,
             });
@@ -214,6 +239,7 @@ fn show(group: &Group, rows: &[Row], json: bool, console: &mut Console<'_>) -> R
                     "partition": row.at.partition,
                     "committed": row.committed.map(|offset| offset.0),
                     "keptBy": kept_by(row),
+                    "ofFormerTopic": row.is_former,
                     "low": row.low.0,
                     "end": row.end.0,
                     "lag": row.lag(),
@@ -228,13 +254,17 @@ fn show(group: &Group, rows: &[Row], json: bool, console: &mut Console<'_>) -> R
         return Ok(());
     }
     let or_dash = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+    let next = |row: &Row| or_dash(row.committed.map(|offset| offset.0));
     let table: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
             vec![
                 row.at.topic.to_string(),
                 row.at.partition.to_string(),
-                or_dash(row.committed.map(|offset| offset.0)),
+                match row.is_former {
+                    true => format!("{} of a former topic", next(row)),
+                    false => next(row),
+                },
                 row.end.to_string(),
                 or_dash(row.lag()),
                 kept_by(row).to_owned(),

@@ -18,7 +18,7 @@ use crate::pipeline::{Instance, OpenBroker, Reset, ResetOptions, ResetTo, Resett
 
 /// Set what a pipeline reads next, and decide what becomes of its state
 ///
-/// Without `--yes` it only tells what it would do. A reset is one transaction: new markers, the
+/// Without `--yes` it only tells what it would do, and ends with code 2. A reset is one transaction: new markers, the
 /// group's offsets and, with `--drop-state`, the removal of every element of state, event time
 /// included. What was written to sinks stays; records read again are written again, with the same
 /// event ids.
@@ -139,7 +139,10 @@ pub(super) async fn run(
         broker.close().await?;
     }
     report(&args, name.as_str(), &reset, &unfit, console)?;
-    Ok(Exit::Ok)
+    match args.yes {
+        true => Ok(Exit::Ok),
+        false => Err(Failure::not_confirmed()),
+    }
 }
 
 /// A store on this machine.
@@ -344,9 +347,6 @@ fn report(
     for store in unfit {
         let what = done("set aside", "would be set aside");
         console.line(format_args!("{} {what}", store.dir.display()))?;
-    }
-    if !args.yes {
-        console.line("nothing was done; give `--yes` to do it")?;
     }
     Ok(())
 }

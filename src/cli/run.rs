@@ -14,10 +14,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::bar::Bar;
+use super::import::takes_imports;
 use super::load::{load, tell};
 use super::printed::Printed;
-use super::{Console, Exit, Failure, Signals, World, stdio};
+use super::{Console, Exit, Failure, Signals, World, counted, stdio};
 use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT};
+use crate::config::words::shell_word;
 use crate::config::{Plan, entangled, threads};
 use crate::pipeline::{
     self, Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
@@ -39,7 +41,7 @@ Examples:
   tidemill run pipelines/bars.toml                  until Ctrl-C
   tidemill run pipelines/bars.toml --until-end      until everything there is has been read
   tidemill run pipelines/bars.toml --threads 2      on two threads
-  tidemill run lines.toml < ticks.jsonl > bars.jsonl  a file that reads and writes `stdio:`")]
+  tidemill run pipelines/lines.toml < trades.jsonl > minutes.jsonl    through `stdio:`")]
 pub(super) struct RunArgs {
     /// The files of one pipeline
     #[arg(required = true, value_name = "FILE")]
@@ -257,10 +259,11 @@ fn start(plan: Plan, args: &RunArgs, stop: watch::Receiver<bool>) -> Result<Runn
         Cut::Live
     };
     let until_end = args.until_end;
+    let files = args.files.clone();
     std::thread::Builder::new()
         .name("pipeline".into())
         .spawn(move || {
-            let end = runtime.block_on(work(plan, options, until_end, stop, told));
+            let end = runtime.block_on(work(plan, files, options, until_end, stop, told));
             // Whoever does not listen any more has left.
             let _ = answer.send(end);
         })
@@ -270,12 +273,13 @@ fn start(plan: Plan, args: &RunArgs, stop: watch::Receiver<bool>) -> Result<Runn
 
 async fn work(
     plan: Plan,
+    files: Vec<PathBuf>,
     mut options: RunOptions,
     until_end: bool,
     stop: watch::Receiver<bool>,
     told: watch::Sender<Option<(Arc<Progress>, u64)>>,
 ) -> Result<(), Failure> {
-    refuse_missing_log(&plan)?;
+    refuse_missing_log(&plan, &files)?;
     // Before a directory of state is taken: a run that finds its log in use leaves none behind.
     let mut open = Vec::with_capacity(plan.brokers.len());
     for broker in 0..plan.brokers.len() {
@@ -313,8 +317,15 @@ async fn work(
     let pipeline = Pipeline::in_order(plan.clone(), written, stores);
     let progress = pipeline.progress();
     told.send_replace(Some((progress.clone(), total)));
-    let mut pumps =
-        stdio::Pumps::start(&plan, &brokers, progress, printed, drain, stop.clone()).await?;
+    let mut pumps = stdio::Pumps::start(
+        &plan,
+        &brokers,
+        progress.clone(),
+        printed,
+        drain,
+        stop.clone(),
+    )
+    .await?;
     let (halt, halted) = watch::channel(false);
     let end = {
         let run = pipeline.run(options, halted);
@@ -341,14 +352,15 @@ async fn work(
     // Where nobody reads what is printed, that is why the run ended.
     pumped?;
     // What stopped the run comes first: a log that cannot be closed is most often its consequence.
-    end.map_err(|error| ended_on(error, instance.as_ref()))?;
+    let committed = progress.counts().committed;
+    end.map_err(|error| ended_on(error, instance.as_ref(), &plan, &files, committed))?;
     closed?;
     Ok(())
 }
 
 /// Refuses a log that would be made only to find that the topics to be read are not in it: a misspelt
 /// name leaves nothing behind.
-fn refuse_missing_log(plan: &Plan) -> Result<(), Failure> {
+fn refuse_missing_log(plan: &Plan, files: &[PathBuf]) -> Result<(), Failure> {
     let missing = plan.sources.iter().find(|source| {
         // One that says its partitions is made by the run.
         source.topic.partitions.is_none()
@@ -360,6 +372,7 @@ fn refuse_missing_log(plan: &Plan) -> Result<(), Failure> {
     let error = pipeline::Error::MissingTopic {
         topic: source.topic.topic.clone(),
         source_name: source.name.to_string(),
+        create: pipeline::what_creates(plan, &source.topic),
     };
     let dir = plan.state_dir.as_deref();
     let taken = Instance::take_all(
@@ -369,7 +382,7 @@ fn refuse_missing_log(plan: &Plan) -> Result<(), Failure> {
         "tidemill run",
     )?;
     let with_state = taken.iter().find(|instance| instance.holds_state());
-    let failure = ended_on(error, with_state);
+    let failure = ended_on(error, with_state, plan, files, 0);
     Err(match &plan.brokers[source.topic.broker].url {
         BrokerUrl::File { path, .. } => {
             failure.because(format!("there is no log in `{}`", path.display()))
@@ -386,31 +399,56 @@ async fn asked(mut stop: watch::Receiver<bool>) {
 
 /// Why a run ended. A topic that is missing although there is state built from it is lost data, not
 /// wrong usage.
-fn ended_on(error: pipeline::Error, instance: Option<&Instance>) -> Failure {
-    match (&error, instance) {
-        (pipeline::Error::MissingTopic { topic, .. }, Some(instance)) if instance.holds_state() => {
-            let dir = instance.dir().display();
-            let message = format!(
-                "topic `{topic}` does not exist, but {dir} holds state that was built from it"
-            );
-            Failure::new(Exit::Integrity, message).help(format!(
-                "restore the log from a copy; to start anew, remove {dir} and create the topic"
-            ))
+fn ended_on(
+    error: pipeline::Error,
+    instance: Option<&Instance>,
+    plan: &Plan,
+    files: &[PathBuf],
+    committed: u64,
+) -> Failure {
+    let files = files
+        .iter()
+        .map(|file| shell_word(&file.display().to_string()));
+    let files: Vec<String> = files.collect();
+    let (topic, source_name, create) = match &error {
+        pipeline::Error::MissingTopic {
+            topic,
+            source_name,
+            create,
+        } => (topic, source_name, create),
+        pipeline::Error::Broker {
+            source: tidemill_broker::Error::Damaged { .. },
+            ..
+        } if committed > 0 => {
+            return Failure::from(error).help(format!(
+                "restore the file from a copy and run it again: the {} that this run committed are safe; without a copy, `tidemill offsets reset {} --to OFFSET --keep-state --yes` goes on behind the damage",
+                counted(committed, "record"),
+                files.join(" ")
+            ));
         }
-        (
-            pipeline::Error::MissingTopic {
-                topic,
-                source_name: source,
-            },
-            _,
-        ) => {
-            let message = format!("topic `{topic}` of source `{source}` does not exist");
-            Failure::usage(message).help(format!(
-                "fill it with `tidemill import --pipeline FILE PATH`, create it with `tidemill topics create {topic} FILE`, or give it `partitions` in the file"
-            ))
-        }
-        _ => error.into(),
+        _ => return error.into(),
+    };
+    if let Some(instance) = instance.filter(|instance| instance.holds_state()) {
+        let dir = instance.dir().display();
+        let message =
+            format!("topic `{topic}` does not exist, but {dir} holds state that was built from it");
+        return Failure::new(Exit::Integrity, message).help(format!(
+            "restore the log from a copy; to start anew, remove {dir} and create the topic"
+        ));
     }
+    let message = format!("topic `{topic}` of source `{source_name}` does not exist");
+    let mut sources = plan.sources.iter();
+    let source = sources.find(|source| *source.name == **source_name);
+    let fill = match source.is_some_and(takes_imports) {
+        true => {
+            let files = files.join(" --pipeline ");
+            format!("`tidemill import --pipeline {files} --topic {source_name} PATH`")
+        }
+        false => "a pipeline that reads `stdio:` (`tidemill explain brokers` shows one)".into(),
+    };
+    Failure::usage(message).help(format!(
+        "fill it with {fill}, create it with {create}, or give it `partitions` in the file"
+    ))
 }
 
 /// Records in the inputs now, as far as offsets tell; for the progress bar.

@@ -146,8 +146,8 @@ codes! {
          only be written. It has one partition and keeps nothing.";
     Broadcast = "E0129", "broadcast topics where partitions must be shared out",
         "A broadcast topic is read whole by every task, beside the partitions that are the task's \
-         own. A pipeline of broadcast topics alone has nothing to share out, and what is computed \
-         from broadcast topics alone would be written once by every task.";
+         own, and each takes of it the events whose key would lie in those. A pipeline of broadcast \
+         topics alone has no such partitions, nor has what comes of broadcast topics alone.";
     // Events.
     UnknownEvent = "E0130", "an event type that is not declared",
         "The name is neither a section `[events.NAME]` nor the built-in `MarketDataUpdate`.";

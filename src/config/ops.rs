@@ -17,6 +17,8 @@ pub(crate) type Names = Located<Vec<Located<String>>>;
 pub(crate) struct StageSection {
     pub(crate) from: Option<Names>,
     pub(crate) op: Option<Op>,
+    /// Aggregates of an operator that is unknown.
+    pub(crate) loose: Option<Aggregates>,
 }
 
 /// An operator and its options. An option that could not be read is `None`: it has been told.
@@ -95,7 +97,11 @@ pub(crate) fn stage(mut table: Reader<'_>) -> StageSection {
         table.missing("from");
     }
     let Some(op) = table.need_text("op") else {
-        return StageSection { from, op: None };
+        return StageSection {
+            from,
+            op: None,
+            loose: None,
+        };
     };
     let Some((_, read)) = OPS.iter().find(|(name, _)| *name == op.value) else {
         let names = || OPS.iter().map(|(name, _)| *name);
@@ -109,11 +115,22 @@ pub(crate) fn stage(mut table: Reader<'_>) -> StageSection {
             Some(near) => problem.did_you_mean(Some(near)),
             None => problem.help(format!("operators are {}", super::suggest::one_of(names()))),
         };
-        return StageSection { from, op: None };
+        // Only a window has these: what is wrong with them is told too.
+        let aggregates = table.take("aggregate");
+        let aggregates = aggregates.and_then(|node| self::aggregates(node, table.report));
+        return StageSection {
+            from,
+            op: None,
+            loose: aggregates,
+        };
     };
     let op = Some(read(&mut table));
     table.finish();
-    StageSection { from, op }
+    StageSection {
+        from,
+        op,
+        loose: None,
+    }
 }
 
 fn key_by(table: &mut Reader<'_>) -> Op {

@@ -158,7 +158,7 @@ pub const SECTIONS: &[Section] = &[
                 "a size; default 128MiB",
                 "How much of its state each task keeps in memory: its windows and merges have even \
                  shares, and none takes what another leaves. Beside it: what an epoch changes, \
-                 until it is written behind; the cache of the store, 64MiB; the ids of a `dedupe`; \
+                 until it is written behind; the cache of the store, 32MiB; the ids of a `dedupe`; \
                  of a `tumbling_window` and a `merge` the keys and times of what is open.",
             ),
             key(
@@ -169,7 +169,7 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "dead_letter",
                 "a name, or a table, see `dead_letter`; default the topic `NAME.dead-letter`",
-                "The topic for records that are set aside.",
+                "The topic for records that are set aside: a section `[topics.NAME]`, not on `stdio:`.",
             ),
             key(
                 "home",
@@ -221,8 +221,9 @@ pub const SECTIONS: &[Section] = &[
             "a URL; required",
             "`file://DIRECTORY` is an embedded log; `?fsync=100ms`, `?fsync=commit` or \
              `?fsync=never` says when it is made durable, `?split=64MiB` how large a log file may \
-             become. `stdio:` is JSON lines on standard input and output. `mem://` lies in this \
-             process and begins empty.",
+             become. `stdio:` is JSON lines on standard input and output: it has the topics `stdin`, \
+             which is read, and `stdout`, which is written; dead letters need a second broker. `mem://` \
+             lies in this process and begins empty: only a program that embeds it can fill it.",
         )],
     },
     Section {
@@ -233,7 +234,7 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "topic",
                 "a name; default the section's",
-                "Its name on the broker.",
+                "Its name on the broker; on `stdio:` it is `stdin` if it is read, else `stdout`.",
             ),
             BROKER,
             EVENT,
@@ -269,12 +270,16 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "idle",
                 "a duration; default never",
-                "After so long without a record a partition no longer holds back event time.",
+                "After so long without a record a partition no longer holds back event time. Once all are \
+                 silent, event time is where the furthest of them has come: what is earlier is late.",
             ),
             key(
                 "broadcast",
                 "true or false; default false",
-                "Whether every task reads the whole topic, beside the partitions of its own.",
+                "Whether every task reads the whole topic, beside the partitions of its own: so it need not be \
+                 partitioned as they are. Each event moves event time in all and goes on in one: where its key \
+                 would lie, by the hash of Tidemill and Kafka's producers. Beside it in state by key, records \
+                 of other topics that lie elsewhere go to the dead letters as `decode.partition`.",
             ),
             key(
                 "record_max",
@@ -295,7 +300,8 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "events",
         written: "[events.NAME]",
-        about: "A type of JSON events. `[events.MarketDataUpdate]` takes `scale` alone.",
+        about: "A type of JSON events. `MarketDataUpdate` is built in: `tidemill explain \
+                MarketDataUpdate` tells its fields, and `[events.MarketDataUpdate]` takes `scale` alone.",
         keys: &[
             key(
                 "fields",

@@ -10,6 +10,15 @@ pub(crate) fn names(schema: &Schema, slots: &[usize]) -> String {
     names.join(", ")
 }
 
+/// As a shell takes it for one word.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-:".contains(c);
+    match text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// The type of a field.
 pub(crate) fn field_type(field: &Field) -> String {
     let optional = if field.required { "" } else { "?" };

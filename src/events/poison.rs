@@ -72,6 +72,8 @@ pub mod class {
     pub const TIME_AHEAD: &str = "decode.time.ahead";
     /// An instant outside the years 0000 to 9999.
     pub const TIME_RANGE: &str = "decode.time.range";
+    /// A record whose key belongs in another partition than it lies in.
+    pub const PARTITION: &str = "decode.partition";
     /// A required field is absent or null.
     pub const MISSING_FIELD: &str = "schema.missing_field";
     /// A field of another type.

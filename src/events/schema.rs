@@ -125,6 +125,11 @@ impl Schema {
         }
     }
 
+    /// In the place of one that is not known.
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self::new("", [], None))
+    }
+
     /// The system's market data event, version 1, its prices and quantities with so many decimals.
     pub fn market_data_update(scale: u8) -> Self {
         let decimal = Type::Decimal(scale);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_broker::{Batch, Timestamp};
+use tidemill_broker::{Batch, Timestamp, partition};
 use tracing::warn;
 
 use super::key;
@@ -28,6 +28,8 @@ pub struct Decode {
     incarnation: u64,
     out_of_order: i64,
     ahead_max: Option<i64>,
+    // Its partition, of how many.
+    home: Option<(u32, u32)>,
     // One that was let through has been told of.
     told: bool,
     watermark: i64,
@@ -45,6 +47,7 @@ impl Decode {
             incarnation: 0,
             out_of_order: micros(disorder.behind),
             ahead_max: disorder.ahead_max.map(micros),
+            home: None,
             told: false,
             watermark: i64::MIN,
         }
@@ -78,27 +81,33 @@ impl Decode {
         self.watermark = watermark.0;
     }
 
+    /// Refuses records whose key belongs in another partition than this one of so many, by the hash that
+    /// brokers partition by.
+    pub fn in_partition(mut self, partition: u32, partitions: u32) -> Self {
+        self.home = Some((partition, partitions));
+        self
+    }
+
     /// Decodes a batch. Records that are poison are handed to `poison` with their index.
     pub fn decode(&mut self, batch: &Batch, poison: &mut dyn FnMut(usize, Poison)) -> Rows {
-        let rows = match self.ahead_max {
-            Some(ahead_max) => self.decode_bounded(batch, ahead_max, poison),
-            None => self.decoder.decode(batch, poison),
-        };
+        let mut refused = Vec::new();
+        let mut refuse = |record, reason| refused.push((record, reason));
+        let rows = self.decoder.decode(batch, &mut refuse);
         let mut rows = rows.of_incarnation(self.incarnation);
-        match self.key[..] {
-            [] => {}
-            // The text is there already.
-            [slot] => {
-                for row in 0..rows.len() {
-                    let text = rows.number(row, slot).map(Text::from_slot);
-                    rows.heads_mut()[row].key = text;
-                }
+        self.put_keys(&mut rows);
+        if self.ahead_max.is_some() || self.home.is_some() {
+            let decoded = refused.len();
+            for row in 0..rows.len() {
+                let reason = self.refusal(batch, &rows, row);
+                refused.extend(reason.map(|reason| (rows.head(row).record as usize, reason)));
             }
-            _ => {
-                for row in 0..rows.len() {
-                    key::put_text(&mut rows, row, &self.key);
-                }
+            if refused.len() > decoded {
+                rows = rows.select(|row| self.refusal(batch, &rows, row).is_none());
+                refused.sort_unstable_by_key(|(record, _)| *record);
             }
+        }
+        for (record, reason) in refused {
+            poison(record, reason);
         }
         let mut watermark = self.watermark;
         for head in rows.heads_mut() {
@@ -113,32 +122,33 @@ impl Decode {
         rows
     }
 
-    /// Decodes a batch; events dated further ahead of their record are poison, in its place.
-    fn decode_bounded(
-        &mut self,
-        batch: &Batch,
-        ahead_max: i64,
-        poison: &mut dyn FnMut(usize, Poison),
-    ) -> Rows {
-        let mut refused = Vec::new();
-        let rows = self
-            .decoder
-            .decode(batch, &mut |record, reason| refused.push((record, reason)));
-        let is_ahead = |head: &RowHead| ahead(batch, head) > ahead_max;
-        let all_are_within = !rows.heads().iter().any(is_ahead);
-        let rows = if all_are_within {
-            rows
-        } else {
-            for head in rows.heads().iter().filter(|head| is_ahead(head)) {
-                refused.push((head.record as usize, too_far(ahead(batch, head), ahead_max)));
+    fn put_keys(&self, rows: &mut Rows) {
+        match self.key[..] {
+            [] => {}
+            // The text is there already.
+            [slot] => {
+                for row in 0..rows.len() {
+                    let text = rows.number(row, slot).map(Text::from_slot);
+                    rows.heads_mut()[row].key = text;
+                }
             }
-            refused.sort_unstable_by_key(|(record, _)| *record);
-            rows.select(|row| !is_ahead(&rows.heads()[row]))
-        };
-        for (record, reason) in refused {
-            poison(record, reason);
+            _ => {
+                for row in 0..rows.len() {
+                    key::put_text(rows, row, &self.key);
+                }
+            }
         }
-        rows
+    }
+
+    /// Why an event is poison in its place, if it is.
+    fn refusal(&self, batch: &Batch, rows: &Rows, row: usize) -> Option<Poison> {
+        let ahead = ahead(batch, &rows.heads()[row]);
+        if let Some(max) = self.ahead_max.filter(|max| ahead > *max) {
+            return Some(too_far(ahead, max));
+        }
+        let (partition, partitions) = self.home?;
+        let home = partition::for_key(rows.key(row)?, partitions);
+        (home != partition).then(|| elsewhere(home))
     }
 
     /// Warns of the first event that takes event time far ahead of its record.
@@ -175,6 +185,13 @@ fn too_far(ahead: i64, ahead_max: i64) -> Poison {
         shown(ahead_max)
     );
     Poison::new(class::TIME_AHEAD, message)
+}
+
+fn elsewhere(home: u32) -> Poison {
+    let message = format!(
+        "its key belongs in partition {home}, by the hash of Tidemill and of Kafka's own producers: here it would not meet what the same key has in broadcast topics"
+    );
+    Poison::new(class::PARTITION, message)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! | In a file | Here | What it does |
 //! | --- | --- | --- |
 //! | (each source) | [`Decode`] | records to rows, with their watermark |
+//! | (each broadcast source) | `Share` | what of it is the task's own |
 //! | `key_by` | [`KeyBy`] | sets the key from fields |
 //! | `dedupe` | [`Dedupe`] | drops events whose id was seen before |
 //! | `tumbling_window` | [`TumblingWindow`] | aggregates per key over stretches of event time |
@@ -30,6 +31,7 @@ mod operator;
 #[cfg(test)]
 mod properties;
 mod route;
+mod share;
 mod stream;
 mod tumbling_window;
 mod window_due;
@@ -43,6 +45,7 @@ pub use operate_all::{OperateAll, Output, operate_all};
 pub(crate) use operator::weight;
 pub use operator::{Ahead, Context, Dead, Move, Operator};
 pub use route::Route;
+pub(crate) use share::Share;
 pub use stream::{BatchExt, Element, Operate, OperatorExt};
 pub use tumbling_window::{
     CODEC as TUMBLING_WINDOW_CODEC, TumblingWindow, TumblingWindowOptions, Window,

@@ -84,6 +84,18 @@ pub trait Operator: fmt::Debug + Send {
         Ok(())
     }
 
+    /// Up to which end its windows are closed for good: what is of one that ended then or before is late.
+    /// `None` if it has no windows. With the tables and event time, all of its state.
+    fn closed(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Takes note of what [`closed`](Self::closed) said: of no earlier end is a window opened again,
+    /// whatever the options are now.
+    fn restore_closed(&mut self, closed: Timestamp) {
+        let _ = closed;
+    }
+
     /// Drops what it holds outside its tables.
     fn forget(&mut self) {}
 

@@ -126,21 +126,38 @@ fn table<V: StateValue>(codec: u32) -> Table<V> {
     })
 }
 
-/// What an operator makes of the batches, by port, and the rows it sets aside; it does no more than
-/// `most` at once, for which a batch ends with the record that makes more due.
+/// What an operator makes of the batches, by port, and the records of the rows it sets aside.
 fn run(
     operator: &mut dyn Operator,
     batches: &[Arc<Rows>],
     most: usize,
 ) -> (BTreeMap<usize, Vec<Rows>>, Vec<u32>) {
-    let mut out: BTreeMap<usize, Vec<Rows>> = BTreeMap::new();
-    let mut dead = Vec::new();
+    let made = make(operator, batches, most);
+    let dead = made.dead.iter();
+    let dead = dead.map(|dead| dead.rows.head(dead.row).record).collect();
+    (made.out, dead)
+}
+
+/// What an operator has made.
+#[derive(Debug, Default)]
+struct Made {
+    /// By port.
+    out: BTreeMap<usize, Vec<Rows>>,
+    dead: Vec<Dead>,
+    dropped: u64,
+}
+
+/// What an operator makes of the batches; it does no more than `most` at once, for which a batch ends with
+/// the record that makes more due.
+fn make(operator: &mut dyn Operator, batches: &[Arc<Rows>], most: usize) -> Made {
+    let mut made = Made::default();
     let mut take = |context: &mut Context| {
         for (port, rows) in context.take_emitted() {
-            out.entry(port).or_default().push(Rows::clone(&rows));
+            let port = made.out.entry(port).or_default();
+            port.push(Rows::clone(&rows));
         }
-        let rows = context.take_dead().into_iter();
-        dead.extend(rows.map(|dead| dead.rows.head(dead.row).record));
+        made.dead.extend(context.take_dead());
+        made.dropped += context.take_dropped();
     };
     let mut work_off = |operator: &mut dyn Operator, mut context: Context| {
         take(&mut context);
@@ -169,7 +186,7 @@ fn run(
     let mut context = Context::default().at_most(most);
     operator.advance(Timestamp::MAX, &mut context);
     work_off(operator, context);
-    (out, dead)
+    made
 }
 
 fn most() -> impl Strategy<Value = usize> {

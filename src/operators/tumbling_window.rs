@@ -15,7 +15,7 @@ use super::key_list::KeyList;
 use super::window_due::{Due, WindowDue};
 use super::{Ahead, Context, Operator, key};
 use crate::config::plan::{Aggregate, Unplaced};
-use crate::events::{Identity, Rows, Schema};
+use crate::events::{Identity, Rows, Schema, in_range};
 
 /// Number of the encoding of [`Window`] in the store.
 pub const CODEC: u32 = 1;
@@ -47,7 +47,8 @@ pub struct TumblingWindowOptions {
 /// but within the lateness; windows fire in the order of their end, then of their key. A window
 /// without events does not fire. The event time of what it makes is the window's end. Sums are kept in
 /// 128 bits; where a result does not fit its field as the window fires, what the window makes goes to
-/// the dead letters as `window.overflow`, without that field.
+/// the dead letters as `window.overflow`, without that field; and so does an event whose window is not within
+/// the years 0000 to 9999.
 ///
 /// Where one record closes more windows than are fired at once, they fire in pieces, each of which
 /// may be an epoch of its own; before all have, no further record comes in.
@@ -66,6 +67,8 @@ pub struct TumblingWindow {
     // The keys of the table, by when they are due.
     due: WindowDue,
     watermark: i64,
+    // Closed by earlier options, where these would take what is later still.
+    closed: i64,
     scratch: Vec<u8>,
     empty: Box<[Accumulator]>,
 }
@@ -81,6 +84,7 @@ impl TumblingWindow {
             options,
             windows,
             watermark: i64::MIN,
+            closed: i64::MIN,
             scratch: Vec::new(),
         }
     }
@@ -106,11 +110,11 @@ impl TumblingWindow {
         Ok((rows, window.firings))
     }
 
-    /// The end of the window of an event, were it the last that 64 bits hold.
-    fn end_of(&self, time: i64) -> i64 {
-        let size = i128::from(self.size);
-        let end = i128::from(time) - i128::from(time).rem_euclid(size) + size;
-        i64::try_from(end).unwrap_or(i64::MAX)
+    /// The end of the window of an event; `None` where its start or end could not be written.
+    fn end_of(&self, time: i64) -> Option<i64> {
+        let start = time.checked_sub(time.rem_euclid(self.size))?;
+        let end = start.checked_add(self.size)?;
+        (in_range(start).is_ok() && in_range(end).is_ok()).then_some(end)
     }
 
     fn write_key(&mut self, rows: &Rows, row: usize, end: i64) {
@@ -127,9 +131,12 @@ impl TumblingWindow {
         late: &mut Vec<usize>,
         cx: &mut Context,
     ) {
-        let time = rows.head(row).time;
-        let end = self.end_of(time);
-        if self.due.closes_at(end) <= self.watermark {
+        let Some(end) = self.end_of(rows.head(row).time) else {
+            let why = "its window reaches beyond the years 0000 to 9999";
+            cx.set_aside(rows, row, OVERFLOW, why);
+            return;
+        };
+        if self.due.closes_at(end) <= self.watermark || end <= self.closed {
             match &self.options.late {
                 Unplaced::DeadLetter => cx.set_aside(
                     rows,
@@ -369,7 +376,9 @@ impl Operator for TumblingWindow {
     fn missing(&mut self, ahead: Ahead<'_>, wanted: &mut Vec<(usize, Box<[u8]>)>) {
         if let Some((_, rows)) = ahead.rows() {
             for row in 0..rows.len() {
-                let end = self.end_of(rows.head(row).time);
+                let Some(end) = self.end_of(rows.head(row).time) else {
+                    continue;
+                };
                 self.write_key(rows, row, end);
                 if !self.windows.knows(&self.scratch) {
                     wanted.push((0, self.scratch.as_slice().into()));
@@ -420,9 +429,19 @@ impl Operator for TumblingWindow {
         Ok(())
     }
 
+    fn closed(&self) -> Option<Timestamp> {
+        let by_lateness = self.due.last_closed(self.watermark).unwrap_or(i64::MIN);
+        Some(Timestamp(by_lateness.max(self.closed)))
+    }
+
+    fn restore_closed(&mut self, closed: Timestamp) {
+        self.closed = self.closed.max(closed.0);
+    }
+
     fn forget(&mut self) {
         self.due.clear();
         self.watermark = i64::MIN;
+        self.closed = i64::MIN;
     }
 
     fn horizon(&self) -> Option<Timestamp> {

@@ -160,7 +160,7 @@ impl WindowDue {
 
     /// The last end of which a window takes no more late events: where [`closes_at`](Self::closes_at) is
     /// within reach of the watermark, as the end of time is of itself.
-    fn last_closed(&self, watermark: i64) -> Option<i64> {
+    pub(super) fn last_closed(&self, watermark: i64) -> Option<i64> {
         match watermark {
             i64::MAX => Some(i64::MAX),
             watermark => watermark.checked_sub(self.lateness),

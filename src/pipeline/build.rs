@@ -19,7 +19,7 @@ use crate::config::words::input_name;
 use crate::events::HeldRow;
 use crate::events::identity::Identity;
 use crate::operators::{
-    DEDUPE_CODEC, Dedupe, KeyBy, MERGE_CODEC, Merge, Operator, Route, TUMBLING_WINDOW_CODEC,
+    DEDUPE_CODEC, Dedupe, KeyBy, MERGE_CODEC, Merge, Operator, Route, Share, TUMBLING_WINDOW_CODEC,
     TumblingWindow, TumblingWindowOptions, Window,
 };
 
@@ -180,12 +180,14 @@ pub(crate) fn table_of(plan: &Plan, stage: &StagePlan) -> Option<(String, u32)> 
 /// Builds the operators of a sub-topology over its tables and wires them.
 ///
 /// `tables` are the numbers of [`table_specs`] without the first. The sources of the graph are the
-/// sub-topology's co-partitioned sources, then its broadcast ones. A stage does no more than
-/// `due_at_once` at once of what event time makes due, and keeps nothing that needs a larger record than
-/// `record_bytes_max` in the changelog.
+/// sub-topology's co-partitioned sources, then its broadcast ones, of which only what is its share goes on
+/// where the task is of `partition` among `partitions`. A stage does no more than `due_at_once` at once of
+/// what event time makes due, and keeps nothing that needs a larger record than `record_bytes_max` in the
+/// changelog.
 pub(crate) fn graph(
     plan: &Plan,
     topology: &SubTopology,
+    (partition, partitions): (u32, u32),
     tables: &[TableId],
     table_bytes: usize,
     due_at_once: usize,
@@ -193,6 +195,24 @@ pub(crate) fn graph(
 ) -> Graph {
     let mut tables = tables.iter().copied();
     let mut nodes = Vec::with_capacity(topology.stages.len());
+    // Before all stages; a task that is alone has all there is.
+    let shares = match partitions {
+        1 => 0,
+        _ => topology.broadcast.len(),
+    };
+    let targets = |from| {
+        let behind = targets(plan, topology, from).into_iter();
+        behind.map(|target| target.behind(shares)).collect()
+    };
+    for &source in &topology.broadcast[..shares] {
+        nodes.push(Node::new(
+            // No stage has a name with a space.
+            format!("share of {}", plan.sources[source].name).into(),
+            Box::new(Share::new(partition, partitions)),
+            vec![targets(Input::Source(source))],
+            1,
+        ));
+    }
     for &stage in &topology.stages {
         let stage_plan = &plan.stages[stage];
         let table = table_of(plan, stage_plan).and_then(|_| tables.next());
@@ -200,15 +220,23 @@ pub(crate) fn graph(
             stage_plan.name.clone(),
             operator(plan, stage_plan, table, table_bytes, record_bytes_max),
             (0..stage_plan.ports.len())
-                .map(|port| targets(plan, topology, Input::Stage { stage, port }))
+                .map(|port| targets(Input::Stage { stage, port }))
                 .collect(),
             stage_plan.inputs.len(),
         ));
     }
-    let sources = topology.sources.iter().chain(&topology.broadcast);
-    let sources = sources
-        .map(|&source| targets(plan, topology, Input::Source(source)))
-        .collect();
+    let shared = topology.sources.iter();
+    let shared = shared.map(|&source| targets(Input::Source(source)));
+    let whole = topology.broadcast.iter().enumerate();
+    let whole = whole.map(|(place, &source)| match shares {
+        0 => targets(Input::Source(source)),
+        _ => vec![Target::Node {
+            node: place,
+            input: 0,
+            way: 0,
+        }],
+    });
+    let sources = shared.chain(whole).collect();
     Graph::new(nodes, sources, due_at_once)
 }
 

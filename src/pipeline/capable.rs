@@ -79,4 +79,59 @@ mod tests {
         let able: Arc<dyn Broker> = Arc::new(MemoryBroker::new(able));
         check(&bars_plan(), &[able], true).unwrap();
     }
+
+    fn two_brokers(sink: &str) -> Plan {
+        let file = format!(
+            r#"
+            [pipeline]
+            format = 1
+            name = "copy"
+            home = "main"
+            guarantee = "at_least_once"
+            [brokers.main]
+            url = "mem://"
+            [brokers.feed]
+            url = "mem://"
+            [topics.market-data-updates]
+            broker = "feed"
+            event = "MarketDataUpdate"
+            start = "earliest"
+            [sinks.out]
+            from = "market-data-updates"
+            topic = {{ broker = "{sink}", topic = "out" }}
+            "#
+        );
+        let parsed = crate::config::Pipeline::parse("copy.toml", &file, &|_| None);
+        parsed.unwrap_or_else(|problems| panic!("{problems}")).plan
+    }
+
+    #[test]
+    fn a_broker_must_be_able_to_do_no_more_than_is_asked_of_it() {
+        let of = |persona| MemoryOptions::new(persona, Arc::new(SystemClock), 0);
+        let with = |options| -> Arc<dyn Broker> { Arc::new(MemoryBroker::new(options)) };
+        let told = |sink: &str, main: MemoryOptions, in_group| {
+            let plan = two_brokers(sink);
+            let brokers = plan.brokers.iter().map(|broker| match &*broker.name {
+                "main" => with(main.clone()),
+                _ => with(of(Persona::Fluvio)),
+            });
+            let brokers: Vec<_> = brokers.collect();
+            check(&plan, &brokers, in_group).map_err(|error| error.to_string())
+        };
+        assert_eq!(told("main", of(Persona::Kafka), false), Ok(()), "read only");
+        assert_eq!(
+            told("feed", of(Persona::Kafka), false),
+            Err("broker `feed` lacks what this pipeline needs of it: headers".into())
+        );
+        let mut without = of(Persona::Kafka);
+        without.capabilities.offsets_in_transaction = false;
+        assert_eq!(told("main", without.clone(), false), Ok(()), "no group");
+        assert_eq!(
+            told("main", without, true),
+            Err(
+                "broker `main` lacks what this pipeline needs of it: offsets in transactions"
+                    .into()
+            )
+        );
+    }
 }

@@ -36,8 +36,8 @@ pub enum Step {
         /// The last watermark.
         watermark: i64,
     },
-    /// An idle input had records again, and its event time alone made more due than is done at once:
-    /// the records come after that.
+    /// An idle input holds back again, though none of its records come yet. Written by earlier versions, in
+    /// which that could move event time; and by who follows one.
     Awake {
         /// Index of the input partition in the marker's list.
         input: u32,

@@ -57,6 +57,8 @@ pub(crate) const WHOLE_BYTES: &str = "line-bytes";
 pub(crate) struct DeadLetters {
     at: TopicPartition,
     pipeline: String,
+    // The partition of the task.
+    task: u32,
     // What the broker takes at most.
     record_bytes_max: usize,
     set: RecordSet,
@@ -77,6 +79,7 @@ impl DeadLetters {
             set: RecordSet::new(at.clone()),
             at,
             pipeline: cut(&pipeline, NAME_BYTES_MAX).to_owned(),
+            task: 0,
             record_bytes_max,
             classes: Vec::new(),
             written: 0,
@@ -84,6 +87,17 @@ impl DeadLetters {
             headers: Headers::new(),
             text: Vec::new(),
         }
+    }
+
+    /// Writes those of the task of this partition.
+    pub(crate) fn of_task(mut self, partition: u32) -> Self {
+        self.task = partition;
+        self
+    }
+
+    /// Whether they are those of the first task, which alone sets aside the poison that every task reads.
+    pub(crate) fn is_of_first_task(&self) -> bool {
+        self.task == 0
     }
 
     /// Goes on counting where a marker left off.
@@ -135,14 +149,18 @@ impl DeadLetters {
         self.put(&source, &stage, dead.class, "permanent", &dead.message);
     }
 
-    /// Notes that records were gone before they could be read.
-    pub(crate) fn gap(&mut self, at: &TopicPartition, asked: u64, low: u64) {
-        let id = Identity::of("gap")
+    /// Notes that records were gone before they could be read. Where every task reads them, each has a gap
+    /// of its own: `is_broadcast`.
+    pub(crate) fn gap(&mut self, at: &TopicPartition, asked: u64, low: u64, is_broadcast: bool) {
+        let mut id = Identity::of("gap")
             .text(at.topic.as_str())
             .number(u64::from(at.partition))
             .number(asked)
-            .number(low)
-            .finish();
+            .number(low);
+        if is_broadcast {
+            id = id.number(u64::from(self.task));
+        }
+        let id = id.finish();
         let source = Source::Made {
             id,
             time: Timestamp(0),

@@ -40,23 +40,27 @@ pub enum Error {
     },
     /// A topic that is read is not there.
     #[error(
-        "topic `{topic}` of source `{source_name}` does not exist; create it with `tidemill topics create {topic}`, or give it `partitions` in the file"
+        "topic `{topic}` of source `{source_name}` does not exist; create it with {create}, or give it `partitions` in the file"
     )]
     MissingTopic {
         /// The topic.
         topic: Topic,
         /// The source.
         source_name: String,
+        /// What creates it, on the broker where it is looked for: a command, or a call.
+        create: String,
     },
     /// A topic that was written to is not there any more.
     #[error(
-        "topic `{topic}` of {writer} is gone, and with it what was written there, which is not written a second time; create it with `tidemill topics create {topic}` to go on with what comes next, or write all anew after `tidemill offsets reset FILE --to earliest --drop-state`"
+        "topic `{topic}` of {writer} is gone, and with it what was written there, which is not written a second time; create it with {create} to go on with what comes next, or write all anew after `tidemill offsets reset FILE --to earliest --drop-state`"
     )]
     LostOutput {
         /// The topic.
         topic: Topic,
         /// What wrote there, in words.
         writer: String,
+        /// What creates it, on the broker where it is looked for: a command, or a call.
+        create: String,
     },
     /// The changelog lies on another broker than the one that the file makes the pipeline's home.
     #[error(

@@ -16,7 +16,7 @@ pub(crate) struct InputPartition {
     pub(crate) source: usize,
     /// Name of the source in the file.
     pub(crate) name: String,
-    /// Its former name, where it was renamed since the last epoch.
+    /// What its source was called when it was last read, where it was: its event time lies there.
     pub(crate) was: Option<String>,
     pub(crate) at: TopicPartition,
     /// Index of its broker in the plan.
@@ -27,6 +27,8 @@ pub(crate) struct InputPartition {
     /// The next offset to take.
     pub(crate) next: Offset,
     pub(crate) decode: Decode,
+    /// Whether its poison is this task's to set aside: one of those that read it does.
+    pub(crate) sets_aside: bool,
     /// After this long without a record it holds nobody back.
     pub(crate) idle_after: Option<Duration>,
     pub(crate) last_taken: Instant,
@@ -37,10 +39,11 @@ pub(crate) struct InputPartition {
 
 impl InputPartition {
     pub(crate) fn event_time(&self) -> EventTime {
+        let watermark = self.decode.watermark();
         if self.is_idle {
-            EventTime::Idle
+            EventTime::Idle(watermark)
         } else {
-            EventTime::At(self.decode.watermark())
+            EventTime::At(watermark)
         }
     }
 
@@ -66,7 +69,7 @@ impl InputPartition {
         self.time_key_of(&self.name)
     }
 
-    /// The same under its former name.
+    /// The same under the name that it had, where it was read before.
     pub(crate) fn former_time_key(&self) -> Option<Vec<u8>> {
         Some(self.time_key_of(self.was.as_ref()?))
     }

@@ -16,7 +16,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tidemill_broker::{
     Consumer, Delivery, Error as BrokerError, Generation, Offset, Permit, TopicPartition,
 };
-use tidemill_state::crash_point;
+use tidemill_state::{crash_point, planted};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
@@ -401,7 +401,9 @@ impl Intake {
         }
         if handle.stalled.is_empty() {
             let partitions = handle.partitions.clone();
-            self.consumer.resume(&partitions);
+            planted!(P18, {} else {
+                self.consumer.resume(&partitions);
+            });
         } else {
             let (sender, run) = (handle.inbox.clone(), handle.run);
             self.room.push(Box::pin(async move {

@@ -3,12 +3,14 @@
 //! if nothing had been before.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use tidemill_broker::{Broker, Offset, Topic, TopicPartition};
+use tidemill_broker::{Broker, Cleanup, Offset, Topic, TopicPartition};
 use tracing::warn;
 
 use super::dead_letter::DEAD_LETTERS;
+use super::missing::what_creates;
 use super::recovery::{last_marker, own_topic};
 use super::topics::describe;
 use super::{Error, Result, version};
@@ -23,6 +25,8 @@ pub struct LostOutput {
     pub writer: Writer,
     /// Its topic.
     pub topic: Topic,
+    /// What creates it where it was: a command, or a call.
+    pub create: String,
 }
 
 /// What writes to a topic.
@@ -66,6 +70,7 @@ impl From<LostOutput> for Error {
         Self::LostOutput {
             writer: lost.writer(),
             topic: lost.topic,
+            create: lost.create,
         }
     }
 }
@@ -150,13 +155,28 @@ pub(crate) async fn lost_outputs(
         }
     }
     let lost = missing.iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
-    let lost = lost.map(|(one, _)| (one.topic.broker, one.writer(), one.topic.topic.clone()));
-    let control = control_is_lost.then_some((plan.home(), Writer::Control, control));
+    let lost = lost.map(|(one, _)| (one.topic.clone(), one.writer()));
+    let control = TopicPlan {
+        broker: plan.home(),
+        topic: control,
+        partitions: None,
+        cleanup: Cleanup::default(),
+    };
+    let control = control_is_lost.then_some((control, Writer::Control));
     let mut still_lost = Vec::new();
-    for (broker, writer, topic) in lost.chain(control) {
+    for (mut topic, writer) in lost.chain(control) {
         // Another process may have begun meanwhile: it made the topic, and then the marker.
-        if describe(&*brokers[broker], &topic).await?.is_none() {
-            still_lost.push(LostOutput { writer, topic });
+        if describe(&*brokers[topic.broker], &topic.topic)
+            .await?
+            .is_none()
+        {
+            // One for each task, as the changelog has.
+            topic.partitions = topic.partitions.or(NonZeroU32::new(found.partitions));
+            still_lost.push(LostOutput {
+                writer,
+                create: what_creates(plan, &topic),
+                topic: topic.topic,
+            });
         }
     }
     Ok(still_lost)

@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use tidemill_broker::{Offset, TopicIdentity, TopicPartition};
 use tidemill_state::{Digest, Epoch};
 
-use crate::config::Plan;
-
 /// Key of markers in a changelog partition. Keys of state begin with the number of a table; this
 /// number is never given out.
 pub const MARKER_KEY: &[u8] = b"\xff\xffmarker";
@@ -48,9 +46,9 @@ pub struct InputPosition {
 }
 
 impl InputPosition {
-    /// Whether this is about `source` and `at`.
-    pub fn is(&self, source: &str, at: &TopicPartition) -> bool {
-        self.source == source && self.topic == at.topic.as_str() && self.partition == at.partition
+    /// Whether this is about a partition, whatever its source is called.
+    pub fn is_of(&self, at: &TopicPartition) -> bool {
+        self.topic == at.topic.as_str() && self.partition == at.partition
     }
 
     /// The next offset to read.
@@ -108,19 +106,12 @@ impl Marker {
         postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
     }
 
-    /// How far the input `at` of a source was read. Offsets are the topic's: a source that was renamed goes on
-    /// where the one of its former name was, of which the file knows no more.
-    pub(crate) fn input(
-        &self,
-        plan: &Plan,
-        source: &str,
-        at: &TopicPartition,
-    ) -> Option<&InputPosition> {
-        let is_gone = |name: &str| plan.sources.iter().all(|source| *source.name != *name);
-        let former = |one: &&InputPosition| is_gone(&one.source) && one.is(&one.source, at);
-        let mut inputs = self.inputs.iter();
-        let same = inputs.find(|one| one.is(source, at));
-        same.or_else(|| self.inputs.iter().find(former))
+    /// How far an input was read, whatever its source was called: offsets are the topic's, and a pipeline
+    /// has one source for each.
+    pub(crate) fn input(&self, at: &TopicPartition) -> Option<&InputPosition> {
+        let is_it =
+            |one: &&InputPosition| one.topic == at.topic.as_str() && one.partition == at.partition;
+        self.inputs.iter().find(is_it)
     }
 
     /// From bytes.

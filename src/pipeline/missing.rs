@@ -1,6 +1,7 @@
 //! Topics that a pipeline needs and that are not there: what is said of them is the same whether a run finds
 //! them gone as it starts, or loses them under way.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tidemill_broker::{Broker, Error as BrokerError, Offset, Topic, TopicPartition};
@@ -11,7 +12,8 @@ use super::recovery::{last_marker, own_topic};
 use super::topics::describe;
 use super::{Error, Result};
 use crate::config::Plan;
-use crate::config::plan::SourcePlan;
+use crate::config::plan::{BrokerUrl, SourcePlan, TopicPlan};
+use crate::config::words::shell_word;
 
 /// Refuses a run whose topics are not there and may not be made: inputs that nobody has made yet, and what was
 /// read or written and is gone.
@@ -51,8 +53,26 @@ pub(crate) async fn input(
         false => Error::MissingTopic {
             topic,
             source_name: source.name.to_string(),
+            create: what_creates(plan, &source.topic),
         },
     })
+}
+
+/// What creates a topic on the broker where a plan has it: a command that can be typed as it is, or a
+/// call, where no command reaches the broker.
+pub(crate) fn what_creates(plan: &Plan, topic: &TopicPlan) -> String {
+    let BrokerUrl::File { path, .. } = &plan.brokers[topic.broker].url else {
+        return "`Broker::create_topic`".into();
+    };
+    let url = shell_word(&format!("file://{}", path.display()));
+    let partitions = match topic.partitions.map_or(1, NonZeroU32::get) {
+        1 => String::new(),
+        many => format!(" --partitions {many}"),
+    };
+    format!(
+        "`tidemill topics create {}{partitions} --broker {url}`",
+        topic.topic
+    )
 }
 
 async fn was_read(plan: &Plan, brokers: &[Arc<dyn Broker>], topic: &Topic) -> Result<bool> {

@@ -6,6 +6,7 @@
 //! transaction: outputs, dead letters, the state's changes, a marker, and the input's offsets. The
 //! log is the truth; the stores on disk are written behind it and can only be older.
 
+mod accept;
 mod bounds;
 mod build;
 mod capable;
@@ -52,8 +53,10 @@ pub use error::{Error, Kind, Result};
 pub use instance::{Instance, MemoryStores, SledStores};
 pub use lost::{LostOutput, Writer};
 pub use marker::{Attempt, InputPosition, MARKER_KEY, Marker, MarkerError};
+#[cfg(feature = "cli")]
+pub(crate) use missing::what_creates;
 pub use open::Stores;
-pub use positions::input_offsets;
+pub use positions::{InputOffset, input_offsets};
 pub(crate) use progress::Taken;
 pub use progress::{Counts, Progress};
 pub use reset::{InputReset, Reset, ResetOptions, ResetTo, Resetting, TaskReset};

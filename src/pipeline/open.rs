@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use self::fit::{check_version, refuse_unless_empty};
+use self::fit::{check_version, refuse_unfit};
 use self::inputs::{agree, group_offsets, open_broadcast, open_input, open_ordered};
 use super::bounds::Bounds;
 use super::committer::{Cut, ToCommitter};
@@ -27,7 +27,7 @@ use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
 use super::topics::Topics;
 use super::topology::SubTopology;
-use super::{Attempt, Error, Marker, Progress, Result, Taken, TaskId, build, version};
+use super::{Attempt, Error, Marker, Progress, Result, Taken, TaskId, build};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
 
@@ -152,7 +152,7 @@ async fn open_over(
     let outputs = &*shared.outputs;
     let (mut state, marker) = recover(outputs, &changelog, id, store, options, &redone).await?;
     let is_new_version = match &marker {
-        Some(marker) => check_version(shared, id, marker)?,
+        Some(marker) => check_version(shared, id, marker, &changelog).await?,
         None => false,
     };
     if !agree(&group_offsets, marker.as_ref())
@@ -171,10 +171,7 @@ async fn open_over(
         }
     }
     if let Some(marker) = marker.as_ref().filter(|_| is_new_version) {
-        let was = marker.config_hash;
-        for name in version::unfit(plan, &*shared.outputs, &changelog, was).await? {
-            refuse_unless_empty(&state, &name, id).await?;
-        }
+        refuse_unfit(shared, id, &state, marker, &changelog).await?;
     }
     // One entry for each input, always in memory: however little the stages may keep there.
     let mut times = Times::new(tables[0], usize::MAX);
@@ -182,6 +179,7 @@ async fn open_over(
     let mut graph = build::graph(
         plan,
         topology,
+        (id.partition, shared.topics.tasks[id.sub_topology]),
         &tables[1..],
         table_bytes(plan, topology),
         shared.bounds.due_at_once,
@@ -198,7 +196,8 @@ async fn open_over(
         shared.brokers[plan.dead_letter.broker]
             .capabilities()
             .record_bytes_max,
-    );
+    )
+    .of_task(id.partition);
     if let Some(marker) = &marker {
         dead.restore(marker);
     }

@@ -14,7 +14,7 @@ use super::open::{Shared, Stores};
 use super::recovery::retrying;
 use super::topics::Topics;
 use super::topology::sub_topologies;
-use super::{Attempt, Error, Progress, Result, capable, home, keys, missing, version};
+use super::{Attempt, Error, Progress, Result, accept, capable, home, keys, missing, version};
 use crate::config::Plan;
 
 /// Closed epochs on their way to the committer: one for each task of a large process.
@@ -170,6 +170,9 @@ impl Pipeline {
         // All that is refused is refused before anything is made.
         let topics = Topics::look(plan, &topologies, &self.brokers).await?;
         keys::check(plan, &topics)?;
+        if options.accept_new_version {
+            accept::refuse(plan, &topologies, &topics, &*outputs).await?;
+        }
         let follow = self.follow(&options, &topics, &input)?;
         let topics = topics.make(plan, &topologies, &self.brokers).await?;
         let shared = Arc::new(Shared {

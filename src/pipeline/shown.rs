@@ -78,6 +78,8 @@ fn time(key: &[u8], value: &[u8]) -> Result<Shown, DecodeError> {
             key: format!("control records followed, {}", text(what)),
             value: watermark.to_string(),
         });
+    } else if let Some(stage) = super::times::closed_of(key) {
+        format!("stage {}, windows closed", text(stage))
     } else if let Some(stage) = super::times::stage_of(key) {
         format!("stage {}", text(stage))
     } else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidemill_broker::{RecordSet, Topic, TopicPartition, partition};
+use tidemill_state::planted;
 
 use super::graph::SinkRows;
 use crate::config::Plan;
@@ -47,6 +48,10 @@ impl SinkWriter {
         let sink = &plan.sinks[sink];
         let edge = |from: &Arc<str>| {
             let id = Identity::of("edge").text(plan.name.as_str());
+            planted!(P17, {
+                let chance = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+                return id.number(chance).finish() as u64;
+            });
             id.number(u64::from(plan.version))
                 .text(&sink.name)
                 .text(from)
@@ -105,7 +110,9 @@ impl SinkWriter {
                 None => self.home,
             }
         };
-        let partition = partition as usize;
+        let partition = planted!(P19, {
+            (self.sequences.iter().sum::<u64>() % self.sets.len() as u64) as usize
+        } else { partition as usize });
         let set = &mut self.sets[partition];
         let before = set.bytes();
         self.encode

@@ -4,6 +4,7 @@ mod accepted;
 mod ahead;
 mod any_graph;
 mod backlog;
+mod broadcast;
 mod clocks;
 mod committing;
 mod cutting;
@@ -29,6 +30,7 @@ mod scripted;
 mod too_large;
 mod under_way;
 mod verifying;
+mod versions;
 mod visits;
 
 use std::num::NonZeroU32;
@@ -324,75 +326,6 @@ async fn a_task_whose_output_is_refused_halts_and_the_others_go_on() {
     let bars = read_all(&broker, "bars-1s").await;
     assert_eq!(bars.len(), 2);
     assert!(bars.iter().all(|bar| bar.contains(good)), "{bars:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_task_reads_a_broadcast_topic_whole_and_writes_down_the_order() {
-    let broker = broker_with(2).await;
-    let notices = Topic::new("notices").unwrap();
-    broker
-        .create_topic(&TopicSpec::new(notices.clone(), NonZeroU32::MIN))
-        .await
-        .unwrap();
-    let mut notice = tick("BTC-USD", 700, "1", "1");
-    notice.topic = notices;
-    broker.send(notice).await.unwrap();
-    for (pair, millis) in [
-        ("BTC-USD", 0),
-        ("ETH-USD", 500),
-        ("SOL-USD", 1000),
-        ("XRP-USD", 1500),
-    ] {
-        broker.send(tick(pair, millis, "10", "1")).await.unwrap();
-    }
-    let plan = plan(
-        "",
-        r#"
-        [topics.notices]
-        broker = "main"
-        event = "MarketDataUpdate"
-        broadcast = true
-        start = "earliest"
-
-        [topics.all]
-        broker = "main"
-
-        [stages.both]
-        from = ["market-data-updates", "notices"]
-        op = "merge"
-
-        [sinks.all]
-        from = "both"
-        topic = "all"
-        "#,
-    );
-    run(&pipeline(plan, &broker)).await.unwrap();
-    let all = read_all(&broker, "all").await;
-    let notices = all
-        .iter()
-        .filter(|record| record.contains("\"currentPrice\":1,"));
-    assert_eq!((all.len(), notices.count()), (6, 2), "{all:?}");
-
-    let control = Topic::new("bars.control").unwrap();
-    let mut steps = Vec::new();
-    for partition in 0..2 {
-        let at = TopicPartition::new(control.clone(), partition);
-        for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
-            for record in batch.iter() {
-                steps.extend(Control::decode(record.value.unwrap()).unwrap().steps);
-            }
-        }
-    }
-    let taken = |of: u32| {
-        steps
-            .iter()
-            .filter(move |step| matches!(step, Step::Taken { input, .. } if *input == of))
-    };
-    assert_eq!(
-        taken(1).count(),
-        2,
-        "each task took the broadcast input once: {steps:?}"
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,9 +168,10 @@ impl Topics {
         let made = Self::look(plan, topologies, brokers).await?;
         match made.unmade.first() {
             None => Ok(made),
-            Some((TopicPlan { topic, .. }, _)) => Err(Error::MissingTopic {
-                topic: topic.clone(),
-                source_name: topic.to_string(),
+            Some((unmade, _)) => Err(Error::MissingTopic {
+                topic: unmade.topic.clone(),
+                source_name: unmade.topic.to_string(),
+                create: missing::what_creates(plan, unmade),
             }),
         }
     }
@@ -178,6 +179,17 @@ impl Topics {
     /// The changelog's and control topic's partition of a task.
     pub(crate) fn ordinal(&self, task: super::TaskId) -> u32 {
         self.tasks[..task.sub_topology].iter().sum::<u32>() + task.partition
+    }
+
+    /// All tasks, in the order of their changelogs.
+    pub(crate) fn all_tasks(&self) -> impl Iterator<Item = super::TaskId> {
+        let tasks = self.tasks.iter().enumerate();
+        tasks.flat_map(|(sub_topology, &count)| {
+            (0..count).map(move |partition| super::TaskId {
+                sub_topology,
+                partition,
+            })
+        })
     }
 }
 

@@ -19,6 +19,18 @@ pub struct SubTopology {
 }
 
 impl SubTopology {
+    /// Whether its tasks read a topic, each its partition of it or the whole.
+    pub(super) fn reads(&self, plan: &Plan, topic: &str) -> bool {
+        let mut sources = self.sources.iter().chain(&self.broadcast);
+        sources.any(|&source| plan.sources[source].topic.topic.as_str() == topic)
+    }
+
+    /// Whether each of its tasks reads its own partition of a topic.
+    pub(super) fn divides(&self, plan: &Plan, topic: &str) -> bool {
+        let mut sources = self.sources.iter();
+        sources.any(|&source| plan.sources[source].topic.topic.as_str() == topic)
+    }
+
     /// Whether a sink that reads `input` is written by its tasks.
     fn feeds(&self, input: Input) -> bool {
         match input {
@@ -43,7 +55,10 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// Splits a plan into sub-topologies, in the order of their first source.
+/// Splits a plan into sub-topologies, in the order of the first topics that they read.
+///
+/// What a task has left is found by its place in this order. So it goes by what a task reads, and by no
+/// name that a later version of the file may give to a section.
 pub fn sub_topologies(plan: &Plan) -> Vec<SubTopology> {
     // Nodes are sources, then stages. A broadcast source joins nothing: it is read by all.
     let sources = plan.sources.len();
@@ -101,6 +116,13 @@ pub fn sub_topologies(plan: &Plan) -> Vec<SubTopology> {
             })
             .collect();
     }
+    let first_topic = |topology: &SubTopology| {
+        let topics = topology.sources.iter();
+        topics
+            .map(|&source| &plan.sources[source].topic.topic)
+            .min()
+    };
+    found.sort_by(|a, b| first_topic(a).cmp(&first_topic(b)));
     found
 }
 

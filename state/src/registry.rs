@@ -26,6 +26,23 @@ pub struct TableSpec {
 }
 
 impl TableSpec {
+    /// Whether an element with this stored key registers a table.
+    pub fn registers(key: &[u8]) -> bool {
+        TableId::split(key).is_some_and(|(table, _)| table == TableId::REGISTRY)
+    }
+
+    /// The table that an element registers, with its number.
+    ///
+    /// # Errors
+    ///
+    /// If it registers none.
+    pub fn registered(key: &[u8], value: &[u8]) -> Result<(TableId, Self), DecodeError> {
+        match TableId::split(key) {
+            Some((TableId::REGISTRY, name)) => Self::decode(name, value),
+            _ => Err(DecodeError::new("this element registers no table")),
+        }
+    }
+
     fn encode(&self, id: TableId, out: &mut Vec<u8>) {
         out.extend_from_slice(&id.0.to_be_bytes());
         out.push(match self.kind {

@@ -269,3 +269,45 @@ fn a_directory_of_somebody_else_is_no_log_for_a_reader_nor_for_a_writer() {
     }
     assert_eq!(fs::read_dir(home.path("letters")).unwrap().count(), 1);
 }
+
+/// It said that nothing was changed, and neither where to go on nor that anything was committed.
+#[test]
+fn damage_amid_the_input_is_told_with_what_is_safe_and_where_to_go_on() {
+    const MANY: u64 = 20_000;
+    let home = Home::empty();
+    home.change_pipeline(&[("commit = \"10ms\"", "commit = { records = 1000 }")]);
+    home.add_ticks(0..MANY);
+    let segment = home.file_of_ticks("segment");
+    flip(
+        &segment,
+        fs::metadata(&segment).unwrap().len() as usize * 3 / 4,
+    );
+    let told = home.run().expect(
+        6,
+        &[
+            "; ticks/0 could be read up to offset ",
+            "that this run committed are safe",
+        ],
+    );
+    let number = |before: &str| -> u64 {
+        let (_, rest) = told.err.split_once(before).unwrap();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    };
+    let (read, committed) = (number("read up to offset "), number("again: the "));
+    assert!(
+        0 < committed && committed <= read && read < MANY,
+        "{}",
+        told.err
+    );
+    // Behind the damage it goes on, with all of what was committed.
+    let before = home.bars();
+    let reset = format!(
+        "offsets reset p.toml --to {} --keep-state --yes",
+        MANY - 100
+    );
+    home.tidemill(&reset.split(' ').collect::<Vec<_>>())
+        .expect(0, &[]);
+    home.run().expect(0, &["100 records read and committed"]);
+    assert_eq!(home.bars()[..before.len()], before);
+}

@@ -46,7 +46,7 @@ fn dead_letters_that_were_deleted_are_not_made_anew_in_silence() {
     let create = ["topics", "create", "p.dead-letter"];
     let told = [
         "topic `p.dead-letter` of the dead letters is gone",
-        "`tidemill topics create p.dead-letter` to go on with what comes next",
+        "`tidemill topics create p.dead-letter --broker file://data` to go on with what comes next",
     ];
     for _ in 0..2 {
         home.run().expect(6, &told);

@@ -97,6 +97,15 @@ fn an_input_that_was_deleted_is_told_with_one_code_by_every_command() {
         "--keep-state",
     ];
     home.tidemill(&reset).expect(6, &told);
+    // The group has committed nothing, for that went with the topic: it was no finding.
+    let show = ["offsets", "show", "p.toml"];
+    home.tidemill(&show).expect(6, &told);
+    home.add_ticks(0..TICKS);
+    let told = ["ticks/0 is not the log this pipeline has read: it was deleted and created again"];
+    home.run().expect(6, &told);
+    let shown = home.tidemill(&show).expect(6, &told);
+    let said = format!("{TICKS} of a former topic");
+    assert!(shown.out.contains(&said), "{}", shown.out);
 }
 
 #[test]
@@ -178,7 +187,8 @@ fn a_reset_is_the_way_on_after_retention_overtook_the_reader() {
         "--keep-state",
     ];
     // Without `--yes` it only tells.
-    home.tidemill(&reset).expect(0, &[]);
+    let said = "not confirmed: nothing was done\n  help: give `--yes`";
+    home.tidemill(&reset).expect(2, &[said]);
     home.run().expect(6, &[&told]);
     reset.push("--yes");
     home.tidemill(&reset).expect(0, &[]);
@@ -450,7 +460,7 @@ fn all_files_that_cannot_be_imported_are_told_at_once() {
         "file://new",
     ];
     home.tidemill(&import).expect(
-        1,
+        6,
         &[
             "3 files cannot be imported:\n  a.zip is not a readable zip archive",
             "\n  b.jsonl:1:",

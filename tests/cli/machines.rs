@@ -113,6 +113,16 @@ fn explanations() {
     let ended = command(&home, "explain sections --json", 0);
     let told = &shapes(&ended.out)[0]["sections"];
     assert!(told.as_array().unwrap().contains(&section), "{told}");
+    let with_example = json!({
+        "name": "text", "written": "text", "about": "text", "keys": [key], "example": "text",
+    });
+    prints(&home, "explain brokers --json", 0, with_example);
+    let field = json!({ "name": "text", "type": "text", "required": "bool", "about": "text" });
+    let event = json!({
+        "event": "text", "about": "text", "key": ["text"], "time": "text", "fields": [field],
+        "example": "text",
+    });
+    prints(&home, "explain MarketDataUpdate --json", 0, event);
     let topic = json!({ "broker": "text", "url": "text", "topic": "text" });
     let field = json!({ "name": "text", "type": "text", "required": "bool" });
     let event = json!({ "name": "text", "fields": [field] });
@@ -234,7 +244,7 @@ fn topics_and_offsets() {
     let offset = |committed: &str, lag: &str| {
         json!({
             "topic": "text", "partition": "count", "committed": committed, "keptBy": "text",
-            "low": "count", "end": "count", "lag": lag,
+            "ofFormerTopic": "bool", "low": "count", "end": "count", "lag": lag,
         })
     };
     let kept = json!({ "group": "text", "partitions": [offset("count", "count")] });
@@ -256,7 +266,7 @@ fn topics_and_offsets() {
             "lostOutputs": lost, "changelogPartitions": "null", "setAside": [],
         })
     };
-    prints(&home, reset, 0, done(json!([])));
+    prints(&home, reset, 2, done(json!([])));
     command(&home, "topics delete bars --yes", 0);
     let lost = json!([{ "sink": "text", "topic": "text" }]);
     prints(&home, &format!("{reset} --yes"), 0, done(lost));
@@ -327,7 +337,7 @@ fn state() {
     let saved = home.store().join("savepoints");
     let path = fs::read_dir(saved).unwrap().next().unwrap().unwrap().path();
     let restore = format!("state restore p.toml --from {} --json", path.display());
-    prints(&home, &restore, 0, restored("null"));
+    prints(&home, &restore, 2, restored("null"));
     prints(&home, &format!("{restore} --yes"), 0, restored("text"));
 
     fs::remove_file(home.store().join("identity.json")).unwrap();

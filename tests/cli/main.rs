@@ -2,6 +2,7 @@
 //! test drives the real binary in a directory of its own and ends with outputs that are exactly those
 //! of an undisturbed run.
 
+mod advice;
 mod damage;
 mod dead_letters;
 mod disk;

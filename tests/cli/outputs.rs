@@ -4,7 +4,7 @@ use crate::support::{Ended, Home, PIPELINE, TICKS};
 
 const GONE: [&str; 2] = [
     "topic `bars` of sink `bars` is gone",
-    "`tidemill topics create bars` to go on with what comes next",
+    "`tidemill topics create bars --broker file://data` to go on with what comes next",
 ];
 
 /// A run over the first half of the ticks, whose bars were then deleted; the second half waits.
@@ -99,7 +99,7 @@ fn a_reset_that_does_not_write_all_of_a_lost_output_anew_is_refused() {
 fn a_reset_that_writes_a_lost_output_anew_says_so() {
     let home = without_bars();
     let args = ["--to", "earliest", "--drop-state"];
-    let told = reset(&home, &args).expect(0, &[]);
+    let told = reset(&home, &args).expect(2, &["not confirmed: nothing was done"]);
     let said = "topic `bars` of sink `bars` is gone and would be made anew";
     assert!(told.out.contains(said), "{}", told.out);
     assert!(!has_bars(&home), "nothing was done");

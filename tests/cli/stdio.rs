@@ -147,7 +147,7 @@ fn the_state_of_runs_over_standard_input_can_be_saved_and_dropped() {
     let told = reset(&["--to", "earliest", "--yes"]).expect(0, &[]);
     for said in [
         "source `stdin` does not outlive a run: each reads its own from the beginning",
-        "state dropped: 1001 elements",
+        "state dropped: 1003 elements",
     ] {
         assert!(told.out.contains(said), "{said}\n{}", told.out);
     }
@@ -332,4 +332,58 @@ fn standard_output_that_takes_nothing_is_told_and_nothing_is_committed() {
         &["cannot write standard output", "No space left on device"],
     );
     printed_whole(&home);
+}
+
+/// The help showed a file that did not exist, and nothing a file that works.
+#[test]
+fn the_pipeline_that_explain_shows_of_stdio_works_as_it_stands() {
+    let home = Home::empty();
+    let explained = home.tidemill(&["explain", "brokers"]).expect(0, &[]).out;
+    let (_, file) = explained.split_once("\n# Trades as JSON lines").unwrap();
+    home.write("lines.toml", format!("#{file}"));
+    let line = r#"{"symbol":"ACME","price":12.5,"size":100,"at":"2024-03-11T14:30:01Z"}"#;
+    assert!(file.contains(line), "{file}");
+    let lines = [line, "no JSON"].map(|line| line.as_bytes().to_vec());
+    let ended = piped_to(&home, &["run", "lines.toml"], lines.into_iter());
+    let ended = ended.expect(0, &["2 records read and committed, 2 written, 1 set aside"]);
+    assert!(ended.out.contains("\"volume\":100"), "{}", ended.out);
+    assert_eq!(home.records("trades")[0].key.as_deref(), Some(&b"ACME"[..]));
+    assert_eq!(home.records("lines.dead-letter").len(), 1);
+}
+
+#[test]
+fn the_built_in_event_is_explained_with_a_line_that_is_one() {
+    let home = Home::empty();
+    let explained = ["explain", "MarketDataUpdate"];
+    let told = home.tidemill(&explained).expect(0, &[]).out;
+    for field in [
+        "currentPrice",
+        "decimal(8)",
+        "required",
+        "optional",
+        "RFC 3339",
+    ] {
+        assert!(told.contains(field), "{told}");
+    }
+    let json = home.tidemill(&[&explained[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json.expect(0, &[]).out).unwrap();
+    let line = json["example"].as_str().unwrap();
+    assert!(told.contains(line), "{told}");
+    for field in json["fields"].as_array().unwrap() {
+        if field["required"] == true {
+            assert!(line.contains(field["name"].as_str().unwrap()), "{field}");
+        }
+    }
+    home.write("one.jsonl", line);
+    let import = "import one.jsonl --broker file://data --topic ticks";
+    home.tidemill(&import.split(' ').collect::<Vec<_>>())
+        .expect(0, &[]);
+    home.run()
+        .expect(0, &["1 record read and committed, 1 written, 0 set aside"]);
+    let events = home.tidemill(&["explain", "events"]).expect(0, &[]).out;
+    assert!(
+        events.contains("tidemill explain MarketDataUpdate")
+            || events.contains("tidemill explain\nMarketDataUpdate"),
+        "{events}"
+    );
 }

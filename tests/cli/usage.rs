@@ -140,7 +140,7 @@ fn files_of_all_kinds_that_are_no_market_are_told_in_words_that_help() {
     let ended = into(&["red.jsonl"]).expect(1, &[found, "`\"\\u{1b}[31m\\u{0}\"}`"]);
     assert!(!ended.err.contains(['\u{1b}', '\0']), "{}", ended.err);
     into(&["zeros.zip"]).expect(
-        1,
+        6,
         &["zeros.zip is not a readable zip archive: it is cut short"],
     );
     into(&["zeros.csv"]).expect(2, &["zeros.csv: neither its path", "give --format"]);
@@ -294,5 +294,23 @@ fn a_run_has_as_many_threads_as_it_is_told_to() {
         );
         crate::support::signal(&child, "INT");
         assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// Help and version ended with 0 where everything else ends with 3.
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_told() {
+    let home = Home::empty();
+    for args in [
+        &["help"][..],
+        &["--help"],
+        &["--version"],
+        &["run", "--help"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = home.command(args).stdout(full).output().unwrap();
+        let said = ["cannot write the output", "No space left"];
+        crate::support::Ended::from(ended).expect(3, &said);
     }
 }

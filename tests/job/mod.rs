@@ -105,6 +105,8 @@ pub(crate) struct Job {
     pub(crate) partitions: u32,
     /// The query of the URL of a second broker, to which the trades go.
     second: Option<String>,
+    /// Whether what it works on is two topics, merged.
+    has_two_inputs: bool,
 }
 
 impl Job {
@@ -119,6 +121,7 @@ impl Job {
             options: options.iter().map(|&option| option.to_owned()).collect(),
             partitions: PARTITIONS,
             second: None,
+            has_two_inputs: false,
         }
     }
 
@@ -134,6 +137,23 @@ impl Job {
         self
     }
 
+    /// The same over two topics, `ticks` and `others`, merged. No tick may come too late: which does where
+    /// inputs meet depends on when they met.
+    pub(crate) fn with_two_inputs(mut self) -> Self {
+        let file = std::fs::read_to_string(self.file()).unwrap();
+        let begin = file.find("[topics.ticks]").unwrap();
+        let end = begin + file[begin..].find("[topics.bars-1s]").unwrap();
+        let others = file[begin..end].replace("ticks", "others");
+        let merged = "[stages.both]\nfrom = [\"ticks\", \"others\"]\nop = \"merge\"\n\n";
+        let unique = "[stages.unique]\nfrom = ";
+        let one = format!("{unique}\"ticks\"");
+        assert!(file.contains(&one));
+        let other = format!("{others}{merged}{unique}\"both\"");
+        std::fs::write(self.file(), file.replace(&one, &other)).unwrap();
+        self.has_two_inputs = true;
+        self
+    }
+
     /// What comes out of these ticks when nothing breaks.
     pub(crate) fn undisturbed(&self, dir: &Path, pieces: &[PathBuf]) -> Outcome {
         let mut job = match &self.second {
@@ -141,6 +161,9 @@ impl Job {
             Some(query) => Self::new(dir, "at_least_once", "", &[]).with_second_log(query),
         };
         job.partitions = self.partitions;
+        if self.has_two_inputs {
+            job = job.with_two_inputs();
+        }
         for piece in pieces {
             Process::start(job.import(piece)).done();
         }
@@ -179,9 +202,11 @@ impl Job {
         format!("file://{}{}", self.data().join("log").display(), self.query)
     }
 
-    /// Brings a file of ticks into the input.
+    /// Brings a file of ticks into the input that it is named after.
     pub(crate) fn import(&self, ticks: &Path) -> Command {
-        self.import_into("ticks", ticks)
+        let name = ticks.file_name().unwrap().to_str().unwrap();
+        let (topic, _) = name.rsplit_once('-').unwrap();
+        self.import_into(topic, ticks)
     }
 
     /// Brings a file of ticks into any topic.

@@ -19,7 +19,7 @@ pub(crate) struct Written {
     headers: Vec<u8>,
     time: i64,
     /// What tells it from every other output: the same whenever the same input led to it.
-    id: Vec<u8>,
+    pub(crate) id: Vec<u8>,
 }
 
 impl fmt::Debug for Written {
@@ -149,7 +149,7 @@ async fn read_partition(
     outcome: &mut Outcome,
 ) -> tidemill::broker::Result<()> {
     match topic.as_str() {
-        "ticks" => outcome.input += broker.watermarks(at).await?.last_stable.0,
+        "ticks" | "others" => outcome.input += broker.watermarks(at).await?.last_stable.0,
         "job.changelog" => {
             let state = outcome.states.entry(at.partition).or_default();
             for batch in broker.read_to_end(at, Start::Earliest).await? {

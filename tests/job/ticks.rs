@@ -16,6 +16,10 @@ pub(crate) struct Ticks {
     time: i64,
     sequence: u64,
     files: u32,
+    /// The topic that its files are named after.
+    pub(crate) topic: &'static str,
+    /// Whether some come later than the pipeline's file allows.
+    pub(crate) are_late: bool,
     /// Whether some have a note that is longer than the store keeps in one piece.
     pub(crate) are_long: bool,
 }
@@ -28,11 +32,13 @@ impl Ticks {
             time: 1_700_000_000_000_000,
             sequence: 0,
             files: 0,
+            topic: "ticks",
+            are_late: true,
             are_long: false,
         }
     }
 
-    /// The next so many, in a new file. In a hundred of them one or two are repeats, late, or not
+    /// The next so many, in a new file, which is named after its topic. In a hundred of them one or two are repeats, late, or not
     /// what the pipeline's file declares.
     pub(crate) fn file(&mut self, dir: &Path, count: usize) -> PathBuf {
         let mut text = String::new();
@@ -40,7 +46,7 @@ impl Ticks {
             self.write_tick(&mut text);
         }
         self.files += 1;
-        let path = dir.join(format!("ticks-{}.jsonl", self.files));
+        let path = dir.join(format!("{}-{}.jsonl", self.topic, self.files));
         std::fs::write(&path, text).unwrap();
         path
     }
@@ -51,7 +57,7 @@ impl Ticks {
         let is_repeat = self.sequence > 0 && chance.random_bool(0.02);
         self.sequence += u64::from(!is_repeat);
         let time = match chance.random_range(0..100) {
-            0 => self.time - chance.random_range(400_000..30_000_000),
+            0 if self.are_late => self.time - chance.random_range(400_000..30_000_000),
             1..10 => self.time - chance.random_range(0..250_000),
             _ => self.time,
         };

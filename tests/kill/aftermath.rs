@@ -14,13 +14,30 @@ use crate::many::OUTPUT;
 
 /// What is not as it should be, first.
 pub(crate) fn wrong(job: &Job, left: &Outcome, errands: &Errands<'_>) -> Option<String> {
-    let log = job.data().join("log");
+    let logs = job.logs();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let topics = runtime.block_on(topics_are_right(&log, errands));
-    let report = verify(&log, &RealDisk).unwrap();
+    let topics = runtime.block_on(topics_are_right(&logs[0], errands));
+    if let Some(what) = logs.iter().find_map(|log| litter(log)) {
+        return Some(what);
+    }
+    for task in files(&job.stores()) {
+        let damaged = savepoints(&task.join("savepoints")).unwrap().into_iter();
+        if let Some(error) = damaged.filter_map(Result::err).next() {
+            return Some(format!(
+                "a savepoint of {} is damaged: {error}",
+                task.display()
+            ));
+        }
+    }
+    topics.or_else(|| stores::wrong(job, left, |_, why| is_reason_of_ours(why)))
+}
+
+/// What of a log is damaged, or lies there and is in no list.
+fn litter(log: &Path) -> Option<String> {
+    let report = verify(log, &RealDisk).unwrap();
     if let Some(finding) = report.findings.iter().find(|finding| !finding.harmless) {
         return Some(format!("the log is damaged: {finding:?}"));
     }
@@ -42,16 +59,7 @@ pub(crate) fn wrong(job: &Job, left: &Outcome, errands: &Errands<'_>) -> Option<
             report.segments
         ));
     }
-    for task in files(&job.stores()) {
-        let damaged = savepoints(&task.join("savepoints")).unwrap().into_iter();
-        if let Some(error) = damaged.filter_map(Result::err).next() {
-            return Some(format!(
-                "a savepoint of {} is damaged: {error}",
-                task.display()
-            ));
-        }
-    }
-    topics.or_else(|| stores::wrong(job, left, |_, why| is_reason_of_ours(why)))
+    None
 }
 
 /// The topic that keeps little holds the end of what was brought into it, every window has fired once, and

@@ -43,6 +43,29 @@ const THREADS: usize = 2;
 /// From so many kills on, every crash point must have been passed often.
 const CYCLES_ENOUGH: u32 = 200;
 
+/// What a job reads and writes.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// One topic, and one log.
+    Plain,
+    /// Two topics, merged.
+    TwoInputs,
+    /// Some of its outputs go to a log of their own.
+    SecondLog,
+}
+
+/// The jobs, one after the other.
+const JOBS: [(&str, Form); 8] = [
+    ("exactly_once", Form::TwoInputs),
+    ("at_least_once", Form::SecondLog),
+    ("exactly_once", Form::Plain),
+    ("at_most_once", Form::Plain),
+    ("exactly_once", Form::TwoInputs),
+    ("at_least_once", Form::TwoInputs),
+    ("exactly_once", Form::Plain),
+    ("at_most_once", Form::SecondLog),
+];
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
@@ -70,16 +93,14 @@ fn a_job_killed_at_any_instant_ends_as_if_it_never_was() {
                     if is_enough(job) {
                         return;
                     }
-                    let guarantee = [
-                        "exactly_once",
-                        "at_least_once",
-                        "exactly_once",
-                        "at_most_once",
-                    ][job as usize % 4];
+                    let (guarantee, form) = JOBS[job as usize % JOBS.len()];
                     let dir = directory.path().join(job.to_string());
                     let seed = seed.wrapping_mul(1_000_003) + u64::from(job);
-                    println!("job {job}: {guarantee}, seed {seed}, {}", dir.display());
-                    run_job(&dir, guarantee, seed, &tally);
+                    println!(
+                        "job {job}: {guarantee}, {form:?}, seed {seed}, {}",
+                        dir.display()
+                    );
+                    run_job(&dir, (guarantee, form), seed, &tally);
                     std::fs::remove_dir_all(&dir).unwrap();
                 }
             });
@@ -97,7 +118,7 @@ fn a_job_killed_at_any_instant_ends_as_if_it_never_was() {
 }
 
 /// One job: its input arrives in pieces, and nearly everything that works on it is killed.
-fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
+fn run_job(dir: &Path, (guarantee, form): (&str, Form), seed: u64, tally: &Mutex<Tally>) {
     let mut chance = SmallRng::seed_from_u64(seed);
     let query = [
         "?fsync=commit&split=64KiB",
@@ -108,11 +129,27 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
     // With the latter, epochs are cut by count, and so into many.
     let options: &[&str] = [&[][..], &["--lockstep"]].choose(&mut chance).unwrap();
     std::fs::create_dir_all(dir).unwrap();
-    let mut ticks = Ticks::new(seed);
+    let mut inputs = vec![Ticks::new(seed)];
+    let mut job = Job::new(&dir.join("job"), guarantee, query, options);
+    match form {
+        Form::Plain => {}
+        Form::SecondLog => job = job.with_second_log("?fsync=5ms&split=64KiB"),
+        Form::TwoInputs => {
+            inputs.push(Ticks::new(seed ^ 1));
+            inputs[1].topic = "others";
+            inputs.iter_mut().for_each(|ticks| ticks.are_late = false);
+            job = job.with_two_inputs();
+        }
+    }
     let counts = (0..PIECES).map(|piece| 500 + piece % 3 * 1_000);
-    let pieces: Vec<PathBuf> = counts.map(|count| ticks.file(dir, count)).collect();
-    let job = Job::new(&dir.join("job"), guarantee, query, options);
-    let expected = job.undisturbed(&dir.join("reference"), &pieces);
+    let pieces: Vec<Vec<PathBuf>> = counts
+        .map(|count| {
+            let each = inputs.iter_mut();
+            let count = count / each.len();
+            each.map(|ticks| ticks.file(dir, count)).collect()
+        })
+        .collect();
+    let mut expected = job.undisturbed(&dir.join("reference"), &pieces.concat());
     let errands_dir = dir.join("errands");
     std::fs::create_dir_all(&errands_dir).unwrap();
     let mut errands = Errands::new(&job, &errands_dir, seed);
@@ -123,11 +160,14 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
     for (index, piece) in pieces.iter().enumerate() {
         while kills < KILLS_PER_JOB && chance.random_bool(0.1) {
             let patience = Duration::from_micros(chance.random_range(2_000..60_000));
-            let was_killed = End::Killed(patience).of(job.import(piece), true);
+            let one = piece.choose(&mut chance).unwrap();
+            let was_killed = End::Killed(patience).of(job.import(one), true);
             kills += u32::from(was_killed);
             tally.lock().unwrap().at_random += u32::from(was_killed);
         }
-        Process::start(job.import(piece)).done();
+        for one in piece {
+            Process::start(job.import(one)).done();
+        }
         let share = KILLS_PER_JOB * (index as u32 + 1) / pieces.len() as u32;
         while kills < share {
             kills += u32::from(disturb(&job, &mut errands, &mut chance, tally));
@@ -139,8 +179,12 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
     Process::start(job.run(true)).done();
     tally.lock().unwrap().end(&job, kills);
 
-    let found = Outcome::read(&job).unwrap();
+    let mut found = Outcome::read(&job).unwrap();
     let left = aftermath::wrong(&job, &found, &errands);
+    if let Form::TwoInputs = form {
+        sort_dead_letters(&mut found);
+        sort_dead_letters(&mut expected);
+    }
     let difference = match guarantee {
         "exactly_once" => found.difference(&expected),
         "at_least_once" => found.without_repeats().difference(&expected),
@@ -151,7 +195,7 @@ fn run_job(dir: &Path, guarantee: &str, seed: u64, tally: &Mutex<Tally>) {
     };
     let difference = difference.or(left);
     if let Some(difference) = difference {
-        panic!("{guarantee}, seed {seed}: {difference}");
+        panic!("{guarantee}, {form:?}, seed {seed}: {difference}");
     }
 }
 
@@ -191,6 +235,15 @@ fn disturb(
         tally.lock().unwrap().note_kill(&point, there);
     }
     was_killed
+}
+
+/// With several inputs they come in the order in which records came.
+fn sort_dead_letters(outcome: &mut Outcome) {
+    for ((topic, _), written) in &mut outcome.outputs {
+        if topic == "job.dead-letter" {
+            written.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        }
+    }
 }
 
 /// What is missing with `at_most_once` that no process was sending when it was killed.

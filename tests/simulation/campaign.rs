@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use crate::checker::Checker;
 use crate::draw::Draw;
 use crate::load::Pressed;
 use crate::run::{self, Outcome};
@@ -58,6 +59,9 @@ pub(crate) fn try_scenario(scenario: Scenario) -> Outcome {
             ));
         } else if again.hash != outcome.hash {
             outcome.wrong = Some("a second run of the seed left other topics".to_owned());
+        }
+        if outcome.wrong.is_some() {
+            outcome.caught.insert(Checker::Repeat);
         }
     }
     outcome

@@ -11,6 +11,7 @@ use tidemill_broker::{
     Transaction, TransactionalId, Transactor, Watermarks,
 };
 
+use crate::checker::Checker;
 use crate::world::World;
 
 /// Whose connection it is.
@@ -142,7 +143,7 @@ impl Transactor for Committing {
             ..
         } = &self.peer;
         if let Some(wrong) = world.load.submitted(*scope, *machine, &transaction) {
-            world.wrong(wrong);
+            world.caught(Checker::Bounds, wrong);
         }
         self.peer.dawdle().await;
         let outcome = self.transactor.commit(transaction).await;

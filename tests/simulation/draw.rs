@@ -65,6 +65,17 @@ pub(crate) struct Draw {
     pub(crate) bounds: Bounds,
     /// Of a log in files.
     pub(crate) files: Option<Files>,
+    /// What lies on a second broker, which has no transactions with the first.
+    pub(crate) second: Option<Second>,
+}
+
+/// Topics on a second broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Second {
+    /// All that is read.
+    Sources,
+    /// The last of those that are written.
+    Sink,
 }
 
 /// What a seed decides for a log in files.
@@ -90,6 +101,7 @@ impl Draw {
             Setting::Memory => draw,
             Setting::Tight => draw.tightened(rng),
             Setting::Files => draw.put_into_files(rng),
+            Setting::Wide => draw.widened(rng),
         }
     }
 
@@ -113,6 +125,33 @@ impl Draw {
             },
             ..self
         }
+    }
+
+    /// Two sources side by side in one task, or some topics on another broker; or both.
+    fn widened(self, rng: &mut SmallRng) -> Self {
+        let mut draw = self;
+        let second = [None, Some(Second::Sources), Some(Second::Sink)];
+        draw.second = second[rng.random_range(0..3)];
+        if draw.second.is_none() || rng.random() {
+            draw.shape = Shape::Apart;
+            draw.idle =
+                [None, Some(50), Some(1_000)][rng.random_range(0..3)].map(Duration::from_millis);
+        }
+        match draw.second {
+            // Their offsets are in no transaction of the other broker: nobody hands them out.
+            Some(Second::Sources) => {
+                draw.groups = false;
+                draw.processes = 1;
+                draw.twins = [0, 0, 1, 2][rng.random_range(0..4)];
+            }
+            // Nothing is exact there.
+            Some(Second::Sink) if draw.guarantee == Guarantee::ExactlyOnce => {
+                draw.guarantee =
+                    [Guarantee::AtLeastOnce, Guarantee::AtMostOnce][rng.random_range(0..2)];
+            }
+            _ => {}
+        }
+        draw
     }
 
     fn put_into_files(self, rng: &mut SmallRng) -> Self {
@@ -243,7 +282,18 @@ impl Draw {
             },
             bounds: Bounds::default(),
             files: None,
+            second: None,
         }
+    }
+
+    /// On which broker a topic lies.
+    pub(crate) fn broker_of(&self, topic: &str) -> &'static str {
+        let is_second = match self.second {
+            None => false,
+            Some(Second::Sources) => self.shape.inputs().contains(&topic),
+            Some(Second::Sink) => self.shape.outputs().last() == Some(&topic),
+        };
+        if is_second { "second" } else { "main" }
     }
 
     /// Whether a person must start processes again, because tasks may halt for good.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::check;
+use crate::checker::Checker;
 use crate::draw::Draw;
 use crate::input::{append, create_topics};
 use crate::processes::{note_error, start};
@@ -22,7 +23,7 @@ use crate::world::World;
 pub(crate) async fn quiet(world: &Arc<World>, restarts: &[Notify]) {
     world.say("everything heals");
     world.disarm();
-    if let Some(faults) = world.faults() {
+    for faults in world.faults() {
         faults.heal();
     }
     if let Some(host) = world.host() {
@@ -48,9 +49,9 @@ pub(crate) async fn quiet(world: &Arc<World>, restarts: &[Notify]) {
             return;
         }
         if began.elapsed() > RECOVERY_MAX {
-            world.wrong(format!(
-                "{lag} records are not committed {RECOVERY_MAX:?} after the last fault"
-            ));
+            let what =
+                format!("{lag} records are not committed {RECOVERY_MAX:?} after the last fault");
+            world.caught(Checker::Progress, what);
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -61,12 +62,12 @@ pub(crate) async fn quiet(world: &Arc<World>, restarts: &[Notify]) {
 /// Input records that are not committed.
 async fn lag(world: &World) -> u64 {
     let mut lag = 0;
-    let broker = world.broker().await;
     let markers = match world.draw.groups {
         true => Vec::new(),
         false => check::markers(world).await,
     };
     for input in world.draw.shape.inputs() {
+        let broker = world.broker_of(input).await;
         for partition in 0..world.draw.partitions {
             let at = TopicPartition::new(Topic::new(input).unwrap(), partition);
             let high = broker.watermarks(&at).await.unwrap().high.0;
@@ -78,7 +79,7 @@ async fn lag(world: &World) -> u64 {
                     .map_or(0, |offset| offset.0)
             } else {
                 let inputs = markers.iter().flat_map(|marker| &marker.inputs);
-                let mut here = inputs.filter(|input| input.is(&input.source, &at));
+                let mut here = inputs.filter(|input| input.is_of(&at));
                 here.next().map_or(0, |input| input.next)
             };
             lag += high.saturating_sub(committed);
@@ -107,7 +108,7 @@ pub(crate) async fn drain(world: &Arc<World>) {
                 }
             }
             Err(_) => {
-                world.wrong("the last run does not come to its end");
+                world.caught(Checker::Progress, "the last run does not come to its end");
                 return;
             }
         }
@@ -122,6 +123,7 @@ pub(crate) async fn undisturbed(world: &World) -> Arc<World> {
         disk_latency: Duration::ZERO,
         guarantee: Guarantee::ExactlyOnce,
         files: None,
+        second: None,
         ..world.draw.clone()
     };
     let reference = World::new(&draw);
@@ -130,7 +132,7 @@ pub(crate) async fn undisturbed(world: &World) -> Arc<World> {
         for partition in 0..draw.partitions {
             let at = TopicPartition::new(Topic::new(input).unwrap(), partition);
             let mut set = RecordSet::new(at.clone());
-            for batch in check::read(&*world.broker().await, &at).await {
+            for batch in check::read(world, &at).await {
                 batch.iter().for_each(|record| set.push_ref(record));
             }
             append(&reference, FaultPlan::default(), vec![set]).await;

@@ -14,6 +14,7 @@ use tidemill_broker::{
 use tidemill_broker_file::{Fault, FileBroker, FileOptions, Fsync, SimDisk, verify};
 use tokio::sync::watch;
 
+use crate::checker::Checker;
 use crate::draw::{Draw, Files};
 use crate::reader;
 use crate::world::World;
@@ -325,9 +326,10 @@ impl Host {
         // read at once.
         let open_max = 2 * (logs + 1) + 3;
         if logs > logs_max || open > open_max {
-            world.wrong(format!(
+            let what = format!(
                 "{logs} log files of at most {logs_max}, {open} files open of at most {open_max}"
-            ));
+            );
+            world.caught(Checker::Bounds, what);
         }
     }
 

@@ -8,13 +8,14 @@ use tidemill_broker::{
 };
 use tidemill_broker_memory::FaultPlan;
 
+use crate::draw::Second;
 use crate::event::Move;
 use crate::world::{Log, World};
 
 pub(crate) async fn create_topics(world: &World) {
     let draw = &world.draw;
-    let broker = world.broker().await;
     let create = async |name: &str, partitions: u32| {
+        let broker = world.broker_of(name).await;
         let topic = Topic::new(name).unwrap();
         let spec = TopicSpec::new(topic, NonZeroU32::new(partitions).unwrap());
         broker
@@ -29,12 +30,15 @@ pub(crate) async fn create_topics(world: &World) {
         create(output, draw.output_partitions).await;
     }
     create("sim.dead-letter", draw.output_partitions).await;
-    broker.sync().await.unwrap();
+    world.broker().await.sync().await.unwrap();
 }
 
 pub(crate) async fn append(world: &World, plan: FaultPlan, sets: Vec<RecordSet>) {
     let broker = match &world.log {
-        Log::Memory(broker) => broker,
+        Log::Memory(broker) => match &world.second {
+            Some(second) if world.draw.second == Some(Second::Sources) => second,
+            _ => broker,
+        },
         Log::Files(host) => {
             let syncs = world.draw_with(|rng| rng.random_bool(0.3));
             return host.append(world, sets, syncs).await;

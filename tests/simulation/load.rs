@@ -148,7 +148,7 @@ impl Load {
             let marker = Marker::decode(marker).unwrap();
             for input in &marker.inputs {
                 for ((of, at), taken) in &mut inner.taken {
-                    if *of == run && input.is(&input.source, at) {
+                    if *of == run && input.is_of(at) {
                         taken.submitted = taken.submitted.max(input.next);
                         if let Some((waiting, up_to)) = taken.excess
                             && up_to <= input.next

@@ -1,5 +1,6 @@
 //! Replays: one recording, any number of threads, any broker, run again: the same bytes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
@@ -160,13 +161,20 @@ fn replay(job: Job, threads: usize, directory: Option<&std::path::Path>) -> Vec<
 
 async fn read(broker: &dyn Broker, job: Job) -> Vec<String> {
     let mut out = Vec::new();
+    let mut ids = BTreeSet::new();
     for topic in job.outputs().iter().chain(&["sim.dead-letter"]) {
         let topic = Topic::new(topic).unwrap();
         let count = broker.describe_topic(&topic).await.unwrap().partitions;
         for partition in 0..count {
             let at = TopicPartition::new(topic.clone(), partition);
             for batch in broker.read_to_end(&at, Start::Earliest).await.unwrap() {
-                out.extend(batch.iter().map(|record| format!("{at} {record:?}")));
+                for record in batch.iter() {
+                    let mut headers = record.headers();
+                    let id = headers.find(|(name, _)| ["event-id", "dl-id"].contains(name));
+                    let id = id.map(|(_, id)| id.to_vec());
+                    assert!(ids.insert((topic.clone(), id)), "twice: {at} {record:?}");
+                    out.push(format!("{at} {record:?}"));
+                }
             }
         }
     }

@@ -10,10 +10,12 @@
 //!
 //! Every seed is played in a *setting*, which is part of its name: in `42` the log is in memory and breaks
 //! as a remote broker does; in `tight:42` hardly anything may wait; in `files:42` the log is in files on
-//! a disk that loses power, and log and stores lose it together.
+//! a disk that loses power, and log and stores lose it together; in `wide:42` sources that may be idle lie
+//! side by side, or some topics lie on a second broker, which breaks by itself.
 
 mod campaign;
 mod check;
+mod checker;
 mod client;
 mod draw;
 mod ending;

@@ -35,6 +35,8 @@ impl Expected {
 /// because tasks know nothing of each other.
 pub(crate) fn ordered_by(topic: &str, key: &str, value: &str) -> String {
     match topic {
+        // Of two inputs, which meet in any order.
+        "met" => format!("{key}: {value}"),
         "keyed" => {
             let event: Move = serde_json::from_str(value).unwrap();
             format!("{key} from {}", event.account)
@@ -205,6 +207,23 @@ pub(crate) fn expect(draw: &Draw, inputs: &[Vec<Taken>], expected: &mut Expected
             buys.append(&mut sells);
             for (_, event) in in_order(buys) {
                 expected.out("both", &event.account, event.json("Move"));
+            }
+        }
+        Shape::Apart => {
+            for (input, window) in [&mut small, &mut large].into_iter().enumerate() {
+                let mut watermark = i64::MIN;
+                for (taken, event) in events(input) {
+                    let value = event.json("Move");
+                    let key = ordered_by("met", &event.other, &value);
+                    expected.out("met", &key, value);
+                    watermark = watermark.max(event.at - disorder);
+                    window.move_to(watermark, expected);
+                    if !window.take(event, watermark, expected) {
+                        expected
+                            .dead
+                            .push((taken.place.clone(), format!("op:{}", window.name)));
+                    }
+                }
             }
         }
         Shape::Bars | Shape::Deduped | Shape::Ledger => {

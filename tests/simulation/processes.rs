@@ -105,21 +105,27 @@ pub(crate) fn start(
 ) -> crash_point::Scoped<tidemill::pipeline::Result<()>> {
     world.say(format!("process {process} starts, run {number}"));
     let machine = world.machine(process);
-    let client: Arc<dyn Broker> = Arc::new(Client {
-        broker,
-        peer: Peer {
-            world: world.clone(),
-            process,
-            machine,
-            scope,
-        },
-    });
+    let client = |broker: Arc<dyn Broker>| -> Arc<dyn Broker> {
+        Arc::new(Client {
+            broker,
+            peer: Peer {
+                world: world.clone(),
+                process,
+                machine,
+                scope,
+            },
+        })
+    };
+    let mut brokers = vec![("main", client(broker))];
+    if let Some(second) = &world.second {
+        brokers.push(("second", client(Arc::new(second.clone()))));
+    }
     let disks = Arc::new(Disks {
         world: world.clone(),
         machine,
     });
-    let pipeline = Pipeline::new(world.plan.clone(), &[("main", client)], disks);
-    let pipeline = pipeline.expect("the plan's one broker");
+    let pipeline = Pipeline::new(world.plan.clone(), &brokers, disks);
+    let pipeline = pipeline.expect("the plan's brokers");
     let mut options = RunOptions::new(format!("p{process}"), number);
     options.until_end = watch::channel(until_end).1;
     options.bounds = world.draw.bounds.clone();

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::checker::Checker;
 use crate::world::World;
 
 /// Offset and hash of each record seen, by partition.
@@ -50,15 +51,13 @@ pub(crate) fn content(record: RecordRef<'_>) -> u64 {
     hash.digest()
 }
 
-/// Every partition that the pipeline writes for others.
+/// Every partition that the pipeline writes for others on the broker of its transactions: what it sends to
+/// another is never taken back.
 pub(crate) fn outputs(world: &World) -> Vec<TopicPartition> {
-    let topics = world
-        .draw
-        .shape
-        .outputs()
-        .iter()
-        .chain(&["sim.dead-letter"]);
+    let topics = world.draw.shape.outputs().iter();
+    let topics = topics.filter(|topic| world.draw.broker_of(topic) == "main");
     topics
+        .chain(&["sim.dead-letter"])
         .flat_map(|topic| {
             let topic = Topic::new(topic).unwrap();
             (0..world.draw.output_partitions)
@@ -122,7 +121,8 @@ pub(crate) fn follow(world: &Arc<World>) -> Reader {
                     (_broker, consumer) = open(&world, &seen).await;
                 }
                 Err(error) => {
-                    world.wrong(format!("the reader beside failed: {error}"));
+                    let what = format!("the reader beside failed: {error}");
+                    world.caught(Checker::Seen, what);
                     return seen;
                 }
             }

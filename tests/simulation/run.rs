@@ -1,5 +1,6 @@
 //! One run: everything from one seed.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use tidemill_state::crash_point;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::checker::Checker;
 use crate::draw::Draw;
 use crate::ending::{drain, quiet};
 use crate::input::create_topics;
@@ -24,6 +26,8 @@ use crate::{check, reader};
 pub(crate) struct Outcome {
     /// What was wrong first.
     pub(crate) wrong: Option<String>,
+    /// Who found something wrong.
+    pub(crate) caught: BTreeSet<Checker>,
     /// Everything that happened, in order.
     pub(crate) lines: Vec<String>,
     /// Hash of all topics.
@@ -62,7 +66,8 @@ pub(crate) fn run(draw: &Draw) -> Outcome {
     let bytes = tables.bytes_max();
     if bytes > draw.memory as u64 {
         let memory = draw.memory;
-        world.wrong(format!("tables of a task took {bytes} bytes of {memory}"));
+        let what = format!("tables of a task took {bytes} bytes of {memory}");
+        world.caught(Checker::Bounds, what);
     }
     drop(runtime);
     crash_point::reset();
@@ -74,6 +79,7 @@ pub(crate) fn run(draw: &Draw) -> Outcome {
     let crashes = world.crashes.lock().unwrap().clone();
     Outcome {
         wrong: world.first_wrong(),
+        caught: world.caught_by(),
         lines: world.lines(),
         hash: hash.unwrap_or_default(),
         crashes: crashes.into_iter().collect(),
@@ -86,7 +92,7 @@ pub(crate) fn run(draw: &Draw) -> Outcome {
 async fn simulate(world: &Arc<World>) -> u64 {
     let draw = &world.draw;
     create_topics(world).await;
-    if let Some(faults) = world.faults() {
+    for faults in world.faults() {
         faults.plan(draw.faults[0]);
     }
     let reader = reader::follow(world);
@@ -117,7 +123,10 @@ async fn simulate(world: &Arc<World>) -> u64 {
         match tokio::time::timeout(RECOVERY_MAX, handle).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => world.wrong(format!("process {process} panicked: {error}")),
-            Err(_) => world.wrong(format!("process {process} did not stop")),
+            Err(_) => {
+                let what = format!("process {process} did not stop");
+                world.caught(Checker::Progress, what);
+            }
         }
     }
     let seen = reader.stop().await;
@@ -135,7 +144,8 @@ async fn simulate(world: &Arc<World>) -> u64 {
     if let Some(host) = world.host() {
         host.verify(world);
     }
-    let counts = world.faults().map(|faults| faults.counts());
-    world.say(format!("faults: {:?}", counts.unwrap_or_default()));
+    for faults in world.faults() {
+        world.say(format!("faults: {:?}", faults.counts()));
+    }
     hash
 }

@@ -13,9 +13,11 @@ pub(crate) enum Setting {
     Tight,
     /// The log is in files on a disk that loses power.
     Files,
+    /// As in memory; two sources side by side in one task, or a second broker.
+    Wide,
 }
 
-/// One run, and how to ask for it: `42`, `tight:42` or `files:42`.
+/// One run, and how to ask for it: `42`, `tight:42`, `files:42` or `wide:42`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) setting: Setting,
@@ -34,8 +36,9 @@ impl Scenario {
             Setting::Files,
             Setting::Memory,
             Setting::Tight,
+            Setting::Wide,
         ];
-        let setting = settings[(index % 4) as usize];
+        let setting = settings[index as usize % settings.len()];
         Self::new(setting, seed(base, index))
     }
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Scenario {
             Setting::Memory => "",
             Setting::Tight => "tight:",
             Setting::Files => "files:",
+            Setting::Wide => "wide:",
         };
         write!(f, "{setting}{}", self.seed)
     }
@@ -68,6 +72,7 @@ impl FromStr for Scenario {
             "" => Setting::Memory,
             "tight" => Setting::Tight,
             "files" => Setting::Files,
+            "wide" => Setting::Wide,
             other => return Err(format!("no setting is called `{other}`")),
         };
         let seed = seed
@@ -79,7 +84,7 @@ impl FromStr for Scenario {
 
 #[test]
 fn a_run_is_asked_for_by_the_name_that_it_is_told_by() {
-    for name in ["42", "tight:7", "files:18446744073709551615"] {
+    for name in ["42", "tight:7", "wide:7", "files:18446744073709551615"] {
         assert_eq!(name.parse::<Scenario>().unwrap().to_string(), name);
     }
     assert!("other:1".parse::<Scenario>().is_err());

@@ -8,6 +8,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use tidemill::pipeline::Bounds;
+use tidemill_broker_memory::MemoryBroker;
 use tidemill_state::crash_point;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -185,13 +186,13 @@ pub(crate) async fn busy(world: &Arc<World>, restarts: &[Notify], twins: &[Notif
             }
             Action::Rebalance => {
                 world.say("the group is rebalanced");
-                if let Some(faults) = &faults {
+                for faults in &faults {
                     faults.rebalance(group);
                 }
             }
             Action::Expel => {
                 world.say("all members are expelled");
-                if let Some(faults) = &faults {
+                for faults in &faults {
                     faults.expel(group);
                 }
             }
@@ -200,12 +201,15 @@ pub(crate) async fn busy(world: &Arc<World>, restarts: &[Notify], twins: &[Notif
                 restarts[process].notify_one();
             }
             Action::Clean => match &world.log {
-                Log::Memory(broker) => broker.clean(),
+                Log::Memory(broker) => {
+                    broker.clean();
+                    world.second.iter().for_each(MemoryBroker::clean);
+                }
                 Log::Files(host) => host.clean(world).await,
             },
             Action::Faults => {
                 plan = world.draw.faults[1];
-                if let Some(faults) = &faults {
+                for faults in &faults {
                     faults.plan(plan);
                 }
             }

@@ -20,6 +20,9 @@ pub(crate) enum Shape {
     Ledger,
     /// Two co-partitioned sources merged, then windows.
     Joined,
+    /// Two co-partitioned sources side by side: a copy of both under another key, and windows over each. None
+    /// of it depends on when they meet.
+    Apart,
 }
 
 pub(crate) const SMALL: Duration = Duration::from_secs(1);
@@ -31,6 +34,7 @@ pub(crate) const LEDGER: Duration = Duration::from_secs(3_600 * 24);
 const AGGREGATES: &str = r#"aggregate = { count = "count()", first = "first(id)", high = "max(amount)", last = "last(id)", low = "min(amount)", sum = "sum(amount)" }"#;
 
 impl Shape {
+    /// What every seed draws from but in the setting that is wide.
     pub(crate) const ALL: [Self; 5] = [
         Self::Bars,
         Self::Deduped,
@@ -42,7 +46,7 @@ impl Shape {
     /// Topics that are read.
     pub(crate) fn inputs(self) -> &'static [&'static str] {
         match self {
-            Self::Joined => &["moves", "others"],
+            Self::Joined | Self::Apart => &["moves", "others"],
             _ => &["moves"],
         }
     }
@@ -55,6 +59,7 @@ impl Shape {
             Self::Routed => &["buy", "sell", "both", "keyed"],
             Self::Ledger => &["debit", "credit"],
             Self::Joined => &["both", "small"],
+            Self::Apart => &["small", "large", "met"],
         }
     }
 
@@ -65,15 +70,18 @@ impl Shape {
     }
 
     fn stages(self, draw: &Draw) -> String {
-        let window = |name: &str, from: &str, size: Duration| {
+        let sink = |name: &str, from: &str| {
+            let broker = draw.broker_of(name);
             format!(
-                "[stages.{name}]\nfrom = \"{from}\"\nop = \"tumbling_window\"\nsize = \"{}ms\"\nlateness = \"{}ms\"\n{AGGREGATES}\n[sinks.{name}]\nfrom = \"{name}\"\ntopic = {{ topic = \"{name}\" }}\n",
-                size.as_millis(),
-                draw.lateness.as_millis(),
+                "[sinks.{name}]\nfrom = \"{from}\"\ntopic = {{ broker = \"{broker}\", topic = \"{name}\" }}\n"
             )
         };
-        let sink = |name: &str, from: &str| {
-            format!("[sinks.{name}]\nfrom = \"{from}\"\ntopic = {{ topic = \"{name}\" }}\n")
+        let window = |name: &str, from: &str, size: Duration| {
+            format!(
+                "[stages.{name}]\nfrom = \"{from}\"\nop = \"tumbling_window\"\nsize = \"{}ms\"\nlateness = \"{}ms\"\n{AGGREGATES}\n",
+                size.as_millis(),
+                draw.lateness.as_millis(),
+            ) + &sink(name, name)
         };
         match self {
             Self::Bars => window("small", "moves", SMALL) + &window("large", "moves", LARGE),
@@ -108,9 +116,9 @@ key = ["other"]
             Self::Ledger => {
                 let side = |name: &str, field: &str| {
                     format!(
-                        "[stages.{name}]\nfrom = \"moves\"\nop = \"tumbling_window\"\nsize = \"{}ms\"\naggregate = {{ sum = \"sum({field})\" }}\n[sinks.{name}]\nfrom = \"{name}\"\ntopic = {{ topic = \"{name}\" }}\n",
+                        "[stages.{name}]\nfrom = \"moves\"\nop = \"tumbling_window\"\nsize = \"{}ms\"\naggregate = {{ sum = \"sum({field})\" }}\n",
                         LEDGER.as_millis()
-                    )
+                    ) + &sink(name, name)
                 };
                 side("debit", "amount") + &side("credit", "contra")
             }
@@ -118,6 +126,12 @@ key = ["other"]
                 "[stages.both]\nfrom = [\"moves\", \"others\"]\nop = \"merge\"\n".to_owned()
                     + &sink("both", "both")
                     + &window("small", "both", SMALL)
+            }
+            Self::Apart => {
+                window("small", "moves", SMALL)
+                    + &window("large", "others", LARGE)
+                    + "[stages.met]\nfrom = [\"moves\", \"others\"]\nop = \"key_by\"\nkey = [\"other\"]\n"
+                    + &sink("met", "met")
             }
         }
     }
@@ -149,9 +163,13 @@ time = "at"
             draw.commit_interval.as_millis(),
             draw.commit_records,
         );
+        if draw.second.is_some() {
+            file += "[brokers.second]\nurl = \"mem://\"\n";
+        }
         for input in self.inputs() {
             file += &format!(
-                "[topics.{input}]\nbroker = \"main\"\nevent = \"Move\"\nkey = \"account\"\nout_of_order = \"{}ms\"\n",
+                "[topics.{input}]\nbroker = \"{}\"\nevent = \"Move\"\nkey = \"account\"\nout_of_order = \"{}ms\"\n",
+                draw.broker_of(input),
                 draw.out_of_order.as_millis()
             );
             if let Some(idle) = draw.idle {

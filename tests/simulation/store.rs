@@ -9,6 +9,7 @@ use tidemill_state::{
     Change, Identity, MemoryStore, Note, OpenedStore, Page, Result, StateStore, Stored,
 };
 
+use crate::checker::Checker;
 use crate::world::World;
 
 /// The stores of one machine.
@@ -90,10 +91,11 @@ impl StateStore for Watched {
         // Each pass leaves the state of its epoch and nothing beside it: no store outgrows the state.
         let found = self.world.disk(self.machine, &self.task).digest();
         if found != stored.digest {
-            self.world.wrong(format!(
+            let what = format!(
                 "the store of task {} holds {found}, and is to say {stored:?}",
                 self.task
-            ));
+            );
+            self.world.caught(Checker::Digests, what);
         }
         self.store.set_stored(stored).await
     }

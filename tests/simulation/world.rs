@@ -1,6 +1,6 @@
 //! What the simulated processes share: broker, disks, chance, and the crashes that wait for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tidemill_state::{Call, Fault, MemoryDisk, Survivors, crash_point};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::checker::Checker;
 use crate::draw::Draw;
 use crate::event::EPOCH;
 use crate::host::Host;
@@ -26,6 +27,8 @@ pub(crate) struct World {
     pub(crate) draw: Draw,
     pub(crate) plan: Plan,
     pub(crate) log: Log,
+    /// A broker beside it, which keeps some of the topics.
+    pub(crate) second: Option<MemoryBroker>,
     pub(crate) load: Load,
     me: Weak<World>,
     start: Instant,
@@ -60,6 +63,7 @@ struct Inner {
     graves: Vec<Grave>,
     lines: Vec<String>,
     wrong: Option<String>,
+    caught: BTreeSet<Checker>,
     /// Whether everything that was slow is fast again.
     healed: bool,
 }
@@ -110,7 +114,12 @@ impl World {
                 Log::Memory(MemoryBroker::new(options))
             }
         };
+        let second = draw.second.map(|_| {
+            let clock = Arc::new(TokioClock::starting_at(Timestamp(EPOCH)));
+            MemoryBroker::new(MemoryOptions::new(draw.persona, clock, draw.seed ^ 2))
+        });
         Arc::new_cyclic(|me| Self {
+            second,
             plan: draw.shape.plan(draw),
             log,
             load: Load::new(draw),
@@ -126,6 +135,7 @@ impl World {
                 graves: Vec::new(),
                 lines: Vec::new(),
                 wrong: None,
+                caught: BTreeSet::new(),
                 healed: false,
             }),
             killed: (0..draw.processes).map(|_| Notify::new()).collect(),
@@ -147,6 +157,14 @@ impl World {
         }
     }
 
+    /// The broker that keeps a topic.
+    pub(crate) async fn broker_of(&self, topic: &str) -> Arc<dyn Broker> {
+        match &self.second {
+            Some(second) if self.draw.broker_of(topic) == "second" => Arc::new(second.clone()),
+            _ => self.broker().await,
+        }
+    }
+
     /// The broker for who only reads, from another process.
     pub(crate) async fn reader(&self) -> tidemill_broker::Result<Arc<dyn Broker>> {
         Ok(match &self.log {
@@ -155,12 +173,14 @@ impl World {
         })
     }
 
-    /// What breaks a broker in memory.
-    pub(crate) fn faults(&self) -> Option<Faults> {
-        match &self.log {
-            Log::Memory(broker) => Some(broker.faults()),
+    /// What breaks the brokers that are in memory.
+    pub(crate) fn faults(&self) -> Vec<Faults> {
+        let first = match &self.log {
+            Log::Memory(broker) => Some(broker),
             Log::Files(_) => None,
-        }
+        };
+        let brokers = first.into_iter().chain(&self.second);
+        brokers.map(MemoryBroker::faults).collect()
     }
 
     /// The machine, where there is only one.
@@ -194,13 +214,25 @@ impl World {
 
     /// Notes what must not be; the first is what the run fails with.
     pub(crate) fn wrong(&self, what: impl Into<String>) {
+        self.caught(Checker::Run, what);
+    }
+
+    /// Notes what a checker found.
+    pub(crate) fn caught(&self, by: Checker, what: impl Into<String>) {
         let what = what.into();
-        self.say(format!("WRONG: {what}"));
-        self.inner().wrong.get_or_insert(what);
+        self.say(format!("WRONG ({by:?}): {what}"));
+        let mut inner = self.inner();
+        inner.caught.insert(by);
+        inner.wrong.get_or_insert(what);
     }
 
     pub(crate) fn first_wrong(&self) -> Option<String> {
         self.inner().wrong.clone()
+    }
+
+    /// Who found something.
+    pub(crate) fn caught_by(&self) -> BTreeSet<Checker> {
+        self.inner().caught.clone()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {

@@ -71,8 +71,8 @@ impl ConsumerOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`]: batches of nothing, topics without a group or none at all, a partition
-    /// that is assigned twice or starts where a group is without one.
+    /// [`Error::Invalid`]: batches of nothing, topics without a group or none at all, a member
+    /// without time to answer, a partition that is assigned twice or starts where a group is without one.
     pub fn check(&self) -> Result<()> {
         let invalid = |what: String| Err(Error::Invalid { what });
         if self.batch_records_max == 0 || self.batch_bytes_max == 0 {
@@ -84,6 +84,14 @@ impl ConsumerOptions {
             }
             Subscription::Topics(_) if self.group.is_none() => {
                 invalid("a subscription to topics needs a group".into())
+            }
+            Subscription::Topics(_)
+                if self.session_timeout.is_zero() || self.revoke_deadline.is_zero() =>
+            {
+                // It would be taken for dead whenever somebody looks, join anew, and so for ever.
+                invalid(
+                    "a member needs time: a session and a revoke deadline of more than 0".into(),
+                )
             }
             Subscription::Topics(_) => Ok(()),
             Subscription::Partitions(partitions) => {

@@ -12,6 +12,8 @@
 //! dead.
 
 mod held;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +26,9 @@ pub use held::{Heard, Held, Membership, Part};
 pub use wait::{Look, Waiting, next};
 
 use crate::{Error, Generation, Group, Offset, Result, Topic, TopicPartition};
+
+/// As good as never: some clocks cannot show what comes a century later.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Names a member within its group.
 pub type MemberId = Arc<str>;
@@ -106,6 +111,7 @@ pub struct Joining {
 #[derive(Debug)]
 pub struct Coordinator {
     group: Group,
+    life: u64,
     /// By instance name, or by id: the order in which partitions are shared out.
     members: BTreeMap<MemberId, Member>,
     /// Members that are gone but have not been told.
@@ -120,9 +126,13 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// A group without members.
-    pub fn new(group: Group) -> Self {
+    ///
+    /// Rounds and members are counted anew in each life of a broker. `life` tells them from those of others
+    /// that had the same offsets before: it is to be drawn whenever the broker is opened.
+    pub fn new(group: Group, life: u64) -> Self {
         Self {
             group,
+            life,
             members: BTreeMap::new(),
             parting: BTreeMap::new(),
             generation: 0,
@@ -136,8 +146,8 @@ impl Coordinator {
     pub fn join(&mut self, joining: Joining, world: &World<'_>) -> MemberId {
         self.joined += 1;
         let id: MemberId = match &joining.instance {
-            Some(instance) => format!("{instance}#{}", self.joined).into(),
-            None => format!("member-{:06}", self.joined).into(),
+            Some(instance) => format!("{instance}#{}-{:016x}", self.joined, self.life).into(),
+            None => format!("member-{:06}-{:016x}", self.joined, self.life).into(),
         };
         let mut member = Member {
             instance: joining.instance,
@@ -211,7 +221,7 @@ impl Coordinator {
         self.rebalancing = true;
         self.share_out(world);
         for member in self.members.values_mut() {
-            let deadline = world.now + member.revoke_deadline;
+            let deadline = world.now + member.revoke_deadline.min(FAR);
             let going: Vec<_> = member
                 .owned
                 .iter()

@@ -172,19 +172,6 @@ impl Shared {
         TopicIdentity(bytes)
     }
 
-    pub(crate) fn committed(&self, group: &Group, at: &TopicPartition) -> Result<Option<Offset>> {
-        let live = self.live();
-        let Ok((topic, ..)) = live.partition(at) else {
-            return Ok(None);
-        };
-        Ok(live
-            .catalog
-            .offsets
-            .get(group)
-            .and_then(|offsets| offsets.get(&(topic, at.partition)))
-            .map(|offset| Offset(*offset)))
-    }
-
     fn produce(&self, records: Vec<RecordSet>) -> Result<(Vec<Acks>, u64)> {
         let counts: Vec<usize> = records.iter().map(RecordSet::len).collect();
         let drafts = self.draft(records).map_err(|culprit| culprit.error)?;
@@ -246,7 +233,7 @@ impl Broker for FileBroker {
             .map_err(Failure::into_error)?;
         crash_point!("topic.created");
         shared.topic_created(&topic.name);
-        shared.settle(end).await
+        shared.settle_change(end).await
     }
 
     async fn describe_topic(&self, name: &Topic) -> Result<TopicDescription> {
@@ -280,7 +267,7 @@ impl Broker for FileBroker {
             .map_err(Failure::into_error)?;
         crash_point!("topic.deleted");
         shared.topic_deleted(name);
-        shared.settle(end).await
+        shared.settle_change(end).await
     }
 
     async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks> {
@@ -297,11 +284,18 @@ impl Broker for FileBroker {
     }
 
     async fn committed(&self, group: &Group, at: &[TopicPartition]) -> Result<Vec<Option<Offset>>> {
-        self.shared().alive()?;
-        self.shared().refresh()?;
-        at.iter()
-            .map(|at| self.shared().committed(group, at))
-            .collect()
+        let shared = self.shared();
+        shared.alive()?;
+        shared.refresh()?;
+        let (committed, end) = {
+            let live = shared.live();
+            let committed = at.iter().map(|at| live.committed(group, at)).collect();
+            (committed, live.end())
+        };
+        // The records of their transaction are not seen sooner. Nor may what was committed before be told
+        // meanwhile: who went on there would do again what is about to last.
+        shared.settle(end.unwrap_or_default()).await?;
+        Ok(committed)
     }
 
     async fn produce(&self, records: Vec<RecordSet>) -> Result<Vec<Acks>> {

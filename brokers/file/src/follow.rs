@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use tidemill_broker::{Error, Result};
 
+use tidemill_crash_point::planted;
+
 use crate::disk::{DiskFile, Mode};
 use crate::format::log_header::{self, Durable, LogHeader};
 use crate::layout::{Layout, damaged, failed, is_missing, lost};
@@ -97,6 +99,14 @@ impl Shared {
             Some(durable) => durable.end,
             None => self.durable_without_writer()?,
         };
+        // Whatever is written, though it may not last.
+        let end = planted!(P16, {
+            let number = log_numbers(self.disk(), &self.layout)?.pop().unwrap_or_default();
+            let (file, path) = self.open_log(number)?;
+            let len = file.len().map_err(failed("measure", &path))?;
+            let header = self.log_header(&*file, &path, number)?;
+            header.map_or(end, |header| end.max(header.start + len))
+        } else { end });
         self.catch_up(following, end)?;
         following.seen = durable;
         following.looked = true;

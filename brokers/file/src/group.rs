@@ -13,23 +13,37 @@ use crate::shared::{Shared, lock};
 
 /// The groups somebody has named.
 #[derive(Debug, Default)]
-pub(crate) struct Groups(BTreeMap<Group, Coordinator>);
+pub(crate) struct Groups {
+    /// Tells their members from those of the same directory when it was open before.
+    life: u64,
+    named: BTreeMap<Group, Coordinator>,
+}
 
 impl Groups {
+    pub(crate) fn in_life(life: u64) -> Self {
+        Self {
+            life,
+            named: BTreeMap::new(),
+        }
+    }
+
     /// A group, made if nobody has named it before.
     pub(crate) fn entry(&mut self, name: &Group) -> &mut Coordinator {
-        self.0
+        self.named
             .entry(name.clone())
-            .or_insert_with(|| Coordinator::new(name.clone()))
+            .or_insert_with(|| Coordinator::new(name.clone(), self.life))
     }
 
     pub(crate) fn get_mut(&mut self, name: &Group) -> Option<&mut Coordinator> {
-        self.0.get_mut(name)
+        self.named.get_mut(name)
     }
 
     /// When the next permit runs out.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.0.values().filter_map(Coordinator::next_deadline).min()
+        self.named
+            .values()
+            .filter_map(Coordinator::next_deadline)
+            .min()
     }
 }
 
@@ -77,7 +91,7 @@ impl Shared {
             let live = self.live();
             let mut changed = false;
             with_world(&live, now, |world| {
-                for group in groups.0.values_mut() {
+                for group in groups.named.values_mut() {
                     changed |= group.pass_deadlines(world);
                 }
             });
@@ -94,7 +108,7 @@ impl Shared {
         let mut groups = lock(&self.groups);
         let live = self.live();
         with_world(&live, Instant::now(), |world| {
-            for group in groups.0.values_mut().filter(|group| group.reads(name)) {
+            for group in groups.named.values_mut().filter(|group| group.reads(name)) {
                 group.rebalance(world, false);
             }
         });
@@ -108,7 +122,7 @@ impl Shared {
         let mut groups = lock(&self.groups);
         let live = self.live();
         with_world(&live, Instant::now(), |world| {
-            for group in groups.0.values_mut() {
+            for group in groups.named.values_mut() {
                 group.forget(name, world);
             }
         });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_broker::{Error, Offset, Result, Topic, TopicPartition, Watermarks};
+use tidemill_broker::{Error, Group, Offset, Result, Topic, TopicPartition, Watermarks};
 
 use crate::catalog::{Catalog, SharedCatalog, TopicEntry, TopicId};
 use crate::disk::DiskFile;
@@ -202,6 +202,23 @@ impl Live {
             .and_then(|partitions| partitions.get(at.partition as usize))
             .ok_or_else(unknown)?;
         Ok((id, partition, next))
+    }
+
+    /// What a group has committed for a partition, be it durable or not.
+    pub(crate) fn committed(&self, group: &Group, at: &TopicPartition) -> Option<Offset> {
+        let topic = self.catalog.id(&at.topic)?;
+        let offset = self
+            .catalog
+            .offsets
+            .get(group)?
+            .get(&(topic, at.partition))?;
+        Some(Offset(*offset))
+    }
+
+    /// The end of what is committed, as a place in the whole log; `None` if all of it is split.
+    pub(crate) fn end(&self) -> Option<u64> {
+        let (_, log) = self.logs.last_key_value()?;
+        Some(log.end_place())
     }
 
     /// The offset before which readers stop: that of the first block that does not lie below a place of

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tidemill_broker::{Error, Result, Timestamp};
 use tidemill_crash_point::crash_point;
@@ -10,6 +10,7 @@ use tidemill_crash_point::crash_point;
 use crate::disk::{Disk, Locked, Mode, read_whole};
 use crate::format::identity::{self, Identity};
 use crate::format::manifest::Manifest;
+use crate::group::Groups;
 use crate::layout::{Layout, damaged, failed, is_missing, newer, stage};
 use crate::options::FileOptions;
 use crate::recover::recover;
@@ -84,7 +85,10 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
     let path = layout.logs();
     let logs_dir = disk.open_dir(&path).map_err(failed("open", &path))?;
     let writing = Writing::new(appender, manifest, durable_file, logs_dir, guard);
-    let shared = Shared::new(layout, options, uuid, live, 0, Some(writing));
+    let mut shared = Shared::new(layout, options, uuid, live, 0, Some(writing));
+    let unique = shared.disk().unique();
+    let unique = unique.map_err(failed("draw a name for members in", &shared.layout.root))?;
+    shared.groups = Mutex::new(Groups::in_life(u128::from_le_bytes(unique) as u64));
     shared.sync_opened(end)?;
     crash_point!("open.synced");
     Ok((shared, torn))

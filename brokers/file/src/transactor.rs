@@ -11,7 +11,7 @@ use tidemill_broker::{
 use tokio::time::Instant;
 
 use crate::append::{Failure, unknown};
-use crate::shared::Shared;
+use crate::shared::{Appender, Shared, lock};
 
 /// Commits under one transactional id until another opens it.
 pub(crate) struct FileTransactor {
@@ -44,7 +44,19 @@ impl FileTransactor {
         }
     }
 
+    fn check_owner(&self, appender: &Appender) -> Result<(), Error> {
+        if appender.owners.get(&self.id) == Some(&self.owner) {
+            return Ok(());
+        }
+        Err(Error::Fenced {
+            what: format!("transactional id `{}` was opened by another owner", self.id),
+        })
+    }
+
     fn append(&self, transaction: Transaction) -> Result<(Vec<Appended>, u64), Refusal> {
+        // A former owner is told that it is one, whatever else is wrong with what it commits.
+        let writing = self.shared.writing("transactions")?;
+        self.check_owner(&lock(&writing.appender))?;
         let Transaction { records, offsets } = transaction;
         for (index, of) in offsets.iter().enumerate() {
             if offsets[..index]
@@ -74,14 +86,8 @@ impl FileTransactor {
                 .entry(&of.group)
                 .check(of.generation.as_ref(), &of.offsets)?;
         }
-        let appended = self.shared.append(drafts, entries, |appender| {
-            match appender.owners.get(&self.id) {
-                Some(owner) if *owner == self.owner => Ok(()),
-                _ => Err(Error::Fenced {
-                    what: format!("transactional id `{}` was opened by another owner", self.id),
-                }),
-            }
-        });
+        let guard = |appender: &Appender| self.check_owner(appender);
+        let appended = self.shared.append(drafts, entries, guard);
         drop(groups);
         match appended {
             Ok((firsts, end)) => Ok((appended_once(partitions, firsts), end)),

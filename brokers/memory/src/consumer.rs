@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::faults::{FetchFault, unavailable};
 use crate::log::ReadLimits;
 use crate::shared::{Committed, Shared, State};
+use crate::write::SET_BYTES_MAX;
 
 #[cfg(test)]
 mod tests;
@@ -58,7 +59,7 @@ impl MemoryConsumer {
         let mut consumer = Self {
             limits: ReadLimits {
                 records: options.batch_records_max,
-                bytes: options.batch_bytes_max,
+                bytes: options.batch_bytes_max.min(SET_BYTES_MAX),
                 over_gaps: !state.controls,
             },
             group: options.group.clone(),

@@ -23,9 +23,9 @@ pub(crate) struct GroupState {
 }
 
 impl GroupState {
-    pub(crate) fn new(group: Group) -> Self {
+    pub(crate) fn new(group: Group, life: u64) -> Self {
         Self {
-            members: Coordinator::new(group),
+            members: Coordinator::new(group, life),
             offsets: BTreeMap::new(),
             unsettled: Vec::new(),
         }

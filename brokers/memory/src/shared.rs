@@ -31,6 +31,8 @@ impl Shared {
                 groups: BTreeMap::new(),
                 ids: BTreeMap::new(),
                 faults: FaultState::new(options.seed),
+                // What it holds lives no longer than it does.
+                seed: options.seed,
                 eager: options.persona == Persona::Kafka,
                 controls: options.persona == Persona::Kafka,
                 created: 0,
@@ -189,6 +191,7 @@ pub(crate) struct State {
     pub(crate) groups: BTreeMap<Group, GroupState>,
     pub(crate) ids: BTreeMap<TransactionalId, IdState>,
     pub(crate) faults: FaultState,
+    seed: u64,
     eager: bool,
     /// Whether the end of a transaction takes an offset.
     pub(crate) controls: bool,
@@ -300,7 +303,7 @@ impl State {
     pub(crate) fn group_entry(&mut self, name: &Group) -> &mut GroupState {
         self.groups
             .entry(name.clone())
-            .or_insert_with(|| GroupState::new(name.clone()))
+            .or_insert_with(|| GroupState::new(name.clone(), self.seed))
     }
 
     /// Acts on a group that is there.

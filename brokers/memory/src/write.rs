@@ -16,6 +16,10 @@ use crate::shared::{Hanging, Shared, State};
 #[cfg(test)]
 mod tests;
 
+/// The most bytes of one set: far more than a transaction should hold, and far from where places in its slab,
+/// of 32 bits, would run over.
+pub(crate) const SET_BYTES_MAX: usize = 1 << 30;
+
 /// Why a write was refused, and the record at fault as (set, record).
 type Refused = (Error, Option<(usize, usize)>);
 
@@ -26,6 +30,11 @@ impl Shared {
         for (set_index, set) in sets.iter().enumerate() {
             let of_set = |error| (error, Some((set_index, 0)));
             state.log(&set.at).map_err(of_set)?;
+            if set.bytes() > SET_BYTES_MAX {
+                let (at, bytes) = (&set.at, set.bytes());
+                let what = format!("{bytes} bytes at once for {at}; the limit is {SET_BYTES_MAX}");
+                return Err(of_set(Error::Invalid { what }));
+            }
             let compacted = matches!(
                 state.topic(&set.at.topic).map(|topic| topic.cleanup),
                 Ok(Cleanup::Compact { .. })
@@ -267,8 +276,13 @@ impl Shared {
                 partitions: appended.iter().map(|entry| entry.at.clone()).collect(),
                 groups,
             };
-            state.ids.entry(id.clone()).or_default().hanging = Some(hanging);
+            let entry = state.ids.entry(id.clone()).or_default();
+            let former = entry.hanging.replace(hanging);
             state.hanging += 1;
+            if let Some(former) = former {
+                // Of another owner, where none is fenced: nobody else would settle it.
+                state.settle(former);
+            }
             return Ok(appended);
         }
         for entry in &appended {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemill_broker::Capabilities;
 use tidemill_broker::conformance::{CLAUSES, Given, Need, Subject};
 use tidemill_broker_memory::{FaultPlan, MemoryBroker, MemoryOptions, Persona};
 
@@ -20,19 +21,55 @@ tidemill_broker::conformance! {
 }
 
 fn of(persona: Persona) -> Subject {
-    Subject::cleaned(
-        move |given| async move { MemoryBroker::new(MemoryOptions::new(persona, given.clock, 1)) },
-        |broker| async move { broker.clean() },
-    )
-    .without([Need::Durability])
-    // Enough for what waits in one process.
-    .quiet(Duration::from_millis(5))
+    with(persona, |_| {})
+}
+
+/// Takes away what a broker can do.
+type Switch = fn(&mut Capabilities);
+
+/// A broker of a persona that can do less.
+fn with(persona: Persona, switch: Switch) -> Subject {
+    let open = move |given: Given| async move {
+        let mut options = MemoryOptions::new(persona, given.clock, 1);
+        switch(&mut options.capabilities);
+        MemoryBroker::new(options)
+    };
+    Subject::cleaned(open, |broker| async move { broker.clean() })
+        .without([Need::Durability])
+        // Enough for what waits in one process.
+        .quiet(Duration::from_millis(5))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_flag_may_be_switched_off_by_itself() {
+    let flags: [(Need, Switch); 7] = [
+        (Need::Groups, |can| can.groups = false),
+        (Need::Transactions, |can| can.transactions = false),
+        (Need::OffsetsInTransaction, |can| {
+            can.offsets_in_transaction = false
+        }),
+        (Need::Fencing, |can| can.fencing = false),
+        (Need::Headers, |can| can.headers = false),
+        (Need::Compaction, |can| can.compaction = false),
+        (Need::Identity, |can| can.identity = false),
+    ];
+    for (lacking, switch) in flags {
+        let subject = with(Persona::Memory, switch).without([lacking]);
+        subject.lacks_what_it_says().await;
+        for clause in CLAUSES {
+            clause.check(&subject).await;
+        }
+    }
 }
 
 // Threads that really run at once, and time that really passes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_at_once_may_happen_on_many_threads() {
-    let at_once = |name: &str| name.contains("many_") || name.contains("waiting");
+    let at_once = |name: &str| {
+        ["many_", "waiting", "at_once"]
+            .iter()
+            .any(|word| name.contains(word))
+    };
     for clause in CLAUSES.iter().filter(|clause| at_once(clause.name)) {
         for _ in 0..5 {
             clause.check(&of(Persona::Memory)).await;
@@ -55,7 +92,7 @@ async fn a_call_that_takes_long_may_be_dropped_at_any_point_of_it() {
         };
         Subject::cleaned(open, |broker| async move { broker.clean() })
             .without([Need::Durability])
-            .waiting()
+            .slow()
             .seed(seed)
     };
     let cancel = |name: &str| name.starts_with("cancel::");

@@ -36,6 +36,12 @@ pub(super) fn explained(
     Ok(Exit::Ok)
 }
 
+/// A file that works, where words alone would leave it open how.
+fn example(section: &Section) -> Option<&'static str> {
+    // With the broker that is not as others: lines that are read once.
+    (section.name == "brokers").then_some(include_str!("../../../pipelines/lines.toml"))
+}
+
 fn show(section: &Section, console: &mut Console<'_>) -> Result<(), Failure> {
     console.line(format_args!("{}: {}\n", section.name, section.written))?;
     console.line(wrapped(section.about))?;
@@ -45,6 +51,9 @@ fn show(section: &Section, console: &mut Console<'_>) -> Result<(), Failure> {
             console.line(format_args!("      {line}"))?;
         }
     }
+    if let Some(example) = example(section) {
+        console.line(format_args!("\n{}", example.trim_end()))?;
+    }
     Ok(())
 }
 
@@ -53,10 +62,14 @@ fn as_json(section: &Section) -> serde_json::Value {
     let keys: Vec<_> = keys
         .map(|key| json!({ "name": key.name, "takes": key.takes, "about": key.about }))
         .collect();
-    json!({
+    let mut document = json!({
         "name": section.name,
         "written": section.written,
         "about": section.about,
         "keys": keys,
-    })
+    });
+    if let Some(example) = example(section) {
+        document["example"] = example.into();
+    }
+    document
 }

@@ -19,7 +19,8 @@ use crate::pipeline::{Instance, OpenBroker, restorable, restore_task, task_logs}
 /// The log stays the truth: the store is made from the savepoint, follows the changelog from there to
 /// its end, and is compared with the digest of the last commit. So the pipeline goes on where it was;
 /// to read records again, see `tidemill offsets reset`. The store before is set aside, not deleted. A
-/// savepoint newer than the log is refused. Without `--yes` it only tells what it would do.
+/// savepoint newer than the log is refused. Without `--yes` it only tells what it would do, and
+/// ends with code 2.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -119,8 +120,9 @@ pub(super) async fn run(
     }
     if args.json {
         console.json(&json!({ "done": args.yes, "tasks": told }))?;
-    } else if !args.yes {
-        console.line("nothing was done; give `--yes` to do it")?;
     }
-    Ok(Exit::Ok)
+    match args.yes {
+        true => Ok(Exit::Ok),
+        false => Err(Failure::not_confirmed()),
+    }
 }

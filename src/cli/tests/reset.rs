@@ -184,13 +184,13 @@ async fn after_a_reset_to_the_earliest_the_same_events_are_written_again_and_the
     );
 
     let told = bars.reset(&["--to", "earliest", "--drop-state"]).await;
-    assert_eq!(told.exit, Exit::Ok, "{}", told.errors);
+    assert_eq!(told.exit, Exit::Usage, "{}", told.errors);
     assert!(
         told.output.contains("would be dropped: 20"),
         "{}",
         told.output
     );
-    assert!(told.output.ends_with("give `--yes` to do it\n"));
+    assert!(told.errors.ends_with("give `--yes` to do it\n"));
     assert_eq!(bars.digests().await, digests, "nothing was done");
 
     let done = bars.reset_well(&["--to", "earliest", "--drop-state"]).await;

@@ -17,6 +17,8 @@ pub(super) struct Brokers {
     pub(super) plans: Vec<BrokerPlan>,
     places: Vec<At>,
     used: Vec<bool>,
+    /// Whether each is where its URL says.
+    pub(super) whole: bool,
 }
 
 impl Brokers {
@@ -25,6 +27,7 @@ impl Brokers {
             plans: Vec::new(),
             places: Vec::new(),
             used: vec![false; file.brokers.len()],
+            whole: true,
         };
         for (name, section) in &file.brokers {
             let url = section.body.as_ref().and_then(|body| body.url.as_ref());
@@ -36,6 +39,7 @@ impl Brokers {
                     None
                 }
             });
+            brokers.whole &= url.is_some();
             brokers.plans.push(BrokerPlan {
                 name: name.as_str().into(),
                 url: url.unwrap_or(BrokerUrl::Memory),
@@ -197,7 +201,7 @@ fn file_url(rest: &str) -> Result<BrokerUrl, String> {
                     return Err("`fsync` must be longer than 0: write `fsync=commit`".into());
                 }
                 Ok(every) => fsync = FsyncPolicy::Every(every),
-                Err(message) => return Err(format!("`fsync`: {message}")),
+                Err(_) => return Err(no_fsync(every)),
             },
             Some(("split", size)) => match value::size(size) {
                 Ok(bytes) if bytes < SPLIT_MIN => {
@@ -219,6 +223,16 @@ fn file_url(rest: &str) -> Result<BrokerUrl, String> {
         fsync,
         split,
     })
+}
+
+/// What is neither of the words that `fsync` takes nor a time.
+fn no_fsync(given: &str) -> String {
+    let meant = match nearest(given, ["commit", "never"]) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => String::new(),
+    };
+    let shown = value::short(given);
+    format!("`fsync` is `commit`, `never` or a duration such as `100ms`, not `{shown}`{meant}")
 }
 
 /// Reads the URL of a broker, for commands that take one.

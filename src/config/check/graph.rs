@@ -42,6 +42,12 @@ pub(super) struct Graph {
 }
 
 impl Graph {
+    /// Whether every name in `from` is known.
+    pub(super) fn is_whole(&self) -> bool {
+        let mut links = self.stages.iter().chain(&self.sinks).flatten();
+        links.all(|link| link.target != Target::Unknown)
+    }
+
     pub(super) fn check(file: &File, report: &mut Report) -> Self {
         let names = Known::new(file);
         for (name, section) in &file.stages {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::stages::Context;
-use super::topics::Topics;
+use super::topics::{ResolvedTopic, Topics};
 use crate::config::Code;
 use crate::config::error::Report;
 use crate::events::Schema;
@@ -44,12 +44,21 @@ pub(super) fn check(
     };
     let mut first: Option<(usize, std::num::NonZeroU32)> = None;
     let mut partitioned: Option<(usize, Vec<Arc<str>>)> = None;
+    let read = context
+        .input
+        .topics
+        .iter()
+        .map(|index| &topics.list[*index]);
+    let shared = read.filter(|topic| !topic.broadcast);
+    let tasks = shared.filter_map(ResolvedTopic::partitions).max();
     for index in &context.input.topics {
         let topic = &topics.list[*index];
-        if topic.broadcast {
-            continue;
-        }
-        let Some(partitions) = topic.partitions() else {
+        let partitions = match topic.broadcast {
+            false => topic.partitions(),
+            // Each task takes what would lie in its partition.
+            true => tasks,
+        };
+        let Some(partitions) = partitions else {
             continue;
         };
         let declared = topic
@@ -65,12 +74,16 @@ pub(super) fn check(
                 Some(declared) => format!("is partitioned by {}", show(&declared)),
                 None => "declares no key".to_owned(),
             };
+            let apart = match topic.broadcast {
+                false => format!("with {partitions} partitions"),
+                true => format!("that {partitions} tasks share"),
+            };
             report
                 .add(
                     Code::KeyChanged,
                     context.at,
                     format!(
-                        "keeps state by {}, but the topic `{}` with {partitions} partitions {found}",
+                        "keeps state by {}, but the topic `{}` {apart} {found}",
                         show(&key),
                         topic.name
                     ),
@@ -103,6 +116,9 @@ pub(super) fn check(
                     .related(&topic.at, "the topic");
             }
             _ => {}
+        }
+        if topic.broadcast {
+            continue;
         }
         match first {
             None => first = Some((*index, partitions)),

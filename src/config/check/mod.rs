@@ -38,6 +38,7 @@ use super::plan::{Disorder, Guarantee, Input, Plan, SourcePlan, TopicPlan};
 use super::source::At;
 use super::topics::TopicRef;
 use super::{Code, guarantee};
+use crate::events::Schema;
 
 /// Checks a file. `None` if anything is wrong. `nowhere` is the place of what is missing altogether.
 pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Plan> {
@@ -101,8 +102,13 @@ pub(crate) fn check(file: &File, nowhere: &At, report: &mut Report) -> Option<Pl
         outputs,
     );
     // Also of a file with other mistakes, if they leave no doubt of where everything comes from and goes.
+    let home_is_certain = match pipeline.body.is_some_and(|body| body.home.is_some()) {
+        true => named.is_some(),
+        false => outputs.is_some() || graph.is_whole(),
+    };
+    let is_certain = all_sinks && brokers.whole && home_is_certain;
     let guarantee = match (&draft, pipeline.body) {
-        (Some(plan), Some(body)) if all_sinks => guaranteed(plan, body, report),
+        (Some(plan), Some(body)) if is_certain => guaranteed(plan, body, report),
         _ => None,
     };
     if report.failed() {
@@ -371,7 +377,8 @@ fn source_plans(
         Some(SourcePlan {
             name: topic.name.as_str().into(),
             topic: topic.plan.clone()?,
-            schema: topic.schema.clone()?,
+            // Where it is broken, which has been told, the rest is known.
+            schema: topic.schema.clone().unwrap_or_else(Schema::none),
             needed: 0,
             key: topic.key.clone(),
             start: reading.start,

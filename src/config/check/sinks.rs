@@ -68,7 +68,7 @@ impl Sinks {
                         .add(
                             Code::Broadcast,
                             &link.at,
-                            "comes of broadcast topics alone: every task would write the same",
+                            "comes of broadcast topics alone: no task has it for its own",
                         )
                         .help("leave `broadcast` out where the topic is only passed on");
                 }
@@ -87,21 +87,21 @@ impl Sinks {
             if let Some(plan) = &topic.plan {
                 free = uses.note(plan, topic.is_stdio, Use::Written, &at, report);
             }
-            let Some(schema) = &stream.schema else {
-                continue;
-            };
-            if let Some(declared) = topic.schema.as_ref().filter(|_| free) {
-                fits(schema, declared, &at, report);
-            }
-            let key = key(body.key.as_ref(), &topic, schema, report);
-            if let (Some(plan), Some(key)) = (topic.plan, key) {
+            let key = stream.schema.as_ref().and_then(|schema| {
+                if let Some(declared) = topic.schema.as_ref().filter(|_| free) {
+                    fits(schema, declared, &at, report);
+                }
+                key(body.key.as_ref(), &topic, schema, report)
+            });
+            // Also of what is broken, which has been told: where it goes is known.
+            if let Some(plan) = topic.plan {
                 places.push(section.at.place);
                 plans.push(SinkPlan {
                     name: name.as_str().into(),
                     inputs,
                     topic: plan,
-                    schema: schema.clone(),
-                    key,
+                    schema: stream.schema.unwrap_or_else(Schema::none),
+                    key: key.unwrap_or_default(),
                 });
             }
         }

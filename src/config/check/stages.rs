@@ -114,7 +114,13 @@ impl<'f> Stages<'f> {
         report: &mut Report,
     ) {
         let (inputs, stream) = self.inputs(links, report);
-        let Some(op) = section.body.as_ref().and_then(|body| body.op.as_ref()) else {
+        let Some(body) = &section.body else {
+            return;
+        };
+        if let Some(aggregates) = &body.loose {
+            window::calls(aggregates, report);
+        }
+        let Some(op) = &body.op else {
             return;
         };
         let context = Context {

@@ -48,14 +48,18 @@ pub(super) fn check(
         .as_ref()
         .zip(key.as_ref())
         .and_then(|(schema, key)| key.iter().map(|name| schema.slot(name)).collect());
+    // Before the events are known: what is wrong with a call alone is told in any case.
+    let calls = aggregates
+        .as_ref()
+        .and_then(|aggregates| calls(aggregates, report));
     let name = event.as_ref().map_or(context.name, |event| &event.value);
     let output = input
         .schema
         .as_ref()
         .zip(slots.as_ref())
-        .zip(aggregates.as_ref())
-        .and_then(|((schema, slots), aggregates)| {
-            output(name, schema, slots, aggregates, context.at, report)
+        .zip(calls)
+        .and_then(|((schema, slots), calls)| {
+            output(name, schema, slots, &calls, context.at, report)
         });
     let (schema, functions) = match output {
         Some((schema, functions)) => (Some(Arc::new(schema)), Some(functions)),
@@ -85,7 +89,7 @@ fn output(
     name: &str,
     input: &Schema,
     key: &[usize],
-    aggregates: &Aggregates,
+    calls: &[NamedCall],
     at: &At,
     report: &mut Report,
 ) -> Option<(Schema, Vec<Aggregate>)> {
@@ -93,14 +97,6 @@ fn output(
     let time = Some(fields.len() - 1);
     let mut whole = true;
     let mut functions = Vec::new();
-    let shorthand;
-    let calls: &[(Located<String>, Option<Call>)] = match aggregates {
-        Aggregates::Table(calls) => calls,
-        Aggregates::Shorthand(call) => {
-            shorthand = expand(call, report)?;
-            &shorthand
-        }
-    };
     for (name, call) in calls {
         let called = call.as_ref();
         let Some(function) = called.and_then(|call| function(call, input, report)) else {
@@ -138,8 +134,24 @@ fn output(
     whole.then_some((schema, functions))
 }
 
+/// A field of the output and the call that gives it, unless that is broken, which has been told.
+type NamedCall = (Located<String>, Option<Call>);
+
+/// The calls that are written, each with a function that there is and as many fields as it takes.
+pub(super) fn calls(aggregates: &Aggregates, report: &mut Report) -> Option<Vec<NamedCall>> {
+    let calls = match aggregates {
+        Aggregates::Shorthand(call) => return expand(call, report),
+        Aggregates::Table(calls) => calls.iter(),
+    };
+    let known = calls.map(|(name, call)| {
+        let call = call.clone().filter(|call| is_known(call, report));
+        (name.clone(), call)
+    });
+    Some(known.collect())
+}
+
 /// `ohlcv(price, quantity)` as the aggregates it stands for.
-fn expand(call: &Call, report: &mut Report) -> Option<Vec<(Located<String>, Option<Call>)>> {
+fn expand(call: &Call, report: &mut Report) -> Option<Vec<NamedCall>> {
     if call.function.value != "ohlcv" {
         report
             .add(
@@ -177,8 +189,8 @@ fn wrong_arguments(call: &Call, expected: &str, report: &mut Report) {
     report.add(Code::BadAggregate, &call.function.at, message);
 }
 
-/// The function that is called.
-fn function(call: &Call, input: &Schema, report: &mut Report) -> Option<AggregateFunction> {
+/// Whether there is such a function, and it takes so many fields.
+fn is_known(call: &Call, report: &mut Report) -> bool {
     let name = call.function.value.as_str();
     if !FUNCTIONS.contains(&name) {
         let shown = value::short(name);
@@ -191,14 +203,23 @@ fn function(call: &Call, input: &Schema, report: &mut Report) -> Option<Aggregat
             Some(near) => problem.did_you_mean(Some(near)),
             None => problem.help(format!("functions are {}", one_of(FUNCTIONS))),
         };
-        return None;
+        return false;
     }
-    match (name, call.arguments.as_slice()) {
-        ("count", []) => Some(AggregateFunction::Count),
-        ("count", _) => {
-            wrong_arguments(call, "no field", report);
-            None
-        }
+    let (count, expected) = match name {
+        "count" => (0, "no field"),
+        "vwap" => (2, "a price and a quantity"),
+        _ => (1, "one field"),
+    };
+    if call.arguments.len() != count {
+        wrong_arguments(call, expected, report);
+        return false;
+    }
+    true
+}
+
+/// The function that is called, which [`is_known`].
+fn function(call: &Call, input: &Schema, report: &mut Report) -> Option<AggregateFunction> {
+    match (call.function.value.as_str(), call.arguments.as_slice()) {
         ("vwap", [price, quantity]) => {
             let price = numeric(input, price, "an average", report);
             let quantity = numeric(input, quantity, "an average", report);
@@ -207,27 +228,19 @@ fn function(call: &Call, input: &Schema, report: &mut Report) -> Option<Aggregat
                 quantity: quantity?,
             })
         }
-        ("vwap", _) => {
-            wrong_arguments(call, "a price and a quantity", report);
-            None
+        ("sum", [argument]) => {
+            numeric(input, argument, "a sum", report).map(AggregateFunction::Sum)
         }
-        (_, [argument]) => {
-            let slot = match name {
-                "sum" => numeric(input, argument, "a sum", report)?,
-                _ => comparable(input, argument, name, report)?,
-            };
+        (name, [argument]) => {
+            let slot = comparable(input, argument, name, report)?;
             Some(match name {
-                "sum" => AggregateFunction::Sum(slot),
                 "min" => AggregateFunction::Min(slot),
                 "max" => AggregateFunction::Max(slot),
                 "first" => AggregateFunction::First(slot),
                 _ => AggregateFunction::Last(slot),
             })
         }
-        (_, _) => {
-            wrong_arguments(call, "one field", report);
-            None
-        }
+        (_, _) => Some(AggregateFunction::Count),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Wrong files and what is told of them: all of it, in one run.
 
 mod brokers;
+mod unknown;
 
 use super::{Case, check};
 
@@ -10,7 +11,7 @@ fn each_wrong_file_is_told_all_that_is_wrong_with_it() {
 }
 
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(brokers::CASES)
+    CASES.iter().chain(brokers::CASES).chain(unknown::CASES)
 }
 
 const CASES: &[Case] = &[

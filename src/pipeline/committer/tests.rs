@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tidemill_broker::{BrokerExt, Start, Topic, TopicPartition, TopicSpec};
+use tidemill_broker::{BrokerExt, Offset, RecordSet, Start, Topic, TopicPartition, TopicSpec};
 use tidemill_broker_memory::MemoryBroker;
 use tidemill_state::{Digest, Epoch, Identity, MemoryDisk, MemoryStore, State, StateOptions};
 use tokio::sync::oneshot;
@@ -279,4 +279,44 @@ async fn epochs_of_two_generations_go_into_two_transactions() {
     let parts: Vec<Vec<u32>> = parts.iter().map(tasks).collect();
     // One without offsets goes with any.
     assert_eq!(parts, [vec![0, 2, 4], vec![1, 3]]);
+}
+
+#[tokio::test]
+async fn a_transaction_takes_what_fits_and_an_epoch_that_never_does_by_itself() {
+    let mut epochs = Vec::new();
+    for task in [TASKS[0], TASKS[1], TASKS[0]] {
+        let (mut one, _) = submission(task, 1, 10).await;
+        let mut set = RecordSet::new(changelog(task));
+        set.push(None, None, Some(&[0; 100]), &Headers::new());
+        one.epoch.records = vec![set];
+        epochs.push(one);
+    }
+    let bytes = epochs[0].epoch.bytes();
+    assert!(bytes >= 100);
+    for (most, count) in [(0, 1), (bytes, 1), (2 * bytes, 2), (usize::MAX, 3)] {
+        assert_eq!(fitting(epochs.iter(), most), count, "{most} bytes");
+    }
+    assert_eq!(fitting([].iter(), usize::MAX), 0);
+}
+
+/// A broker is told the offsets of a group once in a transaction.
+#[tokio::test]
+async fn offsets_of_a_group_go_together() {
+    let mut epochs = Vec::new();
+    for task in TASKS {
+        let (mut one, _) = submission(task, 1, 10).await;
+        one.epoch.offsets = Some(super::super::epoch::EpochOffsets {
+            group: tidemill_broker::Group::new("g").unwrap(),
+            generation: None,
+            next: vec![(changelog(task), Offset(10))],
+        });
+        epochs.push(one.epoch);
+    }
+    let (transaction, owners) = compose(epochs.iter(), &Headers::new());
+    assert_eq!(owners, [0, 1], "the changelog of each");
+    let [offsets] = &transaction.offsets[..] else {
+        panic!("{:?}", transaction.offsets);
+    };
+    let next = TASKS.map(|task| (changelog(task), Offset(10)));
+    assert_eq!(offsets.offsets, next);
 }

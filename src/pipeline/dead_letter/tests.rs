@@ -259,7 +259,12 @@ fn the_gaps_of_two_partitions_are_two_dead_letters() {
     let id = |partition| {
         let at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
         let mut dead = DeadLetters::new(at, "p".into(), 1 << 20);
-        dead.gap(&TopicPartition::new(topic.clone(), partition), 10, 20);
+        dead.gap(
+            &TopicPartition::new(topic.clone(), partition),
+            10,
+            20,
+            false,
+        );
         header(&dead.take(), "dl-id").unwrap()
     };
     assert_eq!(id(0), id(0));

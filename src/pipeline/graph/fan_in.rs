@@ -41,7 +41,7 @@ impl<'m> Limit<'m> {
             at: match before {
                 EventTime::At(time) => time.0,
                 // Nothing moves before the first batch is through.
-                EventTime::Idle => i64::MIN,
+                EventTime::Idle(_) => i64::MIN,
             },
             next: moves,
         });

@@ -12,6 +12,7 @@
 //! what is left in the stages then goes through in pieces ([`backlog`]) before the next record comes.
 
 mod backlog;
+mod event_time;
 mod fan_in;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use tidemill_broker::Timestamp;
 use tidemill_state::{State, planted};
 
+pub(crate) use self::event_time::{EventTime, least};
 use self::fan_in::{Limit, in_order};
 use crate::events::Rows;
 use crate::operators::{Ahead, Context, Dead, Move, Operator};
@@ -32,6 +34,20 @@ pub(crate) enum Target {
     Node { node: usize, input: usize, way: u64 },
     /// Into a sink, over one of its edges.
     Sink { sink: usize, edge: usize },
+}
+
+impl Target {
+    /// The same where so many nodes come before all.
+    pub(crate) fn behind(self, nodes: usize) -> Self {
+        match self {
+            Self::Node { node, input, way } => Self::Node {
+                node: node + nodes,
+                input,
+                way,
+            },
+            Self::Sink { .. } => self,
+        }
+    }
 }
 
 /// A stage at work.
@@ -87,10 +103,8 @@ impl Node {
         for (input, time) in after {
             self.inputs[input] = time;
         }
-        let time = self.time();
-        if let EventTime::At(watermark) = time {
-            self.reached = self.reached.max(watermark);
-        }
+        let time = self.time().reached();
+        self.reached = self.reached.max(time);
         let most = context.most();
         for (input, rows) in waiting {
             let heads = rows.heads().iter();
@@ -106,43 +120,14 @@ impl Node {
             load(self, ahead, state).await?;
             self.operator.process(input, rows, context);
         }
-        if let EventTime::At(watermark) = time {
-            let ahead = Ahead::Time {
-                watermark: self.reached,
-                most,
-            };
-            load(self, ahead, state).await?;
-            self.operator.advance(watermark, context);
-        }
+        let ahead = Ahead::Time {
+            watermark: self.reached,
+            most,
+        };
+        load(self, ahead, state).await?;
+        self.operator.advance(time, context);
         Ok(())
     }
-}
-
-/// How far event time has come on one input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EventTime {
-    /// No earlier event time is expected.
-    At(Timestamp),
-    /// Nothing has come for a while: it holds nobody back.
-    Idle,
-}
-
-impl EventTime {
-    /// What it holds others back at.
-    fn limit(self) -> i64 {
-        match self {
-            Self::At(time) => time.0,
-            Self::Idle => i64::MAX,
-        }
-    }
-}
-
-/// The least of several; idle if all are.
-pub(crate) fn least(times: impl Iterator<Item = EventTime>) -> EventTime {
-    times.fold(EventTime::Idle, |least, time| match (least, time) {
-        (EventTime::At(a), EventTime::At(b)) => EventTime::At(a.min(b)),
-        (EventTime::Idle, other) | (other, EventTime::Idle) => other,
-    })
 }
 
 /// What came out of the graph.
@@ -287,6 +272,9 @@ impl Graph {
 
     /// Takes note of how far event time had come at a node: it never goes back.
     pub(crate) fn restore_node(&mut self, node: usize, reached: Timestamp) {
+        planted!(P14, {
+            return;
+        });
         let node = &mut self.nodes[node];
         node.reached = node.reached.max(reached);
         node.operator

@@ -12,12 +12,13 @@ use crate::pipeline::committer::Cut;
 use crate::pipeline::dead_letter::DeadLetters;
 use crate::pipeline::error::Doing;
 use crate::pipeline::input::InputPartition;
+use crate::pipeline::keys;
 use crate::pipeline::ordered::{Followed, Ordered, Place};
 use crate::pipeline::recovery::{resume, retrying};
 use crate::pipeline::task::Task;
 use crate::pipeline::topics::describe;
 use crate::pipeline::topology::SubTopology;
-use crate::pipeline::{Error, Marker, Result, TaskId};
+use crate::pipeline::{Error, InputPosition, Marker, Result, TaskId};
 
 /// What the group has committed for the co-partitioned inputs of a task; nothing where its offsets
 /// are not the group's.
@@ -48,12 +49,8 @@ pub(super) async fn group_offsets(
 /// Whether the group's offsets are those of the marker, where there are any.
 pub(super) fn agree(group: &[(TopicPartition, Option<Offset>)], marker: Option<&Marker>) -> bool {
     group.iter().all(|(at, offset)| {
-        let inputs = marker.iter().flat_map(|marker| &marker.inputs);
-        let known = inputs
-            .filter(|input| input.topic == at.topic.as_str() && input.partition == at.partition)
-            .map(|input| input.next())
-            .next();
-        offset.is_none() || *offset == known
+        let known = marker.and_then(|marker| marker.input(at));
+        offset.is_none() || *offset == known.map(InputPosition::next)
     })
 }
 
@@ -80,10 +77,10 @@ pub(super) async fn open_input(
         None => return Err(Error::LostInput { topic: at.topic }),
     }
     let in_group = shared.is_shared(source) && shared.group.is_some();
-    let known = marker.and_then(|marker| marker.input(&shared.plan, &source_plan.name, &at));
-    let was = known.filter(|known| *known.source != *source_plan.name);
-    if let Some(was) = was {
-        info!(%at, was = was.source, now = %source_plan.name, next = was.next, "the source was renamed and goes on where it was");
+    let known = marker.and_then(|marker| marker.input(&at));
+    let was = known.map(|known| known.source.clone());
+    if let Some(known) = known.filter(|known| *known.source != *source_plan.name) {
+        info!(%at, was = known.source, now = %source_plan.name, next = known.next, "the source was renamed and goes on where it was");
     }
     // What another run read from its standard input says nothing about ours.
     let is_stdin = shared.plan.brokers[source_plan.topic.broker].url == BrokerUrl::Stdio;
@@ -106,7 +103,7 @@ pub(super) async fn open_input(
     .await?;
     if let Some(asked) = found.gap {
         warn!(%at, %asked, low = %found.next, "retention removed records before they were read");
-        dead.gap(&at, asked.0, found.next.0);
+        dead.gap(&at, asked.0, found.next.0, source_plan.broadcast);
     }
     let limits = Limits {
         record: source_plan.record_max,
@@ -118,18 +115,23 @@ pub(super) async fn open_input(
     } else {
         decoder
     };
+    let mut decode = Decode::new(decoder, source_plan.out_of_order)
+        .keyed_by(source_plan.key.clone())
+        .of_incarnation(incarnation);
+    if keys::meets_broadcast(&shared.plan, source) {
+        decode = decode.in_partition(partition, shared.topics.sources[source].partitions);
+    }
     Ok(InputPartition {
         source: index,
         name: source_plan.name.to_string(),
-        was: was.map(|was| was.source.clone()),
+        was,
         at,
         broker: source_plan.topic.broker,
         in_group,
         identity,
         next: found.next,
-        decode: Decode::new(decoder, source_plan.out_of_order)
-            .keyed_by(source_plan.key.clone())
-            .of_incarnation(incarnation),
+        decode,
+        sets_aside: !source_plan.broadcast || dead.is_of_first_task(),
         idle_after: source_plan.idle,
         last_taken: Instant::now(),
         is_idle: false,

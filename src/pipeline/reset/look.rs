@@ -5,12 +5,13 @@ use std::sync::Arc;
 use tidemill_broker::{Broker, Offset, Timestamp, TopicIdentity, TopicPartition, Watermarks};
 use tidemill_state::{Digest, Epoch};
 
+use super::super::accept::others_topic;
 use super::super::error::Doing;
 use super::super::lost::lost_outputs;
 use super::super::recovery::{content, own_topic, retrying};
 use super::super::topics::{describe, outputs_as_stated, source_topic, tasks_of};
 use super::super::topology::SubTopology;
-use super::super::{Error, InputPosition, Marker, Result, TaskId};
+use super::super::{Error, InputPosition, Result, TaskId};
 use super::{InputReset, Reset, ResetOptions, ResetTo, TaskReset};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
@@ -73,15 +74,31 @@ pub(super) async fn look(
             marker.partitions != tasks[task.sub_topology] || marker.task != task.to_string()
         })
     };
+    // What a task finds in its place was left by one that read what another reads now.
+    let is_stranger = |task: TaskId| {
+        let marker = of(task).and_then(|old| old.marker.as_ref());
+        marker.is_some_and(|marker| others_topic(plan, topologies, task, marker).is_some())
+    };
     let parted = has.is_some_and(|has| has != count) || all.clone().any(is_parted);
-    if parted && !options.drop_state {
+    let differs = match parted {
+        true => Some("the inputs have another number of partitions"),
+        false if all.clone().any(is_stranger) => {
+            Some("the topics are divided among tasks otherwise")
+        }
+        false => None,
+    };
+    if let Some(differs) = differs.filter(|_| !options.drop_state) {
         return Err(Error::Plan {
-            what: "the inputs have another number of partitions than when the state was written, so keys have moved: it cannot be kept; give `--drop-state`".into(),
+            what: format!(
+                "{differs} than when the state was written, so keys have moved: it cannot be kept; give `--drop-state`"
+            ),
         });
     }
-    if parted && !options.is_whole() {
+    if let Some(differs) = differs.filter(|_| !options.is_whole()) {
         return Err(Error::Plan {
-            what: "the inputs have another number of partitions than when the state was written: reset all of them, without `--source` and `--partition`".into(),
+            what: format!(
+                "{differs} than when the state was written: reset all of them, without `--source` and `--partition`"
+            ),
         });
     }
     // Where the changelog is made anew, epochs go on after all that any store may have seen.
@@ -125,7 +142,12 @@ pub(super) async fn look(
             let broker = &*brokers[plan.sources[source].topic.broker];
             let in_group =
                 shared && !plan.sources[source].broadcast && broker.capabilities().groups;
-            let mut input = input(plan, broker, options, (source, partition), log, marker).await?;
+            // Another task may have read it before.
+            let at = TopicPartition::new(plan.sources[source].topic.topic.clone(), partition);
+            let all = old.iter().filter_map(|old| old.marker.as_ref());
+            let mut all = marker.into_iter().chain(all);
+            let known = all.find_map(|marker| marker.input(&at));
+            let mut input = input(plan, broker, options, (source, partition), log, known).await?;
             input.in_group = in_group;
             inputs.push(input);
         }
@@ -255,12 +277,11 @@ async fn input(
     options: &ResetOptions,
     (source, partition): (usize, u32),
     found: &FoundLog,
-    marker: Option<&Marker>,
+    known: Option<&InputPosition>,
 ) -> Result<InputReset> {
     let source_plan = &plan.sources[source];
     let at = TopicPartition::new(source_plan.topic.topic.clone(), partition);
     let ends = found.ends[partition as usize];
-    let known = marker.and_then(|marker| marker.input(plan, &source_plan.name, &at));
     let recreated = known.is_some_and(|known| known.identity() != found.identity);
     let next = if is_chosen(plan, options, source, partition) {
         offset_of(broker, &at, ends, options.to).await?

@@ -40,10 +40,8 @@ impl Task {
                 }
             };
             let to = batch.len().min(from + room);
-            let is_left = self.wake(index, batch).await?;
-            if !is_left {
-                from += self.process(index, &part(batch, from, to)).await?.max(1);
-            }
+            self.wake(index, batch).await?;
+            from += self.process(index, &part(batch, from, to)).await?.max(1);
             if from < batch.len() && (self.is_full() || self.graph.has_backlog()) {
                 self.rest = Some((index, part(batch, from, batch.len())));
                 return Ok(());
@@ -53,14 +51,13 @@ impl Task {
     }
 
     /// An input of which records come holds back again from where it was, before its rows go anywhere:
-    /// what else comes of the batch must not find that it is late. Whether that leaves anything to do
-    /// first.
-    async fn wake(&mut self, index: usize, batch: &Batch) -> Result<bool> {
+    /// what else comes of the batch must not find that it is late.
+    async fn wake(&mut self, index: usize, batch: &Batch) -> Result<()> {
         let input = &self.inputs[index];
         if batch.next() <= input.next || !input.is_idle {
-            return Ok(false);
+            return Ok(());
         }
-        self.set_awake(index, false).await
+        self.set_awake(index).await
     }
 
     /// Runs a batch through the operators into the open epoch: as many of its records as may come at
@@ -116,8 +113,11 @@ impl Task {
         let mut poisoned = Vec::new();
         let input = &mut self.inputs[index];
         let source = input.source;
+        let sets_aside = input.sets_aside;
         let mut rows = input.decode.decode(batch, &mut |record, poison| {
-            poisoned.push((record, poison));
+            if sets_aside {
+                poisoned.push((record, poison));
+            }
         });
         // Other partitions of a source that is read whole hold event time back.
         let others = self
@@ -181,7 +181,7 @@ impl Task {
             // The end of every input counts from now on.
             Next::Followed => Ok(()),
             Next::Idle(index) => self.set_idle(index).await,
-            Next::Awake(index) => self.set_awake(index, true).await.map(drop),
+            Next::Awake(index) => self.follow_awake(index).await,
             Next::Ended(watermark) => self.end_at(watermark).await,
             Next::OutOfRange => self.begin_anew().await,
         }

@@ -78,22 +78,23 @@ impl Task {
         self.advance(source).await
     }
 
-    /// An input holds back again, as its records say, or as was written down. Whether that leaves anything
-    /// to do.
-    pub(super) async fn set_awake(&mut self, index: usize, is_told: bool) -> Result<bool> {
+    /// An input holds back again from where it was. That moves event time nowhere forward, so it makes
+    /// nothing due.
+    pub(super) async fn set_awake(&mut self, index: usize) -> Result<()> {
         let input = &mut self.inputs[index];
         input.is_idle = false;
         let source = input.source;
         self.open.since.get_or_insert_with(Instant::now);
-        self.advance(source).await?;
-        let is_left = self.graph.has_backlog();
-        if is_left || is_told {
-            // What is left may be committed without the records, which need not come first then.
-            self.open.steps.decided(Step::Awake {
-                input: index as u32,
-            });
-        }
-        Ok(is_left)
+        self.advance(source).await
+    }
+
+    /// The same, as a control record says.
+    pub(super) async fn follow_awake(&mut self, index: usize) -> Result<()> {
+        self.set_awake(index).await?;
+        self.open.steps.decided(Step::Awake {
+            input: index as u32,
+        });
+        Ok(())
     }
 
     /// Does a piece of what was too much to do at once.

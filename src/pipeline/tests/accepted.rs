@@ -12,7 +12,7 @@ use crate::config;
 use crate::pipeline::{MemoryStores, Pipeline, Result, RunOptions};
 
 /// A file over the topics `a` and `b`, and what else it says.
-fn file(rest: &str) -> String {
+pub(super) fn file(rest: &str) -> String {
     let topics = ["a", "b"].map(|name| {
         format!(
             r#"
@@ -24,6 +24,11 @@ fn file(rest: &str) -> String {
             "#
         )
     });
+    file_over(&(topics.concat() + rest))
+}
+
+/// The same over topics of its own.
+pub(super) fn file_over(topics_and_rest: &str) -> String {
     format!(
         r#"
         [pipeline]
@@ -37,29 +42,33 @@ fn file(rest: &str) -> String {
         fields = {{ account = "text", side = "text", n = "int", amount = "decimal(8)", at = "time" }}
         time = "at"
 
-        {}
-        {rest}
-        "#,
-        topics.concat()
+        {topics_and_rest}
+        "#
     )
 }
 
-fn sink(name: &str, from: &str) -> String {
+pub(super) fn sink(name: &str, from: &str) -> String {
     format!(
         "[sinks.{name}]\nfrom = \"{from}\"\ntopic = {{ broker = \"main\", topic = \"{name}\" }}\n"
     )
 }
 
-struct World {
+pub(super) struct World {
     broker: MemoryBroker,
     stores: Arc<MemoryStores>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
+        Self::over(&["a", "b"], 1).await
+    }
+
+    /// One with these topics, of so many partitions each.
+    pub(super) async fn over(topics: &[&str], partitions: u32) -> Self {
         let broker = MemoryBroker::default();
-        for name in ["a", "b"] {
-            let spec = TopicSpec::new(Topic::new(name).unwrap(), NonZeroU32::MIN);
+        for name in topics {
+            let partitions = NonZeroU32::new(partitions).unwrap();
+            let spec = TopicSpec::new(Topic::new(name).unwrap(), partitions);
             broker.create_topic(&spec).await.unwrap();
         }
         Self {
@@ -68,7 +77,7 @@ impl World {
         }
     }
 
-    async fn send(&self, topic: &str, second: u32, n: i64) {
+    pub(super) async fn send(&self, topic: &str, second: u32, n: i64) {
         let value = format!(
             r#"{{"eventType":"Trade","account":"x","side":"buy","n":{n},"amount":1.5,"at":"2024-01-01T00:00:{second:02}Z"}}"#
         );
@@ -77,12 +86,16 @@ impl World {
     }
 
     /// Runs over what there is, taking any version, and leaves open what is open.
-    async fn run(&self, file: &str) -> Result<()> {
+    pub(super) async fn run(&self, file: &str) -> Result<()> {
+        self.run_as(file, true).await
+    }
+
+    pub(super) async fn run_as(&self, file: &str, accept_new_version: bool) -> Result<()> {
         let plan = config::Pipeline::parse("p.toml", file, &|_| None);
         let broker = Arc::new(self.broker.clone());
         let pipeline = Pipeline::in_order(plan.unwrap().plan, vec![broker], self.stores.clone());
         let options = RunOptions {
-            accept_new_version: true,
+            accept_new_version,
             ..RunOptions::new("0", 1)
         };
         let (stop, stopped) = watch::channel(false);
@@ -94,7 +107,7 @@ impl World {
     }
 
     /// Values of a topic with their event ids.
-    async fn read(&self, topic: &str) -> Vec<(String, Vec<u8>)> {
+    pub(super) async fn read(&self, topic: &str) -> Vec<(String, Vec<u8>)> {
         let at = TopicPartition::new(Topic::new(topic).unwrap(), 0);
         let batches = self.broker.read_to_end(&at, Start::Earliest).await.unwrap();
         let records = batches.iter().flat_map(|batch| batch.iter());
@@ -108,7 +121,7 @@ impl World {
     }
 }
 
-const WINDOW: &str = r#"
+pub(super) const WINDOW: &str = r#"
     [stages.w]
     from = "a"
     op = "tumbling_window"
@@ -117,7 +130,7 @@ const WINDOW: &str = r#"
     aggregate = { s = "sum(amount)" }
 "#;
 
-const ONCE: &str = r#"
+pub(super) const ONCE: &str = r#"
     [stages.once]
     from = "a"
     op = "dedupe"
@@ -125,7 +138,7 @@ const ONCE: &str = r#"
     window = "1h"
 "#;
 
-const BOTH: &str = r#"
+pub(super) const BOTH: &str = r#"
     [stages.both]
     from = ["a", "b"]
     op = "merge"

@@ -105,6 +105,32 @@ async fn what_was_read_of_another_log_is_durable_when_it_is_committed() {
     assert_eq!(read_all(&durable, updates.as_str()).await.len(), 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_home_without_the_changelog_that_another_broker_has_is_refused_and_no_other() {
+    let (feed, main) = (broker_with(1).await, MemoryBroker::default());
+    feed.send(tick("A", 0, "1", "1")).await.unwrap();
+    let over = async |main: &MemoryBroker| {
+        let brokers: Vec<Arc<dyn Broker>> = vec![Arc::new(feed.clone()), Arc::new(main.clone())];
+        let stores = Arc::new(MemoryStores::default());
+        run(&Pipeline::in_order(parsed(TWO_BROKERS), brokers, stores)).await
+    };
+    let changelog = Topic::new("copy.changelog").unwrap();
+    let spec = TopicSpec::new(changelog.clone(), NonZeroU32::MIN);
+    feed.create_topic(&spec).await.unwrap();
+    // Nothing was ever committed to it.
+    over(&main).await.unwrap();
+    let commit = NewRecord::new(changelog, "of another home").key("k");
+    feed.send(commit).await.unwrap();
+    // There are two, and home has the one that counts.
+    over(&main).await.unwrap();
+    assert_eq!(read_all(&main, "out").await.len(), 1);
+    let moved = over(&MemoryBroker::default()).await.unwrap_err();
+    let Error::Moved { was, home, .. } = &moved else {
+        panic!("{moved}");
+    };
+    assert_eq!([was.as_str(), home.as_str()], ["feed", "main"]);
+}
+
 #[test]
 fn brokers_are_handed_over_by_name_and_a_wrong_or_missing_name_is_told() {
     let some = || -> Arc<dyn Broker> { Arc::new(MemoryBroker::default()) };

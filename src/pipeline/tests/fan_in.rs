@@ -1,5 +1,6 @@
 //! What comes out depends on the order of the records that go in, and on nothing else.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
@@ -141,8 +142,24 @@ pub(super) fn written(drawn: &Drawn, input: &[RecordSet], how: &How) -> Vec<Writ
             // Far enough to end some time.
             cuts.stop_after = cuts.stop_after.map(|after| after + 37);
         }
-        read_records(&inner, drawn).await
+        let written = read_records(&inner, drawn).await;
+        assert_ids_are_unique(&written, drawn);
+        written
     })
+}
+
+/// Within a topic no two results, and no two dead letters, have one id.
+fn assert_ids_are_unique(written: &[Written], drawn: &Drawn) {
+    let mut seen = BTreeSet::new();
+    for record in written {
+        let id = [record.header("event-id"), record.header("dl-id")].concat();
+        let is_new = seen.insert((&record.topic, id));
+        assert!(
+            is_new,
+            "the id of {record:?} came before\n{}",
+            drawn.file(1)
+        );
+    }
 }
 
 pub(super) async fn read(broker: &MemoryBroker, drawn: &Drawn) -> Vec<String> {

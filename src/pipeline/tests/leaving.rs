@@ -299,3 +299,21 @@ async fn a_stop_that_takes_longer_than_a_session_commits_what_was_taken() {
     running.await.unwrap().unwrap();
     assert_eq!(read_all(&inner, "all").await.len(), 10);
 }
+
+/// A consumer that was moved back delivers again what was taken.
+#[tokio::test(start_paused = true)]
+async fn records_that_come_again_are_taken_once() {
+    let inner = broker_with(1).await;
+    for millis in 0..10 {
+        inner.send(tick("BTC-USD", millis, "1", "1")).await.unwrap();
+    }
+    let broker = Scripted::new(&inner).on_delivery(|delivery| match delivery {
+        Delivery::Records(batch) => vec![Delivery::Records(batch.clone())],
+        _ => Vec::new(),
+    });
+    let stores = Arc::new(MemoryStores::default());
+    let pipeline = Pipeline::in_order(plan("", COPY), vec![Arc::new(broker)], stores);
+    run(&pipeline).await.unwrap();
+    assert_eq!(read_all(&inner, "all").await.len(), 10);
+    assert_eq!(pipeline.progress().counts().taken, 10);
+}

@@ -35,6 +35,8 @@ pub async fn a_dropped_next_loses_nothing(subject: &Subject) {
             reader.next_if_any().await;
         }
     }
+    // It waited at the end now and then.
+    subject.check_cut_short();
     for partition in 0..2 {
         let of_one: Vec<_> = reader
             .reads
@@ -198,6 +200,7 @@ pub async fn a_dropped_opening_of_an_id_can_be_repeated(subject: &Subject) {
     for _ in 0..ROUNDS {
         let _ = drops.drop(subject, broker.transactor(&id("id"))).await;
     }
+    subject.check_cut_short_if_slow();
     let mut transactor = broker.transactor(&id("id")).await.unwrap();
     let _ = committed(
         transactor
@@ -272,6 +275,7 @@ pub async fn a_dropped_joining_does_not_block_its_group(subject: &Subject) {
     for _ in 0..ROUNDS {
         drop(drops.drop(subject, broker.consumer(options())).await);
     }
+    subject.check_cut_short_if_slow();
     converge(subject, &mut [&mut member], 4).await;
 }
 
@@ -285,6 +289,7 @@ pub async fn a_dropped_sync_can_be_repeated(subject: &Subject) {
         let _ = drops.drop(subject, broker.sync()).await;
         broker.sync().await.unwrap();
     }
+    subject.check_cut_short_if_slow();
     let texts = read_texts(subject, &*broker, &at("t", 0), ROUNDS).await;
     assert_eq!(texts, numbered("", ROUNDS));
 }
@@ -334,4 +339,5 @@ pub async fn a_dropped_question_changes_nothing(subject: &Subject) {
         assert_eq!(first, Offset::START);
         assert_eq!(texts(&reader.read(1).await), [round.to_string()]);
     }
+    subject.check_cut_short_if_slow();
 }

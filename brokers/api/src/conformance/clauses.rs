@@ -88,6 +88,7 @@ macro_rules! __for_each_clause {
                 sets_of_one_partition_keep_their_order
                 a_transaction_of_nothing_is_committed
                 opening_an_id_fences_its_former_owner
+                a_former_owner_is_fenced_whatever_it_commits
                 other_ids_are_not_fenced
                 a_record_too_large_is_named_and_nothing_is_seen
                 an_unknown_topic_rejects_the_whole
@@ -98,6 +99,7 @@ macro_rules! __for_each_clause {
             }
             transaction_offsets {
                 records_and_offsets_are_committed_together
+                records_and_offsets_become_visible_at_once
                 a_stale_generation_is_fenced_and_nothing_is_seen
                 an_offset_of_another_partition_rejects_the_whole
                 a_transaction_that_mixes_generations_is_refused
@@ -106,6 +108,8 @@ macro_rules! __for_each_clause {
             }
             groups {
                 a_subscription_without_a_group_is_refused
+                a_member_without_time_is_refused
+                a_member_may_take_for_ever
                 nothing_is_committed_at_first
                 committed_offsets_belong_to_their_group
                 the_latest_commit_counts_also_backwards
@@ -170,6 +174,7 @@ macro_rules! __for_each_clause {
                 records_are_there_when_it_is_opened_again
                 a_transaction_is_there_when_it_is_opened_again
                 committed_offsets_are_there_when_it_is_opened_again
+                a_generation_of_a_former_life_is_fenced
                 topics_are_the_same_when_it_is_opened_again
             }
             cancel {

@@ -46,6 +46,27 @@ pub async fn a_transaction_is_there_when_it_is_opened_again(subject: &Subject) {
     }
 }
 
+/// Contract: a generation of a former life of the broker is stale, also where the group has come as far again.
+pub async fn a_generation_of_a_former_life_is_fenced(subject: &Subject) {
+    let mut broker = subject.broker().await;
+    if !subject.has(&*broker, Need::Durability) || !has_groups(subject, &*broker).await {
+        return;
+    }
+    create(&*broker, "t", 1).await;
+    broker.sync().await.unwrap();
+    let mut former = None;
+    for _ in 0..2 {
+        let mut member = Reader::join(subject, &*broker, "g", &["t"]).await;
+        let present = member.assigned().await;
+        if let Some(former) = former.replace(present) {
+            member.cannot_commit(Some(&former), &[&at("t", 0)]).await;
+            member.commit(&at("t", 0), 0).await.unwrap();
+        }
+        drop(member);
+        broker = subject.again(broker).await;
+    }
+}
+
 /// Contract: what a group committed is there, and its next member starts at it.
 pub async fn committed_offsets_are_there_when_it_is_opened_again(subject: &Subject) {
     let broker = subject.broker().await;

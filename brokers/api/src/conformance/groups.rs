@@ -1,6 +1,7 @@
 //! Clauses on consumer groups: what they have committed, and how their members share the partitions.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::Subject;
 use super::kit::*;
@@ -18,6 +19,47 @@ pub async fn a_subscription_without_a_group_is_refused(subject: &Subject) {
         Err(Error::Invalid { .. } | Error::Unsupported { .. }) => {}
         other => panic!("a subscription without a group answered {other:?}"),
     }
+}
+
+/// Contract: a member without any time to answer is refused: it would be expelled whenever somebody looks.
+pub async fn a_member_without_time_is_refused(subject: &Subject) {
+    let Some(broker) = broker_with_groups(subject).await else {
+        return;
+    };
+    create(&*broker, "t", 1).await;
+    let (none, some) = (Duration::ZERO, Duration::from_secs(6));
+    for (session_timeout, revoke) in [(none, some), (some, none)] {
+        let options = ConsumerOptions {
+            session_timeout,
+            ..member_options("g", &["t"], revoke)
+        };
+        match broker.consumer(options).await {
+            Err(Error::Invalid { .. }) => {}
+            other => panic!("a member without time answered {other:?}"),
+        }
+    }
+}
+
+/// Contract: a member may have all the time there is.
+pub async fn a_member_may_take_for_ever(subject: &Subject) {
+    let Some(broker) = broker_with_groups(subject).await else {
+        return;
+    };
+    create(&*broker, "t", 2).await;
+    let options = || ConsumerOptions {
+        session_timeout: Duration::MAX,
+        ..member_options("g", &["t"], Duration::MAX)
+    };
+    let mut first = Reader::open(subject, &*broker, options()).await;
+    first.assigned().await;
+    let mut second = Reader::open(subject, &*broker, options()).await;
+    let permit = first.revocation().await;
+    subject.pass(Duration::from_secs(60)).await;
+    let goes = first.revoked[0].clone();
+    first.commit(&goes, 0).await.unwrap();
+    drop(permit);
+    converge(subject, &mut [&mut first, &mut second], 2).await;
+    assert_eq!(first.lost, []);
 }
 
 /// Contract: where a group has committed nothing there is no offset.

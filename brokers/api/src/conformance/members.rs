@@ -116,7 +116,7 @@ pub async fn what_a_member_did_not_commit_goes_to_the_next(subject: &Subject) {
 }
 
 /// Contract: a partition that stays through a rebalance keeps its position: nothing of it is
-/// delivered twice.
+/// delivered twice. One that goes and comes back begins anew where the group committed.
 pub async fn a_partition_that_stays_keeps_its_position(subject: &Subject) {
     let Some(broker) = broker_with_groups(subject).await else {
         return;
@@ -131,15 +131,22 @@ pub async fn a_partition_that_stays_keeps_its_position(subject: &Subject) {
         .filter(|at| !first.revoked.contains(at) && !first.lost.contains(at))
         .cloned()
         .collect();
-    for at in &stayed {
-        produce(&*broker, at, ["more"]).await;
-    }
-    while !stayed.is_empty() && first.reads.last().is_none_or(|read| read.text() != "more") {
-        first.next().await;
-    }
-    for at in &stayed {
-        let of_one = first.reads.iter().filter(|read| read.at == *at);
-        assert_eq!(of_one.count(), 11, "each record of {at} once");
+    let owned: Vec<_> = first.owned.iter().cloned().collect();
+    assert!(!owned.is_empty(), "both members have a share");
+    for at in owned {
+        produce(&*broker, &at, ["more"]).await;
+        let times = if stayed.contains(&at) { 1 } else { 2 };
+        let of_one = |reader: &Reader<'_>| -> Vec<String> {
+            let of_one = reader.reads.iter().filter(|read| read.at == at);
+            of_one.map(Read::text).collect()
+        };
+        while of_one(&first).last().is_none_or(|last| last != "more") {
+            first.next().await;
+        }
+        let each = std::iter::repeat_n(numbered("", 10), times);
+        let mut expected: Vec<_> = each.flatten().collect();
+        expected.push("more".to_owned());
+        assert_eq!(of_one(&first), expected, "{at}");
     }
 }
 
@@ -197,20 +204,32 @@ pub async fn nothing_is_lost_while_members_come_and_go(subject: &Subject) {
     }
     let mut all: Vec<&mut Reader<'_>> = members.iter_mut().collect();
     converge(subject, &mut all, PARTITIONS as usize).await;
-    for partition in 0..PARTITIONS {
-        let at = at("t", partition);
-        let committed = committed_by(&*broker, "g", std::slice::from_ref(&at)).await;
-        let Some(next) = committed[0] else {
-            continue;
-        };
-        assert!(next.0 > 0);
-        for offset in 0..next.0.min(10 * ROUNDS as u64) {
-            assert!(
-                processed.contains(&(partition, offset)),
-                "{at}@{offset} was not processed, and {next} is committed"
-            );
+    let partitions: Vec<_> = (0..PARTITIONS)
+        .map(|partition| at("t", partition))
+        .collect();
+    let check = |committed: &[Option<Offset>], processed: &BTreeSet<(u32, u64)>| {
+        for (at, next) in partitions.iter().zip(committed) {
+            for offset in 0..next.unwrap_or_default().0 {
+                assert!(
+                    processed.contains(&(at.partition, offset)),
+                    "{at}@{offset} was not processed, and {next:?} is committed"
+                );
+            }
         }
-    }
+    };
+    let committed = committed_by(&*broker, "g", &partitions).await;
+    check(&committed, &processed);
+    // Those that are left get all there is.
+    let end = Some(Offset(10 * ROUNDS as u64));
+    soon(subject, "everything to be committed", async {
+        while committed_by(&*broker, "g", &partitions).await != [end; PARTITIONS as usize] {
+            for member in &mut members {
+                process(member, &mut processed).await;
+            }
+        }
+    })
+    .await;
+    check(&[end; PARTITIONS as usize], &processed);
 }
 
 /// Takes what comes while it is quiet, and commits what was processed of it.

@@ -35,6 +35,7 @@ pub struct Subject {
     latest: Mutex<Latest>,
     missed: Mutex<BTreeSet<Need>>,
     waiting: bool,
+    slow: bool,
     // Whether a call was dropped before it was done.
     cut_short: AtomicBool,
     seed: u64,
@@ -108,6 +109,7 @@ impl Subject {
             latest: Mutex::default(),
             missed: Mutex::default(),
             waiting: false,
+            slow: false,
             cut_short: AtomicBool::new(false),
             seed: 0,
             jumped: Arc::default(),
@@ -138,6 +140,13 @@ impl Subject {
     pub fn waiting(mut self) -> Self {
         self.waiting = true;
         self
+    }
+
+    /// Says that every call waits before it is answered, also those that only ask or open; but a seek, which
+    /// may be done where the consumer is.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self.waiting()
     }
 
     /// Sets from what it is drawn after how many polls calls are dropped; 0 unless set.
@@ -215,6 +224,14 @@ impl Subject {
             any || !self.waiting,
             "every call was done when it was dropped"
         );
+    }
+
+    /// As [`check_cut_short`](Self::check_cut_short), for calls that change nothing another can see.
+    #[track_caller]
+    pub(super) fn check_cut_short_if_slow(&self) {
+        if self.slow {
+            self.check_cut_short();
+        }
     }
 
     pub(super) fn patient(&self) -> Duration {

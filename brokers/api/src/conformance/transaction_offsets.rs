@@ -2,7 +2,7 @@
 
 use super::kit::*;
 use super::{Need, Subject};
-use crate::{Broker, Generation, GroupOffsets, Offset, Outcome, RecordSet, Transaction};
+use crate::{Broker, Generation, GroupOffsets, Offset, Outcome, RecordSet, Start, Transaction};
 
 fn with_offset(
     records: Vec<RecordSet>,
@@ -56,6 +56,57 @@ pub async fn records_and_offsets_are_committed_together(subject: &Subject) {
     let _ = committed(outcome);
     assert_eq!(read_texts(subject, &*broker, &at("out", 0), 1).await, ["a"]);
     assert_eq!(offset_in(&*broker).await, Some(Offset(7)));
+}
+
+/// Contract: all of a transaction becomes visible at once: who sees it in one partition, or in the offsets
+/// of the group, finds it in the others.
+pub async fn records_and_offsets_become_visible_at_once(subject: &Subject) {
+    const ROUNDS: u64 = 20;
+    let Some((broker, mut transactor)) = broker_with_offsets_in_transactions(subject).await else {
+        return;
+    };
+    create(&*broker, "in", 1).await;
+    create(&*broker, "out", 2).await;
+    let writer = tokio::spawn(async move {
+        for round in 1..=ROUNDS {
+            let value = [round.to_string()];
+            let records = vec![set(&at("out", 0), &value), set(&at("out", 1), &value)];
+            let _ = committed(transactor.commit(with_offset(records, None, round)).await);
+            tokio::task::yield_now().await;
+        }
+    });
+    // Each time in another order.
+    for look in 0.. {
+        let is_over = writer.is_finished();
+        let mut seen = 0;
+        for place in (look..look + 3).map(|place| place % 3) {
+            let there = match place {
+                2 => offset_in(&*broker).await.map_or(0, |offset| offset.0),
+                partition => newest_round(subject, &*broker, partition).await,
+            };
+            assert!(
+                there >= seen,
+                "round {seen} is seen, and at {place} is {there}"
+            );
+            seen = there;
+        }
+        if is_over {
+            writer.await.expect("every round is committed");
+            assert_eq!(seen, ROUNDS);
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The number that the last record of a partition of `out` bears; 0 if there is none.
+async fn newest_round(subject: &Subject, broker: &dyn Broker, partition: u32) -> u64 {
+    let start = vec![(at("out", partition), Start::Earliest)];
+    let mut reader = Reader::by_hand(subject, broker, start).await;
+    let reads = reader.read_to_end().await;
+    reads
+        .last()
+        .map_or(0, |read| read.text().parse().expect("a number"))
 }
 
 /// Contract: a transaction with a stale generation is fenced, and nothing of it is ever seen.

@@ -2,7 +2,7 @@
 
 use super::kit::*;
 use super::{Need, Subject};
-use crate::{Error, Headers, Outcome, RecordSet, Start, Transaction};
+use crate::{Error, GroupOffsets, Headers, Offset, Outcome, RecordSet, Start, Transaction};
 
 /// Contract: all records of a committed transaction become visible, in every partition, and the
 /// answer tells for each partition once where its records went.
@@ -86,6 +86,46 @@ pub async fn opening_an_id_fences_its_former_owner(subject: &Subject) {
         read_texts(subject, &*broker, &at("t", 0), 3).await,
         ["first", "second", "second"]
     );
+}
+
+/// Contract: a former owner is told that it is fenced, whatever else is wrong with its transaction, so that
+/// it does not take a record of it for the culprit.
+pub async fn a_former_owner_is_fenced_whatever_it_commits(subject: &Subject) {
+    let broker = subject.broker().await;
+    let Some(mut former) = transactor(subject, &*broker, "id").await else {
+        return;
+    };
+    create(&*broker, "t", 1).await;
+    if !subject.has(&*broker, Need::Fencing) {
+        return;
+    }
+    let _present = transactor(subject, &*broker, "id").await.unwrap();
+    let huge = vec![b'x'; broker.capabilities().record_bytes_max + 1];
+    let mut too_large = RecordSet::new(at("t", 0));
+    too_large.push(None, None, Some(&huge), &Headers::new());
+    let of_offset = Transaction {
+        records: Vec::new(),
+        offsets: vec![GroupOffsets {
+            group: group("g"),
+            generation: None,
+            offsets: vec![(at("missing", 0), Offset(1))],
+        }],
+    };
+    for transaction in [
+        of_records(vec![too_large]),
+        of_records(vec![set(&at("missing", 0), ["x"])]),
+        of_records(vec![set(&at("t", 7), ["x"])]),
+        of_offset,
+        Transaction::default(),
+    ] {
+        let rejection = rejected(former.commit(transaction).await);
+        assert!(
+            matches!(rejection.error, Error::Fenced { .. }),
+            "{}",
+            rejection.error
+        );
+        assert_eq!(rejection.culprit, None);
+    }
 }
 
 /// Contract: opening one id leaves the owners of others alone.

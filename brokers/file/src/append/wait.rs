@@ -3,6 +3,7 @@
 use tidemill_broker::Result;
 use tidemill_crash_point::planted;
 
+use super::unknown;
 use crate::bell::Ring;
 use crate::maintain::Effort;
 use crate::options::Fsync;
@@ -36,13 +37,19 @@ impl Shared {
         }
     }
 
+    /// As [`settle`](Self::settle), for a change that is appended and, if it fails, may be lost with the power.
+    pub(crate) async fn settle_change(&self, end: u64) -> Result<()> {
+        self.settle(end).await.map_err(|error| unknown(&error))
+    }
+
     /// Waits for the disk if the policy says so before each acknowledgement.
     pub(crate) async fn settle(&self, end: u64) -> Result<()> {
         planted!(early_acknowledgement, {
             return Ok(());
         });
         match self.options.fsync {
-            Fsync::Commit => {
+            // What a handle that only reads has is durable.
+            Fsync::Commit if self.writing.is_some() => {
                 // Also who appended nothing may wait for what nobody has asked to be synced.
                 if self.durable.get() < end
                     && let Some(writing) = &self.writing
@@ -51,7 +58,7 @@ impl Shared {
                 }
                 self.durable_to(end).await
             }
-            Fsync::Every(_) | Fsync::Never => Ok(()),
+            Fsync::Commit | Fsync::Every(_) | Fsync::Never => Ok(()),
         }
     }
 }

@@ -182,7 +182,7 @@ impl Consumer for FileConsumer {
         tokio::task::consume_budget().await;
         self.shared.room().await?;
         let end = self.append_offsets(group, generation, offsets)?;
-        self.shared.settle(end).await
+        self.shared.settle_change(end).await
     }
 
     async fn seek(&mut self, at: &TopicPartition, offset: Offset) -> Result<()> {

@@ -117,10 +117,26 @@ impl Cursor {
         for _ in 0..LOOKS_MAX {
             match self.step(shared, limits) {
                 Err(error) if is_missing(&error) => shared.look_anew()?,
-                other => return other.map_err(lost_segment),
+                other => return other.map_err(|error| self.placed(error)),
             }
         }
-        self.step(shared, limits).map_err(lost_segment)
+        self.step(shared, limits)
+            .map_err(|error| self.placed(error))
+    }
+
+    /// Says of damage how far the partition was read, so that a reader can be set behind it.
+    fn placed(&self, error: Error) -> Error {
+        match lost_segment(error) {
+            Error::Damaged { path, at, what } => Error::Damaged {
+                path,
+                at,
+                what: format!(
+                    "{what}; {} could be read up to offset {}",
+                    self.at, self.offset
+                ),
+            },
+            error => error,
+        }
     }
 
     fn step(&mut self, shared: &Shared, limits: Limits) -> Result<Step> {

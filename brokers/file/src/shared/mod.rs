@@ -246,10 +246,8 @@ impl Shared {
 
     /// The end of what is committed, as a place in the whole log.
     pub(crate) fn end(&self) -> u64 {
-        let live = self.live();
-        live.logs
-            .last_key_value()
-            .map_or(self.durable.get(), |(_, log)| log.end_place())
+        let end = self.live().end();
+        end.unwrap_or_else(|| self.durable.get())
     }
 }
 

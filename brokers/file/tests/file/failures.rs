@@ -162,6 +162,29 @@ async fn a_failed_sync_is_never_asked_again_and_nothing_is_acknowledged_after_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn whether_a_change_lasts_whose_sync_failed_is_not_known() {
+    let spec = TopicSpec::new(topic("u"), 1.try_into().unwrap());
+    for change in ["commit", "create", "delete"] {
+        let disk = SimDisk::new(1);
+        let broker = open(&disk, Fsync::Commit).await;
+        let by_hand = ConsumerOptions {
+            group: Some("g".parse().unwrap()),
+            ..ConsumerOptions::partitions(vec![(at("t", 0), Start::Earliest)])
+        };
+        let mut consumer = broker.consumer(by_hand).await.unwrap();
+        disk.fail(Fault::Sync, 0);
+        let changed = match change {
+            "commit" => consumer.commit(None, &[(at("t", 0), Offset(1))]).await,
+            "create" => broker.create_topic(&spec).await,
+            _ => broker.delete_topic(&topic("t")).await,
+        };
+        let error = changed.unwrap_err();
+        assert_eq!(error.class(), Class::UnknownOutcome, "{change}: {error}");
+        assert!(matches!(broker.sync().await, Err(Error::Poisoned { .. })));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_while_splitting_poisons_and_loses_nothing() {
     for after in 0..6 {
         for fault in [Fault::Write, Fault::Sync, Fault::SyncDir] {

@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tidemill_broker::{
-    Broker, BrokerExt, Generation, GroupOffsets, Headers, Offset, Outcome, RecordSet, Start,
-    SystemClock, Topic, TopicPartition, TopicSpec, Transaction, Transactor,
+    Broker, BrokerExt, Error, Generation, GroupOffsets, Headers, Offset, Outcome, RecordSet, Start,
+    SystemClock, Timestamp, Topic, TopicPartition, TopicSpec, Transaction, Transactor,
 };
 
-use crate::{MemoryBroker, MemoryOptions, Persona};
+use super::SET_BYTES_MAX;
+use crate::{Fate, MemoryBroker, MemoryOptions, Persona};
 
 fn at(partition: u32) -> TopicPartition {
     TopicPartition::new(Topic::new("t").unwrap(), partition)
@@ -105,4 +106,48 @@ async fn as_kafka_what_is_never_sent_leaves_no_gap() {
     let _present = broker.transactor(&"id".parse().unwrap()).await.unwrap();
     refused(former.commit(of(vec![set(0, &["a"])], Vec::new())).await);
     assert_eq!(ends(&broker).await, [(0, 0), (0, 0)]);
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_the_places_in_a_slab_is_refused() {
+    let mut options = MemoryOptions::default();
+    options.capabilities.record_bytes_max = usize::MAX;
+    let broker = MemoryBroker::new(options);
+    let spec = TopicSpec::new(at(0).topic, NonZeroU32::new(1).unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    let mut transactor = broker.transactor(&"id".parse().unwrap()).await.unwrap();
+    let huge = || {
+        let mut huge = RecordSet::new(at(0));
+        // Zeros that nobody reads take no memory.
+        let zeros = |slab: &mut Vec<u8>| *slab = vec![0; SET_BYTES_MAX + 1];
+        huge.push_with(Timestamp(1), None, &[], zeros);
+        huge
+    };
+    let error = broker.produce(vec![huge()]).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    let outcome = transactor.commit(of(vec![huge()], Vec::new())).await;
+    let Outcome::NotCommitted(rejection) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(rejection.culprit, Some((0, 0)));
+    assert_eq!(broker.watermarks(&at(0)).await.unwrap().high, Offset(0));
+}
+
+#[tokio::test]
+async fn of_two_owners_that_both_hang_neither_holds_readers_back_for_ever() {
+    let mut options = MemoryOptions::default();
+    options.capabilities.fencing = false;
+    let broker = MemoryBroker::new(options);
+    let spec = TopicSpec::new(at(0).topic, NonZeroU32::new(2).unwrap());
+    broker.create_topic(&spec).await.unwrap();
+    let id = "id".parse().unwrap();
+    let mut one = broker.transactor(&id).await.unwrap();
+    let mut other = broker.transactor(&id).await.unwrap();
+    for (owner, value) in [(&mut one, "a"), (&mut other, "b")] {
+        broker.faults().hang_commit(Fate::Commits, None);
+        let outcome = owner.commit(of(vec![set(0, &[value])], Vec::new())).await;
+        assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    }
+    broker.transactor(&id).await.unwrap();
+    assert_eq!(ends(&broker).await, [(2, 2), (0, 0)]);
 }

@@ -131,7 +131,7 @@ topic = "copy"
 [sinks.out]"#,
         )],
         told: &[
-            "29:8: E0129 sinks.copy.from: comes of broadcast topics alone: every task would write the same",
+            "29:8: E0129 sinks.copy.from: comes of broadcast topics alone: no task has it for its own",
         ],
     },
     Case {
@@ -148,7 +148,7 @@ topic = "copy"
 [sinks.out]"#,
         )],
         told: &[
-            "29:19: E0129 sinks.copy.from[1]: comes of broadcast topics alone: every task would write the same",
+            "29:19: E0129 sinks.copy.from[1]: comes of broadcast topics alone: no task has it for its own",
         ],
     },
     Case {
