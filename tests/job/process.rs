@@ -1,7 +1,9 @@
 //! A process of the job, watched and ended.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -18,6 +20,8 @@ pub(crate) struct Process {
     child: Child,
     // Everything it said, once it has ended.
     said: Receiver<String>,
+    // Where its calls are recorded, if they are: it is killed between two of them.
+    trace: Option<PathBuf>,
 }
 
 /// How a process ended.
@@ -42,7 +46,10 @@ impl Process {
             let _ = errors.read_to_end(&mut text);
             let _ = tell.send(String::from_utf8_lossy(&text).into_owned());
         });
-        Self { child, said }
+        let mut variables = command.get_envs();
+        let trace = variables.find(|(name, _)| *name == "TRACE_FILE");
+        let trace = trace.and_then(|(_, file)| Some(file?.into()));
+        Self { child, said, trace }
     }
 
     /// Sends it a signal.
@@ -53,8 +60,16 @@ impl Process {
 
     /// Waits until it ends; sends it `signal` after `patience`.
     pub(crate) fn end(mut self, patience: Duration, signal: Signal) -> Ended {
+        let mut held = None;
         let said = self.said.recv_timeout(patience).or_else(|error| {
             assert_eq!(error, RecvTimeoutError::Timeout);
+            if signal == Signal::KILL {
+                held = self.trace.as_ref().map(|trace| {
+                    let trace = File::open(trace).unwrap();
+                    trace.lock().unwrap();
+                    trace
+                });
+            }
             self.send(signal);
             self.said.recv_timeout(HANGS)
         });
@@ -63,6 +78,7 @@ impl Process {
             panic!("it hangs: {:?}", self.said.recv());
         };
         let status = self.child.wait().unwrap();
+        drop(held);
         Ended {
             // By SIGTERM only before it listens for it.
             was_killed: matches!(status.signal(), Some(9 | 15)),

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -37,6 +38,22 @@ __attribute__((constructor)) static void begin(void)
         return;
     root_len = strlen(root);
     trace = syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+}
+
+/*
+ * Between these a call is made and recorded. Also under a lock of the trace, which whoever kills the process
+ * holds meanwhile: a call that was made and not recorded would be missing from all that comes after it.
+ */
+static void take(void)
+{
+    pthread_mutex_lock(&lock);
+    syscall(SYS_flock, trace, LOCK_EX);
+}
+
+static void give(void)
+{
+    syscall(SYS_flock, trace, LOCK_UN);
+    pthread_mutex_unlock(&lock);
 }
 
 /* The path below the directory, or nothing. The program names its files absolutely. */
@@ -97,7 +114,7 @@ static int do_open(const char *path, int flags, mode_t mode)
     struct stat found;
     if (!name)
         return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-    pthread_mutex_lock(&lock);
+    take();
     int was_there = stat(path, &found) == 0;
     int fd = syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     int error = errno;
@@ -106,7 +123,7 @@ static int do_open(const char *path, int flags, mode_t mode)
             record("create", fd, 0, NULL, 0, 0, name, "");
         opened(fd, path, flags);
     }
-    pthread_mutex_unlock(&lock);
+    give();
     errno = error;
     return fd;
 }
@@ -143,19 +160,19 @@ int close(int fd)
 {
     if (!is_watched(fd))
         return syscall(SYS_close, fd);
-    pthread_mutex_lock(&lock);
+    take();
     watched[fd] = 0;
     record("close", fd, 0, NULL, 0, 0, NULL, NULL);
     int result = syscall(SYS_close, fd);
     int error = errno;
-    pthread_mutex_unlock(&lock);
+    give();
     errno = error;
     return result;
 }
 
 static ssize_t put(int fd, const struct iovec *parts, int count, off_t at, int positioned)
 {
-    pthread_mutex_lock(&lock);
+    take();
     if (!positioned)
         at = watched[fd] == 2 ? lseek(fd, 0, SEEK_END) : lseek(fd, 0, SEEK_CUR);
     ssize_t done = positioned ? syscall(SYS_pwritev, fd, parts, count, at, 0)
@@ -163,7 +180,7 @@ static ssize_t put(int fd, const struct iovec *parts, int count, off_t at, int p
     int error = errno;
     if (done > 0)
         record("write", fd, at, parts, count, done, NULL, NULL);
-    pthread_mutex_unlock(&lock);
+    give();
     errno = error;
     return done;
 }
@@ -202,12 +219,12 @@ static int do_truncate(int fd, off_t len)
 {
     if (!is_watched(fd))
         return syscall(SYS_ftruncate, fd, len);
-    pthread_mutex_lock(&lock);
+    take();
     int result = syscall(SYS_ftruncate, fd, len);
     int error = errno;
     if (result == 0)
         record("truncate", fd, len, NULL, 0, 0, NULL, NULL);
-    pthread_mutex_unlock(&lock);
+    give();
     errno = error;
     return result;
 }
@@ -220,16 +237,16 @@ static int synced(int fd, long call)
     if (!is_watched(fd))
         return syscall(call, fd);
     static long last;
-    pthread_mutex_lock(&lock);
+    take();
     long number = ++last;
     record("sync", fd, number, NULL, 0, 0, NULL, NULL);
-    pthread_mutex_unlock(&lock);
+    give();
     int result = syscall(call, fd);
     int error = errno;
-    pthread_mutex_lock(&lock);
+    take();
     if (result == 0)
         record("synced", fd, number, NULL, 0, 0, NULL, NULL);
-    pthread_mutex_unlock(&lock);
+    give();
     errno = error;
     return result;
 }
@@ -248,7 +265,7 @@ static int named(const char *op, int result, const char *path, const char *path2
     int error = errno;
     if (result == 0)
         record(op, -1, 0, NULL, 0, 0, path, path2);
-    pthread_mutex_unlock(&lock);
+    give();
     errno = error;
     return result;
 }
@@ -258,7 +275,7 @@ int rename(const char *from, const char *to)
     const char *a = below(from), *b = below(to);
     if (!a || !b)
         return syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
-    pthread_mutex_lock(&lock);
+    take();
     return named("rename", syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0), a, b);
 }
 
@@ -267,7 +284,7 @@ int unlink(const char *path)
     const char *a = below(path);
     if (!a)
         return syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-    pthread_mutex_lock(&lock);
+    take();
     return named("unlink", syscall(SYS_unlinkat, AT_FDCWD, path, 0), a, NULL);
 }
 
@@ -276,7 +293,7 @@ int mkdir(const char *path, mode_t mode)
     const char *a = below(path);
     if (!a)
         return syscall(SYS_mkdirat, AT_FDCWD, path, mode);
-    pthread_mutex_lock(&lock);
+    take();
     return named("mkdir", syscall(SYS_mkdirat, AT_FDCWD, path, mode), a, NULL);
 }
 
@@ -285,6 +302,6 @@ int rmdir(const char *path)
     const char *a = below(path);
     if (!a)
         return syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
-    pthread_mutex_lock(&lock);
+    take();
     return named("rmdir", syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR), a, NULL);
 }
