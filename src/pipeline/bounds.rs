@@ -15,8 +15,8 @@ pub struct Bounds {
     pub state: Option<StateOptions>,
     /// How much of what event time makes due a stage does at once, at least one: windows that fire or
     /// are let go, events that were held, which count once more for each 16 KiB they have. Where one record
-    /// makes more due, it is done in pieces of as many, and epochs are closed between them. In which order the rows of several stages meet in
-    /// another, or in a topic, may depend on it.
+    /// makes more due, it is done in pieces of as many, and epochs are closed between them. In which order
+    /// the rows of several stages meet in another, or in a topic, may depend on it.
     pub due_at_once: usize,
     /// For the whole run: epochs of several tasks go into one transaction up to this many bytes,
     /// and the rest into the next. The epoch of one task always goes in as a whole.

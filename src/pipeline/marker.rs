@@ -109,9 +109,7 @@ impl Marker {
     /// How far an input was read, whatever its source was called: offsets are the topic's, and a pipeline
     /// has one source for each.
     pub(crate) fn input(&self, at: &TopicPartition) -> Option<&InputPosition> {
-        let is_it =
-            |one: &&InputPosition| one.topic == at.topic.as_str() && one.partition == at.partition;
-        self.inputs.iter().find(is_it)
+        self.inputs.iter().find(|one| one.is_of(at))
     }
 
     /// From bytes.
