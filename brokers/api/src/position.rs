@@ -36,10 +36,11 @@ impl Offset {
     /// The first offset of every partition.
     pub const START: Self = Self(0);
 
-    /// The offset after this one: what a consumer commits once it is done with the record at `self`.
+    /// The offset after this one: what a consumer commits once it is done with the record at `self`;
+    /// saturates, as a broker may name any.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

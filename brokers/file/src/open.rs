@@ -73,6 +73,8 @@ pub(crate) fn open(layout: Layout, options: FileOptions) -> Result<(Shared, Opti
         next_start: end,
         log: last,
         look_at: 0,
+        looked: Timestamp::MIN,
+        outdated: false,
         latest: Timestamp::MIN,
         owners: Default::default(),
     };

@@ -67,8 +67,9 @@ pub struct FileOptions {
     pub disk: Arc<dyn Disk>,
     /// When the log is made durable without being asked.
     pub fsync: Fsync,
-    /// A log file is split at this many bytes, or where the disk has hardly room left for that; a segment
-    /// grows to about as many.
+    /// A log file is split at this many bytes, where the disk has hardly room left for that, or where it holds
+    /// records that are to leave by their age, which is looked for once a minute when something is appended; a
+    /// segment grows to about as many.
     pub split_bytes: u64,
     /// Appending waits while this many log files are not split yet.
     pub unsplit_max: usize,

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use tidemill_broker::{Cleanup, Result};
+use tidemill_broker::{Cleanup, Result, Retention};
 use tidemill_crash_point::crash_point;
 
 use crate::format::manifest::Manifest;
 use crate::layout::remove;
+use crate::live::Partition;
 use crate::shared::{Shared, Writing, lock, ran_out_of_room};
 
 impl Shared {
@@ -87,6 +88,24 @@ impl Shared {
             }
         }
         (next, gone)
+    }
+
+    /// Whether of any partition what `appended` says was appended so long ago that it is to leave by its age.
+    pub(crate) fn is_any_outdated(&self, appended: impl Fn(&Partition) -> Option<i64>) -> bool {
+        let now = self.noted();
+        let live = self.live();
+        live.catalog.topics.iter().any(|(id, topic)| {
+            let Cleanup::Delete(Retention { age: Some(age), .. }) = topic.cleanup else {
+                return false;
+            };
+            let mut appended = live
+                .partitions
+                .get(id)
+                .into_iter()
+                .flatten()
+                .filter_map(&appended);
+            appended.any(|appended| appended < now.minus(age).0)
+        })
     }
 
     fn tail_bytes(&self, topic: u64, partition: u32) -> u64 {

@@ -3,6 +3,8 @@
 #[path = "file/support.rs"]
 mod support;
 
+#[path = "file/age.rs"]
+mod age;
 #[path = "file/basics.rs"]
 mod basics;
 #[path = "file/compaction.rs"]
@@ -17,6 +19,8 @@ mod damage;
 mod dump;
 #[path = "file/failures.rs"]
 mod failures;
+#[path = "file/forged.rs"]
+mod forged;
 #[path = "file/handles.rs"]
 mod handles;
 #[path = "file/lives.rs"]

@@ -128,7 +128,7 @@ impl Shared {
         blocks: &[Draft],
     ) -> Result<u64, Failure> {
         let body: u64 = headers.iter().map(|header| u64::from(header.len)).sum();
-        self.rotate_if_full(writing, appender, body)?;
+        self.rotate_if_due(writing, appender, body)?;
         let Some(log) = &mut appender.log else {
             return Err(Failure::Refused(Error::Poisoned {
                 what: "there is no log file".into(),

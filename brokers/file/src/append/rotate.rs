@@ -1,6 +1,7 @@
-//! The log file that is appended to: ended when it is full, and the next one begun.
+//! The log file that is appended to: ended when it is full or holds what is to leave, and the next one begun.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_broker::Error;
 use tidemill_crash_point::crash_point;
@@ -10,7 +11,7 @@ use crate::bell::Ring;
 use crate::disk::{Mode, write_all};
 use crate::format::log_header::{self, LogHeader};
 use crate::layout::failed;
-use crate::live::LogFile;
+use crate::live::{LogFile, Partition};
 use crate::shared::{Appender, Shared, Writing, is_full};
 
 /// The disk is asked for its room at most once in as many bytes, and not for less.
@@ -19,17 +20,23 @@ const LOOK_BYTES: u64 = 64 << 10;
 /// What is to be left beside the bytes of the log: for what comes between two looks, indexes and a manifest.
 const SPARE_BYTES: u64 = 8 * LOOK_BYTES;
 
+/// What is too old is looked for at most once in as long, and so no more log files are ended for it, however
+/// short topics keep their records.
+const LOOK_AGE: Duration = Duration::from_secs(60);
+
 impl Shared {
-    /// Makes sure that there is a log file to append as many bytes to, and that it is not full.
-    pub(super) fn rotate_if_full(
+    /// Makes sure that there is a log file to append as many bytes to, and that it is not full, nor holds
+    /// what is to leave by its age.
+    pub(super) fn rotate_if_due(
         &self,
         writing: &Writing,
         appender: &mut Appender,
         bytes: u64,
     ) -> Result<(), Failure> {
         let cramped = self.is_cramped(appender, bytes);
+        let outdated = self.is_outdated(writing, appender);
         match &appender.log {
-            Some(log) if log.len < self.options.split_bytes && !cramped => Ok(()),
+            Some(log) if log.len < self.options.split_bytes && !cramped && !outdated => Ok(()),
             _ => {
                 self.end_log(writing, appender, cramped);
                 self.begin_log(appender)
@@ -57,6 +64,32 @@ impl Shared {
                 false
             }
         }
+    }
+
+    /// Whether the current log file holds what its topic keeps no longer. Only what was split is ever let go,
+    /// and a topic that is quiet would wait until others have filled the file. Has that of segments leave, too.
+    fn is_outdated(&self, writing: &Writing, appender: &mut Appender) -> bool {
+        let now = self.noted();
+        // Either way: the clock may have been set back.
+        if u128::from(now.0.abs_diff(appender.looked.0)) < LOOK_AGE.as_micros() {
+            return false;
+        }
+        appender.looked = now;
+        let segments =
+            self.is_any_outdated(|partition| Some(partition.segments.first()?.meta.last_append));
+        let in_log = appender.log.as_ref().is_some_and(|log| {
+            let number = log.header.number;
+            self.is_any_outdated(|Partition { tail, .. }| {
+                let first = tail.partition_point(|block| block.log < number);
+                Some(tail.get(first)?.append_time)
+            })
+        });
+        // At two looks: the clock may have leapt ahead, and be set right before the next.
+        let again = std::mem::replace(&mut appender.outdated, segments || in_log);
+        if again && segments {
+            writing.splitter.ring(Ring::Work);
+        }
+        again && in_log
     }
 
     /// Hands the current log file to the splitter; the next append begins another.

@@ -13,7 +13,7 @@ use output::Output;
 
 use crate::catalog::TopicId;
 use crate::format::block::{Entries, Entry, Header};
-use crate::format::manifest::{PartitionMeta, SegmentMeta};
+use crate::format::manifest::{PartitionMeta, REWRITES_MAX, SegmentMeta};
 use crate::layout::remove;
 use crate::segment::Segment;
 use crate::shared::{Shared, Writing, lock};
@@ -107,7 +107,7 @@ impl Shared {
     }
 
     /// Writes what stays into new segments. `None` if everything stays and the segments are few
-    /// enough.
+    /// enough, or they cannot be told from new ones any more.
     fn rewrite(
         &self,
         topic: TopicId,
@@ -116,6 +116,10 @@ impl Shared {
         horizon: Timestamp,
         meta: &mut PartitionMeta,
     ) -> Result<Option<Vec<SegmentMeta>>> {
+        let rewritten = old.iter().map(|segment| segment.rewrite).max().unwrap_or(0);
+        if rewritten >= REWRITES_MAX {
+            return Ok(None);
+        }
         let segments: Vec<_> = old
             .iter()
             .map(|meta| Segment::new(&self.layout, topic, partition, *meta))
@@ -146,12 +150,11 @@ impl Shared {
         if !any_goes {
             return Ok(None);
         }
-        let rewrite = old.iter().map(|segment| segment.rewrite).max().unwrap_or(0) + 1;
         let mut output = Output {
             shared: self,
             topic,
             partition,
-            rewrite,
+            rewrite: rewritten + 1,
             done: Vec::new(),
         };
         // Each stretch of old segments becomes one new one.

@@ -8,6 +8,9 @@ use crate::catalog::{Catalog, TopicId};
 
 const MAGIC: &[u8; 8] = b"TmMan\r\n\0";
 
+/// A segment that was rewritten so often is not compacted any more.
+pub(crate) const REWRITES_MAX: u32 = u32::MAX - 1;
+
 /// One segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentMeta {
@@ -202,15 +205,23 @@ impl PartitionMeta {
         if next > COUNT_MAX {
             return Some("the next offset is too large");
         }
-        if self.low > next {
-            return Some("the low watermark is beyond the end");
+        if self.low.max(self.tombstones_gone).max(self.compacted) > next {
+            return Some("the low watermark, or what was compacted, is beyond the end");
         }
-        let mut end = 0;
+        let (mut end, mut bytes, mut records) = (0, 0u64, 0u64);
         for segment in &self.segments {
             if segment.base < end || segment.next < segment.base {
                 return Some("segments overlap");
             }
             end = segment.next;
+            bytes = bytes.saturating_add(segment.len);
+            records = records.saturating_add(segment.records);
+            if segment.rewrite > REWRITES_MAX {
+                return Some("a segment was rewritten too often");
+            }
+        }
+        if bytes.max(records) > COUNT_MAX {
+            return Some("the segments are too large");
         }
         (end > next).then_some("a segment reaches beyond the end")
     }
@@ -265,6 +276,7 @@ impl SegmentMeta {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tidemill_broker::{Cleanup, Retention};
 
     use super::*;
@@ -322,6 +334,50 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
             assert_eq!(Manifest::parse(&flipped), None);
+        }
+    }
+
+    /// Numbers of all sizes, those at which sums overflow more often than others.
+    fn number() -> impl Strategy<Value = u64> {
+        let near = |edge: u64| (0..4u64).prop_map(move |less| edge.wrapping_sub(less));
+        let edges = [near(3), near(1 << 32), near(COUNT_MAX), near(u64::MAX)];
+        prop_oneof![any::<u64>(), 0..9u64, prop::strategy::Union::new(edges)]
+    }
+
+    proptest! {
+        /// Whoever has a manifest counts on from what it says, without asking again.
+        #[test]
+        fn what_does_not_contradict_itself_can_be_counted_on_from(
+            [next, low, tombstones_gone, compacted] in prop::array::uniform4(number()),
+            segments in prop::collection::vec(prop::array::uniform5(number()), 0..4),
+            in_order in any::<bool>(),
+        ) {
+            let segments = segments.into_iter().map(|[base, next, len, records, rewrite]| SegmentMeta {
+                next,
+                len,
+                records,
+                ..SegmentMeta::empty(base, rewrite as u32)
+            });
+            let mut meta = PartitionMeta { low, tombstones_gone, compacted, segments: segments.collect() };
+            if in_order {
+                let mut end = 0;
+                for segment in &mut meta.segments {
+                    (segment.base, segment.next) = (end, end + segment.next % 10);
+                    end = segment.next;
+                }
+            }
+            if meta.contradiction(next).is_none() {
+                let sum = |part: fn(&SegmentMeta) -> u64| {
+                    meta.segments.iter().map(|segment| u128::from(part(segment))).sum::<u128>()
+                };
+                let most = u128::from(COUNT_MAX);
+                prop_assert!(sum(|segment| segment.len) <= most);
+                prop_assert!(sum(|segment| segment.records) <= most);
+                prop_assert!(meta.segments.iter().all(|segment| segment.rewrite < u32::MAX));
+                let ends = meta.segments.iter().map(|segment| segment.next);
+                let last = ends.chain([low, tombstones_gone, compacted]).max();
+                prop_assert!(last <= Some(next) && next <= COUNT_MAX);
+            }
         }
     }
 }

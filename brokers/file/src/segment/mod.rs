@@ -207,7 +207,7 @@ impl Segment {
                 .get(at, header.len as usize)
                 .map_err(failed("read", &self.path))?
                 .filter(|block| header.holds(block, salt))
-                .ok_or_else(|| damaged(&self.path, at, BLOCK_CRC))?;
+                .ok_or_else(|| damaged(&self.path, at, BLOCK_BROKEN))?;
             let ours = header.topic == self.topic && header.partition == self.partition;
             if !ours || header.base < next || header.next > self.meta.next {
                 let what = format!("the block of offset {} does not belong here", header.base);
@@ -221,10 +221,10 @@ impl Segment {
     }
 }
 
-/// What is said of a block whose checksum is wrong.
-pub(crate) const BLOCK_CRC: &str = "the block's checksum does not match its bytes";
+/// What is said of a block that does not hold.
+pub(crate) const BLOCK_BROKEN: &str = "the block's checksum or records do not match its bytes";
 
 /// Fails as [`Error::Damaged`] at a block of any file.
 pub(crate) fn bad_block(path: &std::path::Path, at: u64) -> Error {
-    damaged(path, at, BLOCK_CRC)
+    damaged(path, at, BLOCK_BROKEN)
 }

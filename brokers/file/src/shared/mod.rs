@@ -33,6 +33,9 @@ pub(crate) struct Appender {
     pub(crate) next_start: u64,
     /// How long that file may be before the disk is asked for its room.
     pub(crate) look_at: u64,
+    /// When it was last looked whether anything is to leave by its age, and whether there was.
+    pub(crate) looked: Timestamp,
+    pub(crate) outdated: bool,
     /// When this process last appended. What comes later is not older, also where the clock was set back:
     /// after a leap ahead records stay longer than they must until the directory is opened again, and where it
     /// showed the past for a while, none leaves sooner.

@@ -36,7 +36,7 @@ impl Entry {
     }
 }
 
-/// Iterates over the records of a block whose checksum [holds](Header::holds).
+/// Iterates over the records of a block that [holds](Header::holds).
 ///
 /// Yields nothing more at the first entry that leaves the block, which a block that holds does not
 /// have.

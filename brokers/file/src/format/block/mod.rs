@@ -99,7 +99,7 @@ impl Header {
         to[..HEADER_BYTES].copy_from_slice(&writer.0);
     }
 
-    /// Whether `block`, the whole block of this header, is what was written.
+    /// Whether `block`, the whole block of this header, is what was written, and could have been.
     pub(crate) fn holds(&self, block: &[u8], salt: u32) -> bool {
         if block.len() != self.len as usize {
             return false;
@@ -107,6 +107,19 @@ impl Header {
         let mut crc = Crc::new();
         crc.update(&block[HEADER_BYTES..]);
         crc.update(&block[8..HEADER_BYTES]);
-        crc.finish() ^ salt == self.crc
+        crc.finish() ^ salt == self.crc && self.adds_up(block)
+    }
+
+    /// Whether the records fill the block, at offsets that rise from its base and stay before its end: a
+    /// checksum that holds says nothing of who wrote it.
+    fn adds_up(&self, block: &[u8]) -> bool {
+        let mut entries = Entries::new(*self, block);
+        let mut next = self.base;
+        let rises = entries.by_ref().all(|entry| {
+            let rises = entry.offset >= next;
+            next = entry.offset + 1;
+            rises
+        });
+        rises && entries.place() == (self.count, self.len) && next <= self.next
     }
 }
