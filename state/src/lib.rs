@@ -17,6 +17,7 @@ mod directory;
 mod epoch;
 mod error;
 mod fsck;
+mod gauge;
 mod headway;
 mod key;
 mod memory;

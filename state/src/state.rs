@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex as AsyncMutex;
 
 pub(crate) use self::read::PAGE;
+use crate::gauge::Part;
 use crate::overlay::Overlay;
 use crate::registry::TableSpec;
 use crate::{
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) options: StateOptions,
     overlay: Mutex<Overlay>,
+    dirty_bytes: Part,
+    table_bytes: Part,
     /// Held by a pass, and by whatever must not meet one.
     pub(crate) pass: AsyncMutex<()>,
 }
@@ -74,6 +77,12 @@ impl Shared {
     /// Held for a look or a change, never across an await.
     pub(crate) fn overlay(&self) -> MutexGuard<'_, Overlay> {
         self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets others see how much waits to be written behind.
+    pub(crate) fn show_dirty(&self) {
+        let bytes = self.overlay().dirty_bytes();
+        self.dirty_bytes.set(bytes);
     }
 }
 
@@ -128,6 +137,8 @@ impl State {
             options,
             overlay: Mutex::new(Overlay::new(stored, found.open, note)),
             pass: AsyncMutex::new(()),
+            dirty_bytes: Part::new(|| metrics::gauge!("tidemill_state_dirty_bytes")),
+            table_bytes: Part::new(|| metrics::gauge!("tidemill_state_table_bytes")),
         };
         Ok((
             Self {
@@ -231,7 +242,7 @@ impl State {
         let delta = self.shared.overlay().close(epoch, tables)?;
         let bounded = tables.iter().filter(|table| table.bytes_max() < usize::MAX);
         let bytes: usize = bounded.map(|table| table.bytes()).sum();
-        metrics::gauge!("tidemill_state_table_bytes").set(bytes as f64);
+        self.shared.table_bytes.set(bytes);
         Ok(delta)
     }
 
@@ -241,7 +252,9 @@ impl State {
     ///
     /// If it is not the oldest closed epoch.
     pub fn committed(&self, epoch: Epoch, changelog_offset: u64) -> Result<()> {
-        self.shared.overlay().commit(epoch, changelog_offset)
+        self.shared.overlay().commit(epoch, changelog_offset)?;
+        self.shared.show_dirty();
+        Ok(())
     }
 
     /// Drops what was closed and not committed. What is read from here on is exactly the committed state.

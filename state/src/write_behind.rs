@@ -226,11 +226,7 @@ impl WriteBehind {
     }
 
     fn chunk_written(&self) {
-        let dirty = {
-            let mut overlay = self.shared.overlay();
-            overlay.chunk_written();
-            overlay.dirty_bytes()
-        };
-        metrics::gauge!("tidemill_state_dirty_bytes").set(dirty as f64);
+        self.shared.overlay().chunk_written();
+        self.shared.show_dirty();
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tidemill_state::{
     Change, DequeTable, Digest, Epoch, Kind, MapTable, MemoryDisk, MemoryStore, SledStore, State,
     StateOptions, StateStore, Stateful, Table, UNWATCHED,
@@ -239,4 +240,49 @@ async fn a_changelog_is_redone_within_the_bound_on_what_is_unwritten() {
         state.write_behind().verify(UNWATCHED).await.unwrap(),
         20_001
     );
+}
+
+/// It was set after a chunk was written only, by each state over what the others had said: while nothing got
+/// written, it stood still.
+#[test]
+fn what_waits_to_be_written_is_seen_of_all_states_together() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // What came and went since the look before.
+    let waiting = || {
+        let seen = snapshotter.snapshot().into_vec();
+        let mut seen = seen.into_iter();
+        let found = seen.find(|(key, ..)| key.key().name() == "tidemill_state_dirty_bytes");
+        match found {
+            Some((.., DebugValue::Gauge(bytes))) => bytes.0 as i64,
+            found => panic!("{found:?}"),
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let mut states = Vec::new();
+            for _ in 0..2 {
+                let state = empty(usize::MAX).await;
+                let done = state.finish_redo(Epoch::NONE, 0, Digest::EMPTY);
+                done.await.unwrap();
+                let ids = state.declare(&[spec("values", Kind::Value)]).unwrap();
+                let mut table = Table::<Vec<u8>>::new(ids[0], usize::MAX);
+                state.load_all(&mut table).await.unwrap();
+                table.insert(b"key", vec![7; 1000]).unwrap();
+                state.close_epoch(Epoch(1), &mut [&mut table]).unwrap();
+                state.committed(Epoch(1), 1).unwrap();
+                states.push(state);
+            }
+            let of_one = states[0].dirty_bytes() as i64;
+            assert!(of_one >= 1000);
+            assert_eq!(waiting(), 2 * of_one);
+            let pass = states[0].write_behind();
+            pass.pass(async |_| Ok::<_, Infallible>(())).await.unwrap();
+            assert_eq!(waiting(), -of_one);
+            drop(states);
+            assert_eq!(waiting(), -of_one);
+        });
+    });
 }
