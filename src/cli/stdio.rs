@@ -58,11 +58,9 @@ impl Pumps {
         if let Some((index, source)) = source {
             let broker = brokers[source.topic.broker].clone();
             let topic = source.topic.topic.clone();
-            let throttle = Throttle::new(progress, index);
+            let pace = Pace::new(progress, index);
             create(&*broker, &topic).await?;
-            pumps.input = Some(tokio::spawn(read_lines(
-                broker, topic, throttle, drain, stop,
-            )));
+            pumps.input = Some(tokio::spawn(read_lines(broker, topic, pace, drain, stop)));
         }
         if let Some(sink) = sink {
             let broker = brokers[sink.topic.broker].clone();
@@ -128,7 +126,7 @@ fn died() -> Failure {
 }
 
 /// Lines that are done with are forgotten beyond this many bytes: more than can be on the way, which
-/// for the input is twice [`Throttle::BYTES`] and for the output what an epoch may write.
+/// for the input is twice [`Pace::BYTES`] and for the output what an epoch may write.
 const KEPT_BYTES: u64 = 128 << 20;
 
 async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
@@ -147,7 +145,7 @@ async fn create(broker: &dyn Broker, topic: &Topic) -> Result<(), Failure> {
 }
 
 /// Keeps what was read and not yet taken by the pipeline bounded.
-struct Throttle {
+struct Pace {
     progress: Arc<Progress>,
     source: usize,
     sent: u64,
@@ -157,7 +155,7 @@ struct Throttle {
     marks: [u64; 2],
 }
 
-impl Throttle {
+impl Pace {
     /// Bytes between two marks: enough that waiting is rare.
     const BYTES: usize = 16 << 20;
 
@@ -195,7 +193,7 @@ impl Throttle {
 async fn read_lines(
     broker: Arc<dyn Broker>,
     topic: Topic,
-    mut throttle: Throttle,
+    mut pace: Pace,
     drain: watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
@@ -231,7 +229,7 @@ async fn read_lines(
                 record = record.headers(Headers::new().with(WHOLE_BYTES, bytes));
             }
             broker.send(record).await?;
-            throttle.sent(line.len()).await;
+            pace.sent(line.len()).await;
         }
     }
 }
@@ -327,11 +325,11 @@ mod tests {
             };
             Taken::new(progress.clone(), task)
         });
-        let mut throttle = Throttle::new(progress, 1);
-        throttle.sent(Throttle::BYTES).await;
+        let mut pace = Pace::new(progress, 1);
+        pace.sent(Pace::BYTES).await;
         // What is taken of another source says nothing of this one.
         reading[0].comes_to(0, 0, Offset(1_000));
-        let mut second = task::spawn(throttle.sent(Throttle::BYTES));
+        let mut second = task::spawn(pace.sent(Pace::BYTES));
         assert_pending!(second.poll());
         reading[0].comes_to(1, 0, Offset(2));
         reading[1].comes_to(1, 0, Offset(0));

@@ -207,7 +207,10 @@ pub(crate) fn graph(
     for &source in &topology.broadcast[..shares] {
         nodes.push(Node::new(
             // No stage has a name with a space.
-            format!("share of {}", plan.sources[source].name).into(),
+            (
+                format!("share of {}", plan.sources[source].name).into(),
+                None,
+            ),
             Box::new(Share::new(partition, partitions)),
             vec![targets(Input::Source(source))],
             1,
@@ -215,9 +218,10 @@ pub(crate) fn graph(
     }
     for &stage in &topology.stages {
         let stage_plan = &plan.stages[stage];
-        let table = table_of(plan, stage_plan).and_then(|_| tables.next());
+        let state = table_of(plan, stage_plan).map(|(name, _)| name.into());
+        let table = state.as_ref().and_then(|_| tables.next());
         nodes.push(Node::new(
-            stage_plan.name.clone(),
+            (stage_plan.name.clone(), state),
             operator(plan, stage_plan, table, table_bytes, record_bytes_max),
             (0..stage_plan.ports.len())
                 .map(|port| targets(Input::Stage { stage, port }))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemill_broker::{Offset, TopicIdentity, TopicPartition};
 use tokio::time::Instant;
 
-use super::InputPosition;
+use super::MarkedInput;
 use super::graph::EventTime;
 use crate::operators::Decode;
 
@@ -53,8 +53,8 @@ impl InputPartition {
         Some(self.last_taken + idle_after)
     }
 
-    pub(crate) fn position(&self) -> InputPosition {
-        InputPosition {
+    pub(crate) fn marked(&self) -> MarkedInput {
+        MarkedInput {
             source: self.name.clone(),
             topic: self.at.topic.as_str().to_owned(),
             partition: self.at.partition,

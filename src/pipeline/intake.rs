@@ -22,9 +22,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use super::committer::ToCommitter;
+use super::directives::{Directives, End};
 use super::error::Doing;
-use super::open::{Shared, open_task, positions};
-use super::orders::{End, Orders};
+use super::open::{Shared, next_offsets, open_task};
 use super::reading::{self, Reading};
 use super::task::{Input, TaskEnd};
 use super::{Error, Result, TaskId};
@@ -33,7 +33,7 @@ use super::{Error, Result, TaskId};
 #[derive(Debug)]
 struct Handle {
     inbox: mpsc::Sender<Input>,
-    orders: Orders,
+    directives: Directives,
     partitions: Vec<TopicPartition>,
     /// What came while the inbox was full.
     stalled: Vec<Input>,
@@ -51,7 +51,7 @@ enum FromTask {
     Ready {
         id: TaskId,
         run: u64,
-        positions: Vec<(TopicPartition, Offset)>,
+        next_offsets: Vec<(TopicPartition, Offset)>,
     },
 }
 
@@ -218,7 +218,7 @@ impl Intake {
         self.assigned = partitions.into_iter().collect();
         metrics::gauge!("tidemill_partitions_assigned").set(self.assigned.len() as f64);
         for handle in self.tasks.values() {
-            handle.orders.restamp(generation.clone());
+            handle.directives.restamp(generation.clone());
         }
         self.generation = generation;
     }
@@ -267,12 +267,12 @@ impl Intake {
         self.runs += 1;
         let run = self.runs;
         let (inbox, inputs) = mpsc::channel(self.shared.bounds.inbox_batches.max(1));
-        let (orders, listener) = Orders::new(self.generation.clone());
+        let (directives, listener) = Directives::new(self.generation.clone());
         self.tasks.insert(
             id,
             Handle {
                 inbox,
-                orders,
+                directives,
                 partitions,
                 stalled: Vec::new(),
                 run,
@@ -298,8 +298,12 @@ impl Intake {
                             return Ok(TaskEnd::Dropped);
                         }
                     };
-                let positions = positions(&task, &shared.topologies[id.sub_topology]);
-                let ready = FromTask::Ready { id, run, positions };
+                let next_offsets = next_offsets(&task, &shared.topologies[id.sub_topology]);
+                let ready = FromTask::Ready {
+                    id,
+                    run,
+                    next_offsets,
+                };
                 to_intake
                     .send(ready)
                     .await
@@ -329,7 +333,11 @@ impl Intake {
     }
 
     async fn note_ready(&mut self, message: FromTask) -> Result<()> {
-        let FromTask::Ready { id, run, positions } = message;
+        let FromTask::Ready {
+            id,
+            run,
+            next_offsets,
+        } = message;
         let Some(handle) = self
             .tasks
             .get_mut(&id)
@@ -339,14 +347,14 @@ impl Intake {
         };
         // What was fetched before the seek is not what the task wants.
         handle.stalled.clear();
-        for (at, offset) in &positions {
+        for (at, offset) in &next_offsets {
             match self.consumer.seek(at, *offset).await {
                 // It went while the task was opened; a command says so too.
                 Err(BrokerError::NotAssigned { .. }) => return Ok(()),
                 sought => sought.doing(|| format!("cannot go to offset {offset} of {at}"))?,
             }
         }
-        let partitions: Vec<TopicPartition> = positions.into_iter().map(|(at, _)| at).collect();
+        let partitions: Vec<TopicPartition> = next_offsets.into_iter().map(|(at, _)| at).collect();
         self.consumer.resume(&partitions);
         Ok(())
     }

@@ -29,7 +29,7 @@ pub struct Attempt {
 
 /// How far an input partition has been read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputPosition {
+pub struct MarkedInput {
     /// Name of the source in the file.
     pub source: String,
     /// The topic.
@@ -45,7 +45,7 @@ pub struct InputPosition {
     pub next: u64,
 }
 
-impl InputPosition {
+impl MarkedInput {
     /// Whether this is about a partition, whatever its source is called.
     pub fn is_of(&self, at: &TopicPartition) -> bool {
         self.topic == at.topic.as_str() && self.partition == at.partition
@@ -78,7 +78,7 @@ pub struct Marker {
     /// Hash of what decides about results in the pipeline's file.
     pub config_hash: u64,
     /// How far each input has been read.
-    pub inputs: Vec<InputPosition>,
+    pub inputs: Vec<MarkedInput>,
     /// Records written so far to each (sink, partition); under an empty name, dead letters.
     pub sequences: Vec<(String, u32, u64)>,
     /// Digest of the state after this epoch.
@@ -108,7 +108,7 @@ impl Marker {
 
     /// How far an input was read, whatever its source was called: offsets are the topic's, and a pipeline
     /// has one source for each.
-    pub(crate) fn input(&self, at: &TopicPartition) -> Option<&InputPosition> {
+    pub(crate) fn input(&self, at: &TopicPartition) -> Option<&MarkedInput> {
         self.inputs.iter().find(|one| one.is_of(at))
     }
 
@@ -143,7 +143,7 @@ mod tests {
             version: 1,
             config_hash: 9,
             inputs: vec![
-                InputPosition {
+                MarkedInput {
                     source: "ticks".into(),
                     topic: "t".into(),
                     partition: 300,
@@ -151,7 +151,7 @@ mod tests {
                     incarnation: 2,
                     next: 99,
                 },
-                InputPosition {
+                MarkedInput {
                     source: "lines".into(),
                     topic: "-".into(),
                     partition: 0,

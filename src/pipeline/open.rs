@@ -18,10 +18,10 @@ use self::inputs::{agree, group_offsets, open_broadcast, open_input, open_ordere
 use super::bounds::Bounds;
 use super::committer::{Cut, ToCommitter};
 use super::dead_letter::DeadLetters;
+use super::directives::Listener;
 use super::graph::least;
 use super::input::InputPartition;
 use super::memory::{state_options, table_bytes};
-use super::orders::Listener;
 use super::redo::recover;
 use super::task::{OpenEpoch, Task, TaskSettings};
 use super::times::{self, Times};
@@ -31,7 +31,7 @@ use super::{Attempt, Error, Marker, Progress, Result, Taken, TaskId, build};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
 
-pub(crate) use self::inputs::positions;
+pub(crate) use self::inputs::next_offsets;
 
 /// Where tasks keep their stores.
 #[async_trait]

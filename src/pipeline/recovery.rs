@@ -10,7 +10,7 @@ use tidemill_state::TableId;
 use tracing::warn;
 
 use super::error::Doing;
-use super::{Error, InputPosition, MARKER_KEY, Marker, Result};
+use super::{Error, MARKER_KEY, MarkedInput, Marker, Result};
 use crate::config::plan::{OnGap, StartAt};
 
 /// The last marker in a changelog partition, and its offset; looked for from `from` on, which is at
@@ -173,7 +173,7 @@ pub(crate) async fn resume(
     broker: &dyn Broker,
     at: &TopicPartition,
     identity: Option<tidemill_broker::TopicIdentity>,
-    known: Option<&InputPosition>,
+    known: Option<&MarkedInput>,
     group_offset: Option<Offset>,
     start: StartAt,
     on_gap: OnGap,

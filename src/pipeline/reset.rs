@@ -22,7 +22,7 @@ use super::recovery::{own_topic, retrying};
 use super::run::transactional_id;
 use super::topics::Topics;
 use super::topology::{SubTopology, sub_topologies};
-use super::{Attempt, InputPosition, LostOutput, MARKER_KEY, Marker, Result, TaskId, version};
+use super::{Attempt, LostOutput, MARKER_KEY, MarkedInput, Marker, Result, TaskId, version};
 use crate::config::Plan;
 
 /// Where inputs are to be read from.
@@ -260,7 +260,7 @@ impl Resetting {
     }
 
     fn marker(&self, task: &TaskReset, topics: &Topics, attempt: &Attempt) -> Marker {
-        let inputs = task.inputs.iter().map(|input| InputPosition {
+        let inputs = task.inputs.iter().map(|input| MarkedInput {
             source: input.source.clone(),
             topic: input.at.topic.to_string(),
             partition: input.at.partition,

@@ -10,6 +10,7 @@ use tidemill_state::{
 };
 
 use super::error::Doing;
+use super::error::chain;
 use super::memory::state_options;
 use super::open::Stores;
 use super::recovery::{last_marker, own_topic, retrying};
@@ -120,7 +121,7 @@ pub async fn savepoint(
     match try_savepoint(plan, outputs, stores, log, to, watch).await {
         Err(error) if error.is_store_damage() => {
             let task = log.task;
-            let (name, why) = (task.to_string(), error.to_string());
+            let (name, why) = (task.to_string(), chain(&error));
             let aside = stores.set_aside(&name, &why).await;
             aside.map_err(|source| Error::State { task, source })?;
             try_savepoint(plan, outputs, stores, log, to, watch).await
@@ -274,7 +275,7 @@ pub async fn restore_task(
         Err(error) => {
             match error.kind() {
                 Kind::Integrity => {
-                    set_aside(&path, &error.to_string()).map_err(failed)?;
+                    set_aside(&path, &chain(&error)).map_err(failed)?;
                 }
                 // Not set aside: trying again, as on a full disk, would leave one more each time.
                 Kind::Io => delete_restored(&path).map_err(failed)?,

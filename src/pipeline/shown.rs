@@ -3,6 +3,7 @@
 use tidemill_state::{DecodeError, Postcard, StateValue, TableSpec};
 
 use super::build::{TIME_TABLE, table_of, window_options};
+use super::times::{self, Of};
 use crate::config::Plan;
 use crate::config::plan::OpPlan;
 use crate::events::{JsonEncoder, Rows, write_time_json};
@@ -73,15 +74,17 @@ pub fn show(
 
 fn time(key: &[u8], value: &[u8]) -> Result<Shown, DecodeError> {
     let Postcard((watermark, is_idle)) = Postcard::<(i64, bool)>::decode(value)?;
-    let key = if let Some(what) = super::times::followed_of(key) {
+    let key = if let Some(what) = times::followed_of(key) {
         return Ok(Shown {
             key: format!("control records followed, {}", text(what)),
             value: watermark.to_string(),
         });
-    } else if let Some(stage) = super::times::closed_of(key) {
-        format!("stage {}, windows closed", text(stage))
-    } else if let Some(stage) = super::times::stage_of(key) {
-        format!("stage {}", text(stage))
+    } else if let Some(of) = Of::key_of(key) {
+        match of {
+            Of::Stage(name) => format!("stage {}", text(name)),
+            Of::State(name) => format!("state {}", text(name)),
+            Of::Closed(name) => format!("state {}, windows closed", text(name)),
+        }
     } else {
         let split = key.split_last_chunk::<4>();
         let Some((name, partition)) = split else {

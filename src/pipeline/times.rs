@@ -1,10 +1,11 @@
 //! How far event time has come, as state: a restart opens no window that has fired.
 //!
-//! Key of an input: its source's name, 0, the partition (4 bytes, big endian). Key of a stage that
-//! has come further than its inputs are, for one of them was idle and is no more, or still is, and of
-//! each that has windows: 0, its name. Value: the watermark, and whether the input is idle. Under 0, 1
-//! and the name of a stage with windows lies up to which end it has closed them, under 0, 0, `record`
-//! and `step` how far control records have been followed, both as if they were watermarks.
+//! Key of an input: its source's name, 0, the partition (4 bytes, big endian). Key of a stage without
+//! state that has come further than its inputs are, for one of them was idle and is no more, or still is:
+//! 0, its name. Key of each that has state: 0, 2, the name of its state, which it keeps where a later
+//! version of the file calls the stage otherwise. Value: the watermark, and whether the input is idle.
+//! Under 0, 1 and the name of its state lies up to which end a stage has closed its windows, under 0, 0,
+//! `record` and `step` how far control records have been followed, both as if they were watermarks.
 
 use tidemill_broker::Timestamp;
 use tidemill_state::{KeyError, Postcard, Table};
@@ -20,23 +21,49 @@ pub(crate) type Times = Table<Postcard<(i64, bool)>>;
 const RECORD: &[u8] = b"\0\0record";
 const STEP: &[u8] = b"\0\0step";
 
-fn stage_key(node: &Node) -> Vec<u8> {
-    [&[0], node.name.as_bytes()].concat()
+/// Whose event time is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Of<'a> {
+    /// A stage without state, by its name.
+    Stage(&'a [u8]),
+    /// What is written into a state, by its name.
+    State(&'a [u8]),
+    /// Up to where the windows of a state are closed.
+    Closed(&'a [u8]),
 }
 
-/// Under which a stage has closed all of its windows, whatever the lateness of a later version.
-fn closed_key(node: &Node) -> Vec<u8> {
-    [&[0, 1], node.name.as_bytes()].concat()
+impl<'a> Of<'a> {
+    fn node(node: &'a Node) -> Self {
+        match &node.state {
+            Some(state) => Self::State(state.as_bytes()),
+            None => Self::Stage(node.name.as_bytes()),
+        }
+    }
+
+    // No name begins with any of these bytes.
+    fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Stage(name) => [&[0], *name].concat(),
+            Self::Closed(name) => [&[0, 1], *name].concat(),
+            Self::State(name) => [&[0, 2], *name].concat(),
+        }
+    }
+
+    /// What a key is of, if not of an input.
+    pub(crate) fn key_of(key: &'a [u8]) -> Option<Self> {
+        match key {
+            [0, 1, name @ ..] => Some(Self::Closed(name)),
+            [0, 2, name @ ..] => Some(Self::State(name)),
+            [0, name @ ..] => Some(Self::Stage(name)),
+            _ => None,
+        }
+    }
 }
 
-/// The stage of a key of windows that are closed, if it is one.
-pub(crate) fn closed_of(key: &[u8]) -> Option<&[u8]> {
-    key.strip_prefix(&[0, 1])
-}
-
-/// The stage of a key, if it is of a stage.
-pub(crate) fn stage_of(key: &[u8]) -> Option<&[u8]> {
-    key.strip_prefix(&[0])
+/// Up to where a stage has closed all of its windows, whatever the lateness of a later version.
+fn closed_key(node: &Node) -> Option<Vec<u8>> {
+    let state = node.state.as_ref()?;
+    Some(Of::Closed(state.as_bytes()).key())
 }
 
 /// What a key tells of control records that are followed, if it does.
@@ -56,23 +83,18 @@ pub(crate) fn save(
         put(times, &input.time_key(), Some(time))?;
     }
     for node in &graph.nodes {
-        let now = node.time().reached();
-        let closed = node
-            .operator
-            .closed()
-            .filter(|closed| *closed > Timestamp::MIN);
-        // Of windows, always: a later version of the file may read more, or take what is later still.
-        let is_kept = node.reached > now || closed.is_some();
-        put(
-            times,
-            &stage_key(node),
-            is_kept.then_some((node.reached.0, false)),
-        )?;
-        put(
-            times,
-            &closed_key(node),
-            closed.map(|closed| (closed.0, false)),
-        )?;
+        // Of what has state, always: a later version of the file may read more, or take what is later still.
+        let is_kept = match node.state {
+            Some(_) => node.reached > Timestamp::MIN,
+            None => node.reached > node.time().reached(),
+        };
+        let reached = is_kept.then_some((node.reached.0, false));
+        put(times, &Of::node(node).key(), reached)?;
+        let closed = node.operator.closed();
+        let closed = closed.filter(|closed| *closed > Timestamp::MIN);
+        if let Some(key) = closed_key(node) {
+            put(times, &key, closed.map(|closed| (closed.0, false)))?;
+        }
     }
     if let Some(Place { record, step }) = followed {
         put(times, RECORD, Some((record as i64, false)))?;
@@ -121,12 +143,13 @@ pub(crate) fn restore(
         }
     }
     for node in 0..graph.nodes.len() {
-        let key = closed_key(&graph.nodes[node]);
-        if let Some(Postcard((closed, _))) = times.get(&key)? {
+        let closed = closed_key(&graph.nodes[node]).map(|key| times.get(&key));
+        if let Some(Postcard((closed, _))) = closed.transpose()?.flatten() {
             let operator = &mut graph.nodes[node].operator;
             operator.restore_closed(Timestamp(*closed));
         }
-        if let Some(Postcard((reached, _))) = times.get(&stage_key(&graph.nodes[node]))? {
+        let key = Of::node(&graph.nodes[node]).key();
+        if let Some(Postcard((reached, _))) = times.get(&key)? {
             graph.restore_node(node, Timestamp(*reached));
         }
     }

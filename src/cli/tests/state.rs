@@ -94,7 +94,7 @@ async fn an_open_window_is_shown_as_the_event_it_would_make() {
     let lines = time.output.lines();
     let keys = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let keys: Vec<_> = keys.map(|line| line["key"].clone()).collect();
-    let stage = ["stage second, windows closed", "stage second"];
+    let stage = ["state second, windows closed", "state second"];
     assert_eq!(keys, [stage[0], stage[1], "market-data-updates/1"]);
     // Without the file, bytes are bytes.
     let state = bars.state();

@@ -63,7 +63,15 @@ impl Parts {
         }
         for (id, part) in &old {
             if !new.contains_key(id) {
-                parts.push(format!("{} is gone", part.title()));
+                // Unless a source of another name goes on there.
+                let is_read = |other: &Part| {
+                    other.kind == Kind::Source && other.value(TOPIC) == part.value(TOPIC)
+                };
+                let forgets = match part.kind == Kind::Source && !now.0.iter().any(is_read) {
+                    true => ", and how far it was read is forgotten",
+                    false => "",
+                };
+                parts.push(format!("{} is gone{forgets}", part.title()));
             }
         }
         if parts.is_empty() {

@@ -34,7 +34,7 @@ struct Process {
 
 impl Process {
     async fn start(broker: &MemoryBroker, run: u64) -> Self {
-        let (inbox, orders) = mpsc::channel(8);
+        let (inbox, mail) = mpsc::channel(8);
         let committer = Committer::open(
             Arc::new(broker.clone()),
             Arc::default(),
@@ -49,7 +49,7 @@ impl Process {
                 },
                 marker_headers: Headers::new(),
             },
-            orders,
+            mail,
         );
         let running = tokio::spawn(committer.await.unwrap().run());
         Self { inbox, running }
@@ -101,7 +101,7 @@ async fn submission(
                 partitions: 2,
                 version: 1,
                 config_hash: 0,
-                inputs: vec![super::super::InputPosition {
+                inputs: vec![super::super::MarkedInput {
                     incarnation: 0,
                     source: "in".into(),
                     topic: "in".into(),

@@ -54,6 +54,8 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: Arc<str>,
+    /// Name of its state, where it has any.
+    pub(crate) state: Option<Arc<str>>,
     pub(crate) operator: Box<dyn Operator>,
     /// Targets of each port.
     pub(crate) ports: Vec<Vec<Target>>,
@@ -66,13 +68,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(
-        name: Arc<str>,
+        (name, state): (Arc<str>, Option<Arc<str>>),
         operator: Box<dyn Operator>,
         ports: Vec<Vec<Target>>,
         inputs: usize,
     ) -> Self {
         Self {
             name,
+            state,
             operator,
             ports,
             inputs: vec![EventTime::At(Timestamp::MIN); inputs],

@@ -8,8 +8,9 @@ use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
+use crate::pipeline::directives::End;
+use crate::pipeline::error::chain;
 use crate::pipeline::open::Stores;
-use crate::pipeline::orders::End;
 use crate::pipeline::reading;
 use crate::pipeline::task::TaskEnd;
 use crate::pipeline::{Error, Result, TaskId};
@@ -27,7 +28,8 @@ impl Intake {
         }
         self.forget(partitions);
         if !tasks.is_empty() {
-            // The permit drops once each of them has settled.
+            // The permit drops once each of them has ended, so that nobody redoes what is not settled, or
+            // finds their stores in use.
             self.leaving.push((tasks, permit));
         }
     }
@@ -60,7 +62,7 @@ impl Intake {
         if let Some(handle) = self.tasks.get_mut(&id) {
             handle.is_leaving = true;
             handle.stalled.clear();
-            handle.orders.end(end);
+            handle.directives.end(end);
         }
     }
 
@@ -119,7 +121,7 @@ impl Intake {
 
     pub(super) async fn stop_all(&mut self) {
         for handle in self.tasks.values() {
-            handle.orders.end(End::Stop);
+            handle.directives.end(End::Stop);
         }
         let assigned: Vec<TopicPartition> = self.assigned.iter().cloned().collect();
         self.consumer.pause(&assigned);
@@ -200,8 +202,6 @@ impl Intake {
 /// Moves a damaged store out of the way.
 async fn set_aside(stores: &dyn Stores, task: TaskId, error: &Error) -> Result<()> {
     warn!(%task, error = error as &dyn std::error::Error, "the store is damaged: rebuilding it from the log");
-    let aside = stores
-        .set_aside(&task.to_string(), &error.to_string())
-        .await;
+    let aside = stores.set_aside(&task.to_string(), &chain(error)).await;
     aside.map_err(|source| Error::State { task, source })
 }

@@ -18,7 +18,7 @@ use crate::pipeline::recovery::{resume, retrying};
 use crate::pipeline::task::Task;
 use crate::pipeline::topics::describe;
 use crate::pipeline::topology::SubTopology;
-use crate::pipeline::{Error, InputPosition, Marker, Result, TaskId};
+use crate::pipeline::{Error, MarkedInput, Marker, Result, TaskId};
 
 /// What the group has committed for the co-partitioned inputs of a task; nothing where its offsets
 /// are not the group's.
@@ -50,7 +50,7 @@ pub(super) async fn group_offsets(
 pub(super) fn agree(group: &[(TopicPartition, Option<Offset>)], marker: Option<&Marker>) -> bool {
     group.iter().all(|(at, offset)| {
         let known = marker.and_then(|marker| marker.input(at));
-        offset.is_none() || *offset == known.map(InputPosition::next)
+        offset.is_none() || *offset == known.map(MarkedInput::next)
     })
 }
 
@@ -78,6 +78,16 @@ pub(super) async fn open_input(
     }
     let in_group = shared.is_shared(source) && shared.group.is_some();
     let known = marker.and_then(|marker| marker.input(&at));
+    if let (Some(_), None, Some(offset)) = (marker, known, group_offset) {
+        // It was there, and then a version of the file did not read it.
+        return Err(Error::OtherLog {
+            what: format!(
+                "the group has committed offset {offset}, but the version of the file before did not read it; `tidemill offsets reset FILE --source {} --to {offset} --keep-state` goes on there, and",
+                source_plan.name
+            ),
+            at,
+        });
+    }
     let was = known.map(|known| known.source.clone());
     if let Some(known) = known.filter(|known| *known.source != *source_plan.name) {
         info!(%at, was = known.source, now = %source_plan.name, next = known.next, "the source was renamed and goes on where it was");
@@ -189,7 +199,7 @@ pub(super) async fn open_broadcast(
 /// Where the co-partitioned inputs of a task go on.
 ///
 /// Nowhere if the task reads them itself.
-pub(crate) fn positions(task: &Task, topology: &SubTopology) -> Vec<(TopicPartition, Offset)> {
+pub(crate) fn next_offsets(task: &Task, topology: &SubTopology) -> Vec<(TopicPartition, Offset)> {
     if task.ordered.is_some() {
         return Vec::new();
     }

@@ -80,7 +80,7 @@ impl Followed {
                     return Ok(Some(step.clone()));
                 }
                 self.place = Place {
-                    record: offset.0 + 1,
+                    record: offset.next().0,
                     step: 0,
                 };
                 self.batch.pop_front();

@@ -11,7 +11,7 @@ use super::super::lost::lost_outputs;
 use super::super::recovery::{content, own_topic, retrying};
 use super::super::topics::{describe, outputs_as_stated, source_topic, tasks_of};
 use super::super::topology::SubTopology;
-use super::super::{Error, InputPosition, Result, TaskId};
+use super::super::{Error, MarkedInput, Result, TaskId};
 use super::{InputReset, Reset, ResetOptions, ResetTo, TaskReset};
 use crate::config::Plan;
 use crate::config::plan::StartAt;
@@ -277,7 +277,7 @@ async fn input(
     options: &ResetOptions,
     (source, partition): (usize, u32),
     found: &FoundLog,
-    known: Option<&InputPosition>,
+    known: Option<&MarkedInput>,
 ) -> Result<InputReset> {
     let source_plan = &plan.sources[source];
     let at = TopicPartition::new(source_plan.topic.topic.clone(), partition);
@@ -301,7 +301,7 @@ async fn input(
     Ok(InputReset {
         source: source_plan.name.to_string(),
         at,
-        was: known.map(InputPosition::next),
+        was: known.map(MarkedInput::next),
         next,
         low: ends.low,
         end: ends.last_stable,

@@ -54,7 +54,7 @@ impl Task {
                 .collect::<Vec<_>>()
         });
         self.marker.epoch = epoch;
-        self.marker.inputs = self.inputs.iter().map(InputPartition::position).collect();
+        self.marker.inputs = self.inputs.iter().map(InputPartition::marked).collect();
         self.marker.sequences = sequences.chain(self.dead.sequence()).collect();
         self.marker.digest = delta.digest();
 

@@ -52,7 +52,7 @@ impl Stores for Hooked {
     }
 
     async fn set_aside(&self, task: &str, why: &str) -> Result<()> {
-        self.set_aside.lock().unwrap().push(task.to_owned());
+        self.set_aside.lock().unwrap().push(why.to_owned());
         self.inner.set_aside(task, why).await
     }
 }

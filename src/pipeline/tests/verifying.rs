@@ -111,6 +111,9 @@ async fn a_run_over_what_there_is_compares_a_store_that_was_not_closed_and_rebui
     let case = Case::damaged().await;
     run(&case.pipeline()).await.unwrap();
     assert_eq!(case.set_aside(), 1);
+    // What is left beside the store says all of it.
+    let why = case.stores.set_aside.lock().unwrap()[0].clone();
+    assert!(why.contains("failed: ") && why.contains("digest"), "{why}");
     for second in 5..20 {
         let tick = tick("A", second * 1_000, "1", "1");
         case.broker.send(tick).await.unwrap();

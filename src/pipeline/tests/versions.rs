@@ -201,3 +201,84 @@ async fn an_input_is_not_idle_any_more_once_the_file_does_not_say_so() {
     world.run_as(&never, false).await.unwrap();
     assert_eq!(count(&world, "out").await, 1, "the second input is awaited");
 }
+
+/// What is known of a window followed the stage's name, its state did not: both fired once more.
+#[tokio::test(start_paused = true)]
+async fn a_window_that_has_fired_stays_closed_where_its_stage_is_renamed_and_its_state_kept() {
+    for change in ["lateness = \"1h\"", "from = [\"a\", \"b\"]"] {
+        let world = World::new().await;
+        let first = file(&(WINDOW.replace("\"1m\"", "\"7s\"") + &sink("out", "w")));
+        for second in [1, 50] {
+            world.send("a", second, 1).await;
+        }
+        world.run(&first).await.unwrap();
+        assert_eq!(count(&world, "out").await, 1);
+        let is_late = change.starts_with("lateness");
+        world.send(if is_late { "a" } else { "b" }, 2, 1).await;
+        let renamed = WINDOW
+            .replace("\"1m\"", "\"7s\"")
+            .replace("[stages.w", "[stages.x")
+            .replace("op = ", "state = \"w\"\nop = ");
+        let changed = match is_late {
+            true => renamed.replace("op = ", &format!("{change}\nop = ")),
+            false => renamed.replace("from = \"a\"", change),
+        };
+        let second = file(&("[state.w]\n".to_owned() + &changed + &sink("out", "x")));
+        world.run(&second).await.unwrap();
+        for topic in ["a", "b"] {
+            world.send(topic, 55, 1).await;
+        }
+        world.run_as(&second, false).await.unwrap();
+        assert_eq!(world.read("p.dead-letter").await.len(), 1, "{change}");
+    }
+}
+
+/// Event time began anew with the input that was new, and the ids that it had forgotten passed once more.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_a_dedupe_reads_in_a_later_version_passes_nothing_that_was_forgotten() {
+    for is_renamed in [false, true] {
+        let world = World::new().await;
+        let once = ONCE.replace("\"1h\"", "\"10s\"");
+        let first = file(&(once.clone() + &sink("out", "once")));
+        let events = [(1, 1), (20, 2), (50, 3)];
+        for (second, n) in events {
+            world.send("a", second, n).await;
+        }
+        world.run(&first).await.unwrap();
+        assert_eq!(count(&world, "out").await, 3);
+        for (second, n) in events {
+            world.send("b", second, n).await;
+        }
+        let both = once.replace("from = \"a\"", "from = [\"a\", \"b\"]");
+        let both = match is_renamed {
+            false => both + &sink("out", "once"),
+            true => {
+                let renamed = both.replace("[stages.once]", "[stages.unique]\nstate = \"once\"");
+                "[state.once]\n".to_owned() + &renamed + &sink("out", "unique")
+            }
+        };
+        world.run(&file(&both)).await.unwrap();
+        assert_eq!(world.read("out").await.len(), 3, "{is_renamed}");
+        assert_eq!(world.read("p.dead-letter").await.len(), 2, "{is_renamed}");
+    }
+}
+
+/// It was said to be another log.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_read_again_after_a_version_that_did_not_is_told_where_it_was() {
+    let world = World::new().await;
+    let one = file(&(ONCE.to_owned() + &sink("out", "once")));
+    let both = one.replace("from = \"a\"", "from = [\"a\", \"b\"]");
+    for n in 1..4 {
+        world.send("a", 1, n).await;
+        world.send("b", 1, n).await;
+    }
+    world.run(&both).await.unwrap();
+    let error = world.run_as(&one, false).await.unwrap_err().to_string();
+    let said = "`b` is gone, and how far it was read is forgotten";
+    assert!(error.contains(said), "{error}");
+    world.run(&one).await.unwrap();
+    let error = world.run(&both).await.unwrap_err().to_string();
+    let said = "the group has committed offset 3, but the version of the file before did not read it; `tidemill offsets reset FILE --source b --to 3 --keep-state` goes on there";
+    assert!(error.contains(said), "{error}");
+}

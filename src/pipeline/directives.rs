@@ -24,17 +24,17 @@ struct Told {
 
 /// The intake's side.
 #[derive(Debug)]
-pub(crate) struct Orders(watch::Sender<Told>);
+pub(crate) struct Directives(watch::Sender<Told>);
 
-impl Orders {
-    /// Orders to a task that is opened under a generation.
+impl Directives {
+    /// Directives to a task that is opened under a generation.
     pub(crate) fn new(generation: Option<Generation>) -> (Self, Listener) {
         let told = Told {
             generation: generation.clone(),
             end: None,
         };
-        let (orders, told) = watch::channel(told);
-        (Self(orders), Listener { told, generation })
+        let (directives, told) = watch::channel(told);
+        (Self(directives), Listener { told, generation })
     }
 
     /// The same partitions under another generation.
@@ -112,12 +112,12 @@ mod tests {
 
     #[tokio::test]
     async fn of_many_generations_a_task_hears_of_the_last_and_then_of_its_end() {
-        let (orders, listener) = Orders::new(generation(1));
+        let (directives, listener) = Directives::new(generation(1));
         for number in 2..100 {
-            orders.restamp(generation(number));
+            directives.restamp(generation(number));
         }
         listener.go_on().unwrap();
-        orders.end(End::Stop);
+        directives.end(End::Stop);
         assert!(matches!(listener.go_on(), Err(Error::Dropped)));
         let (commands, mut heard) = mpsc::channel(1);
         let forward = listener.forward(commands);
@@ -125,9 +125,9 @@ mod tests {
             let first = heard.recv().await;
             assert!(matches!(&first, Some(Command::Restamp(last)) if *last == generation(99)));
             assert!(matches!(heard.recv().await, Some(Command::Stop)));
-            orders.end(End::Abandon);
+            directives.end(End::Abandon);
             assert!(matches!(heard.recv().await, Some(Command::Abandon)));
-            drop(orders);
+            drop(directives);
             assert!(heard.recv().await.is_none());
         };
         tokio::join!(forward, hear);
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_task_is_not_opened_for_an_intake_that_has_gone() {
-        let (orders, listener) = Orders::new(None);
-        drop(orders);
+        let (directives, listener) = Directives::new(None);
+        drop(directives);
         assert!(matches!(listener.go_on(), Err(Error::Dropped)));
     }
 }
