@@ -4,7 +4,8 @@
 //! batches of 256:
 //!
 //! * **plain**: each batch written to one file as it is, without a checksum, `fdatasync` each 100 ms;
-//! * **write**: produced to a log with `fsync=100ms`, its splitting into segments included;
+//! * **write**: produced to a log with `fsync=100ms`, until all is durable;
+//! * **split**: the same until it is split into segments as well, in which each byte is written once more;
 //! * **read**: the same log read back by a consumer, CRC checked.
 
 #![allow(
@@ -62,7 +63,9 @@ fn topic() -> TopicPartition {
     TopicPartition::new(Topic::new("records").expect("a name"), 0)
 }
 
-async fn write(dir: &Path, set: &RecordSet) {
+/// The seconds until all is durable, and until it is split as well.
+async fn write(dir: &Path, set: &RecordSet) -> (f64, f64) {
+    let start = Instant::now();
     let options = FileOptions::default()
         .query("fsync=100ms")
         .expect("a policy");
@@ -73,6 +76,9 @@ async fn write(dir: &Path, set: &RecordSet) {
         broker.produce(vec![set.clone()]).await.expect("written");
     }
     broker.sync().await.expect("durable");
+    let durable = start.elapsed().as_secs_f64();
+    broker.close().await.expect("split");
+    (durable, start.elapsed().as_secs_f64())
 }
 
 async fn read(dir: &Path) -> usize {
@@ -105,25 +111,32 @@ fn main() -> ExitCode {
         });
     }
     let mut batch = vec![b'x'; BYTES * PER_BATCH];
-    let mut rounds = vec![Vec::new(); 4];
+    let mut rounds = vec![Vec::new(); 5];
     for round in 0..ROUNDS {
         let dir = root.path().join(round.to_string());
         let file = root.path().join("plain");
         rounds[0].push(seconds(|| plain(&file, &batch)).0);
         rounds[3].push(seconds(|| plain_read(&file, &mut batch)).0);
         std::fs::remove_file(&file).expect("removed");
-        rounds[1].push(seconds(|| runtime.block_on(write(&dir, &set))).0);
+        let (durable, split) = runtime.block_on(write(&dir, &set));
+        rounds[1].push(durable);
+        rounds[4].push(split);
         let (took, count) = seconds(|| runtime.block_on(read(&dir)));
         assert_eq!(count, RECORDS / PER_BATCH * PER_BATCH);
         rounds[2].push(took);
         std::fs::remove_dir_all(&dir).expect("removed");
     }
-    let [plain, write, read, plain_read] =
-        [0, 1, 2, 3].map(|at| median(std::mem::take(&mut rounds[at])));
+    let [plain, write, read, plain_read, split] =
+        [0, 1, 2, 3, 4].map(|at| median(std::mem::take(&mut rounds[at])));
     row(
         &format!("writes of {BYTES} B records in batches of {PER_BATCH}, fsync each 100 ms"),
         per_second(RECORDS, write, "records"),
         format!("{:.2} x a plain loop that writes and syncs", plain / write),
+    );
+    row(
+        "the same until it is split into segments, so written twice",
+        per_second(RECORDS, split, "records"),
+        format!("{:.2} x the plain loop", plain / split),
     );
     row(
         "reads, checksums verified",

@@ -183,3 +183,15 @@ pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
+
+/// The median of what each round's figure is to that of the same round: a machine that slows down from
+/// round to round slows both.
+pub fn median_ratio(figures: &[f64], against: &[f64]) -> f64 {
+    median(
+        figures
+            .iter()
+            .zip(against)
+            .map(|(one, other)| one / other)
+            .collect(),
+    )
+}

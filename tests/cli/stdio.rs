@@ -147,7 +147,7 @@ fn the_state_of_runs_over_standard_input_can_be_saved_and_dropped() {
     let told = reset(&["--to", "earliest", "--yes"]).expect(0, &[]);
     for said in [
         "source `stdin` does not outlive a run: each reads its own from the beginning",
-        "state dropped: 1003 elements",
+        "state dropped: 1004 elements",
     ] {
         assert!(told.out.contains(said), "{said}\n{}", told.out);
     }

@@ -89,7 +89,9 @@ fn report(scenario: Scenario, outcome: &Outcome) -> String {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name}={text}: expected a whole number")))
 }
 
 /// The wall clock, which a run never sees.
