@@ -37,7 +37,11 @@ fn harmed(file: impl Fn(&Home) -> PathBuf, harm: impl Fn(&Path), said: &str) {
 fn a_corrupt_segment_halts_with_its_byte_and_nothing_is_lost() {
     let segment = |home: &Home| home.file_of_ticks("segment");
     let middle = |path: &Path| flip(path, fs::metadata(path).unwrap().len() as usize / 2);
-    harmed(segment, middle, "the block's checksum or records do not match its bytes");
+    harmed(
+        segment,
+        middle,
+        "the block's checksum or records do not match its bytes",
+    );
     harmed(segment, |path| flip(path, 3), "is damaged at byte 0");
 }
 
