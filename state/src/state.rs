@@ -68,7 +68,6 @@ pub(crate) struct Shared {
     pub(crate) options: StateOptions,
     overlay: Mutex<Overlay>,
     dirty_bytes: Part,
-    table_bytes: Part,
     /// Held by a pass, and by whatever must not meet one.
     pub(crate) pass: AsyncMutex<()>,
 }
@@ -138,7 +137,6 @@ impl State {
             overlay: Mutex::new(Overlay::new(stored, found.open, note)),
             pass: AsyncMutex::new(()),
             dirty_bytes: Part::new(|| metrics::gauge!("tidemill_state_dirty_bytes")),
-            table_bytes: Part::new(|| metrics::gauge!("tidemill_state_table_bytes")),
         };
         Ok((
             Self {
@@ -242,7 +240,7 @@ impl State {
         let delta = self.shared.overlay().close(epoch, tables)?;
         let bounded = tables.iter().filter(|table| table.bytes_max() < usize::MAX);
         let bytes: usize = bounded.map(|table| table.bytes()).sum();
-        self.shared.table_bytes.set(bytes);
+        metrics::histogram!("tidemill_state_table_bytes").record(bytes as f64);
         Ok(delta)
     }
 

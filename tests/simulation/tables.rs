@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{
-    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
 /// Hears of the tables of each task whenever it closes an epoch.
@@ -24,12 +24,8 @@ impl Tables {
 #[derive(Debug, Default)]
 struct Most(AtomicU64);
 
-impl GaugeFn for Most {
-    fn increment(&self, _: f64) {}
-
-    fn decrement(&self, _: f64) {}
-
-    fn set(&self, value: f64) {
+impl HistogramFn for Most {
+    fn record(&self, value: f64) {
         self.0.fetch_max(value as u64, Ordering::Relaxed);
     }
 }
@@ -45,14 +41,14 @@ impl Recorder for Tables {
         Counter::noop()
     }
 
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        match key.name() {
-            "tidemill_state_table_bytes" => Gauge::from_arc(self.most.clone()),
-            _ => Gauge::noop(),
-        }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        match key.name() {
+            "tidemill_state_table_bytes" => Histogram::from_arc(self.most.clone()),
+            _ => Histogram::noop(),
+        }
     }
 }
