@@ -122,11 +122,22 @@ pub(crate) fn unfit<'a>(
     parts: Option<&Parts>,
     tables: impl Iterator<Item = &'a TableSpec>,
 ) -> Vec<Unfit> {
-    let otherwise = parts.map_or_else(Vec::new, |parts| parts.unfit(&Parts::of(plan)));
+    let now = Parts::of(plan);
+    let otherwise = parts.map_or_else(Vec::new, |parts| parts.unfit(&now));
     let otherwise = otherwise.into_iter().map(|state| Unfit {
         state,
         why: "holds what means something else to the new version of the file",
     });
+    let tables: Vec<&TableSpec> = tables.collect();
+    // What it was made of was noted down by versions before the last, if at all.
+    let is_older = |name: &str| now.keep(name) && parts.is_some_and(|parts| !parts.keep(name));
+    let older = tables
+        .iter()
+        .filter(|spec| is_older(&spec.name))
+        .map(|spec| Unfit {
+            state: spec.name.clone(),
+            why: "is of an older version of the file, and the last one has not gone on with it",
+        });
     let keeps = |topology: &SubTopology, name: &str| {
         let specs = build::table_specs(plan, topology);
         specs.iter().any(|spec| spec.name == name)
@@ -135,11 +146,15 @@ pub(crate) fn unfit<'a>(
     let is_elsewhere = |spec: &&TableSpec| {
         !keeps(own, &spec.name) && topologies.iter().any(|other| keeps(other, &spec.name))
     };
-    let moved = tables.filter(is_elsewhere).map(|spec| Unfit {
-        state: spec.name.clone(),
-        why: "is kept by another task now, whose stage reads other topics",
-    });
-    otherwise.chain(moved).collect()
+    let moved = tables
+        .iter()
+        .copied()
+        .filter(is_elsewhere)
+        .map(|spec| Unfit {
+            state: spec.name.clone(),
+            why: "is kept by another task now, whose stage reads other topics",
+        });
+    otherwise.chain(older).chain(moved).collect()
 }
 
 /// Whether a table holds nothing, as its changelog says.

@@ -14,6 +14,8 @@ use crate::operators::Decode;
 pub(crate) struct InputPartition {
     /// Which source of the task it belongs to.
     pub(crate) source: usize,
+    /// Which source of the plan that is.
+    pub(crate) source_of_plan: usize,
     /// Name of the source in the file.
     pub(crate) name: String,
     /// What its source was called when it was last read, where it was: its event time lies there.

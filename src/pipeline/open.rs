@@ -268,7 +268,7 @@ async fn open_over(
     let has_gap = dead.bytes() > 0;
     let taken = Taken::new(shared.progress.clone(), id);
     for input in &inputs {
-        taken.comes_to(input.source, input.at.partition, input.next);
+        taken.comes_to(input.source_of_plan, input.at.partition, input.next);
     }
     Ok(Task {
         settings: TaskSettings {

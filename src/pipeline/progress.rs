@@ -87,7 +87,7 @@ impl Progress {
         dead.iter().map(|(class, count)| (*class, *count)).collect()
     }
 
-    /// Where a partition of a source is taken next: by the task that is furthest behind, if several read
+    /// Where a partition of a source of the plan is taken next: by the task that is furthest behind, if several read
     /// it whole. `None` while no task reads it.
     pub(crate) fn next_of(&self, source: usize, partition: u32) -> Option<Offset> {
         let next = locked(&self.next);
@@ -162,7 +162,7 @@ impl Taken {
         Self { progress, task }
     }
 
-    /// The next record it takes of a partition of a source.
+    /// The next record it takes of a partition of a source of the plan.
     pub(crate) fn comes_to(&self, source: usize, partition: u32, next: Offset) {
         locked(&self.progress.next).insert((source, partition, self.task), next);
     }

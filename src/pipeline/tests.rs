@@ -27,6 +27,7 @@ mod reassigned;
 mod refused;
 mod renamed;
 mod scripted;
+mod taken;
 mod too_large;
 mod under_way;
 mod verifying;

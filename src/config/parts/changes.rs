@@ -109,6 +109,13 @@ impl Parts {
         }
     }
 
+    /// Whether there is a state of this name.
+    pub(crate) fn keep(&self, state: &str) -> bool {
+        self.0
+            .iter()
+            .any(|part| part.state.as_deref() == Some(state))
+    }
+
     /// State that both have, by name, of which what is kept means something else now.
     pub(crate) fn unfit(&self, now: &Self) -> Vec<String> {
         let now = now.0.iter();

@@ -133,6 +133,7 @@ pub(super) async fn open_input(
     }
     Ok(InputPartition {
         source: index,
+        source_of_plan: source,
         name: source_plan.name.to_string(),
         was,
         at,

@@ -91,7 +91,7 @@ impl Task {
         self.open.steps.taken(index, batch.next());
         self.progress.took(batch.len() as u64);
         self.taken
-            .comes_to(source, batch.at().partition, batch.next());
+            .comes_to(input.source_of_plan, input.at.partition, input.next);
         let mut output = Output::default();
         let task = self.settings.id;
         let failed = |source| Error::State { task, source };

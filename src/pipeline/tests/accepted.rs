@@ -90,10 +90,14 @@ impl World {
         self.run_as(file, true).await
     }
 
-    pub(super) async fn run_as(&self, file: &str, accept_new_version: bool) -> Result<()> {
+    pub(super) fn pipeline(&self, file: &str) -> Pipeline {
         let plan = config::Pipeline::parse("p.toml", file, &|_| None);
         let broker = Arc::new(self.broker.clone());
-        let pipeline = Pipeline::in_order(plan.unwrap().plan, vec![broker], self.stores.clone());
+        Pipeline::in_order(plan.unwrap().plan, vec![broker], self.stores.clone())
+    }
+
+    pub(super) async fn run_as(&self, file: &str, accept_new_version: bool) -> Result<()> {
+        let pipeline = self.pipeline(file);
         let options = RunOptions {
             accept_new_version,
             ..RunOptions::new("0", 1)
