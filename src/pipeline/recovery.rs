@@ -101,9 +101,14 @@ pub(crate) fn decode_marker(at: &TopicPartition, offset: Offset, bytes: &[u8]) -
 }
 
 /// Reads a changelog partition, batch by batch, from some offset to its present end.
+///
+/// That is the high watermark, not the last stable offset: a transaction that was answered as committed may show
+/// in one partition before it does in another, as each has an end of its own. Who went by what shows at once
+/// would miss the last epoch of a task that another process has just left.
 pub(crate) struct Changelog<'a> {
     at: &'a TopicPartition,
     consumer: Box<dyn Consumer>,
+    end: Offset,
 }
 
 impl<'a> Changelog<'a> {
@@ -112,10 +117,13 @@ impl<'a> Changelog<'a> {
         at: &'a TopicPartition,
         from: Start,
     ) -> Result<Self> {
+        let failed = || format!("cannot read the changelog {at}");
+        let ends = retrying(|| broker.watermarks(at)).await;
+        let end = ends.doing(failed)?.high;
         let options = ConsumerOptions::partitions(vec![(at.clone(), from)]);
         let consumer = retrying(|| broker.consumer(options.clone())).await;
-        let consumer = consumer.doing(|| format!("cannot read the changelog {at}"))?;
-        Ok(Self { at, consumer })
+        let consumer = consumer.doing(failed)?;
+        Ok(Self { at, consumer, end })
     }
 
     /// The next batch; `None` at the end.
@@ -123,8 +131,10 @@ impl<'a> Changelog<'a> {
         loop {
             match self.consumer.next().await {
                 Ok(Delivery::Records(batch)) => return Ok(Some(batch)),
-                Ok(Delivery::End { .. }) => return Ok(None),
-                Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. }) => {}
+                Ok(Delivery::End { offset, .. }) if offset >= self.end => return Ok(None),
+                // Until what is open has ended: the broker says so, or gives it up.
+                Ok(Delivery::End { .. } | Delivery::Assigned { .. } | Delivery::Revoked { .. }) => {
+                }
                 Ok(Delivery::Lost { .. }) => {
                     return Err(Error::OtherLog {
                         at: self.at.clone(),

@@ -18,6 +18,7 @@ mod identity;
 mod idle;
 mod leaving;
 mod lockstep;
+mod marked;
 mod metrics;
 mod old_store;
 mod overflow;

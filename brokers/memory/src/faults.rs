@@ -27,6 +27,8 @@ pub enum Fault {
     Forgotten,
     /// A transaction was left open.
     Hanging,
+    /// A transaction was answered as committed before its end had reached every partition.
+    LateEnd,
     /// A produce was repeated by the client and appended twice.
     Duplicate,
     /// A call took long.
@@ -67,6 +69,11 @@ pub struct FaultPlan {
     pub hanging: f64,
     /// How long a transaction stays open at most, unless its id is opened again before.
     pub hanging_max: Duration,
+    /// A commit is answered, and some of its partitions show it later only: where ends of transactions are
+    /// records, each partition has its own.
+    pub late_end: f64,
+    /// How much later at most, unless its id commits or is opened again before.
+    pub late_end_max: Duration,
     /// A produce is appended twice, where produce is not idempotent.
     pub duplicate: f64,
     /// An operation or a delivery of records takes long.
@@ -110,6 +117,9 @@ impl FaultPlan {
             expulsion: strength(0.005),
             leader_move: strength(0.02),
             rejection: 0.0,
+            // After all others, which seeds have meant since before it was there.
+            late_end: strength(0.2),
+            late_end_max: Duration::from_secs_f64(strength(5.0)),
         }
     }
 }
@@ -169,6 +179,12 @@ impl Faults {
                 .commits
                 .push_back(WriteFault::Hanging { fate, after });
         });
+    }
+
+    /// The next commit is answered, and its records show later only; the offsets of its group at once. Happens
+    /// only where ends of transactions are records.
+    pub fn end_commit_late(&self, after: Duration) {
+        self.with(|faults| faults.commits.push_back(WriteFault::LateEnd { after }));
     }
 
     /// The next produce appends, but every record's answer is *unknown*.

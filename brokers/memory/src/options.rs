@@ -10,7 +10,8 @@ pub enum Persona {
     /// Its own: everything the contract offers.
     #[default]
     Memory,
-    /// Apache Kafka's: a control record takes an offset for each transaction and partition, every
+    /// Apache Kafka's: a control record takes an offset for each transaction and partition, and may come to
+    /// some of them after the commit was answered; every
     /// rebalance takes all partitions from all members, a compacted topic refuses a missing key.
     Kafka,
     /// Fluvio's: no transactions, groups, headers, compaction or identity; a retried produce may

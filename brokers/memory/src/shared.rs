@@ -172,6 +172,8 @@ pub(crate) struct Hanging {
     pub(crate) transaction: u64,
     pub(crate) fate: Fate,
     pub(crate) lands: Option<Instant>,
+    /// Whether it was answered as committed: nothing but its end is missing.
+    pub(crate) is_answered: bool,
     pub(crate) partitions: Vec<TopicPartition>,
     pub(crate) groups: Vec<Group>,
 }

@@ -9,7 +9,7 @@ use tidemill_broker::{
 use tokio::time::Instant;
 
 use crate::Persona;
-use crate::faults::{WriteFault, unavailable};
+use crate::faults::{Fate, WriteFault, unavailable};
 use crate::log::size_of_record;
 use crate::shared::{Hanging, Shared, State};
 
@@ -133,7 +133,8 @@ impl Shared {
         transaction: Transaction,
     ) -> Outcome {
         let mut state = self.lock_at(Instant::now());
-        let fault = state.faults.draw_commit();
+        let late = state.controls;
+        let fault = state.faults.draw_commit(late);
         if fault == Some(WriteFault::Forgotten) {
             return Outcome::Unknown(unknown_outcome("the connection broke"));
         }
@@ -144,7 +145,10 @@ impl Shared {
                 Err(Rejection { error, culprit })
             }
         };
-        if matches!(fault, Some(WriteFault::Hanging { .. })) {
+        if matches!(
+            fault,
+            Some(WriteFault::Hanging { .. } | WriteFault::LateEnd { .. })
+        ) {
             // There is a time now by which somebody has to look.
             state.ring_all();
         }
@@ -240,17 +244,28 @@ impl Shared {
         fault: Option<WriteFault>,
     ) -> Result<Vec<Appended>> {
         let now = self.now();
+        let entry = state.ids.entry(id.clone()).or_default();
+        if let Some(former) = entry.hanging.take_if(|former| former.is_answered) {
+            // Nothing of the next goes anywhere before the last has ended everywhere.
+            state.settle(former);
+            state.ring_all();
+        }
         state.transactions += 1;
         let serial = state.transactions;
         let hangs = matches!(fault, Some(WriteFault::Hanging { .. }));
-        let open = hangs.then_some(serial);
+        let mut open = BTreeSet::new();
+        if hangs || matches!(fault, Some(WriteFault::LateEnd { .. })) {
+            open.extend(transaction.records.iter().map(|set| set.at.clone()));
+            open.retain(|_| hangs || state.faults.is_late());
+        }
         let mut appended: Vec<Appended> = Vec::with_capacity(transaction.records.len());
         for set in transaction.records {
             if set.is_empty() {
                 continue;
             }
             let at = set.at.clone();
-            let first = state.log_mut(&at)?.append(set.into_records(), now, open);
+            let serial = open.contains(&at).then_some(serial);
+            let first = state.log_mut(&at)?.append(set.into_records(), now, serial);
             if !appended.iter().any(|other| other.at == at) {
                 appended.push(Appended { at, first });
             }
@@ -268,12 +283,18 @@ impl Shared {
                 group.commit(&offsets.offsets);
             }
         }
-        if let Some(WriteFault::Hanging { fate, after }) = fault {
+        let ends = match fault {
+            Some(WriteFault::Hanging { fate, after }) => Some((fate, after)),
+            Some(WriteFault::LateEnd { after }) => Some((Fate::Commits, Some(after))),
+            _ => None,
+        };
+        if let Some((fate, after)) = ends {
             let hanging = Hanging {
                 transaction: serial,
                 fate,
                 lands: after.map(|after| Instant::now() + after),
-                partitions: appended.iter().map(|entry| entry.at.clone()).collect(),
+                is_answered: !hangs,
+                partitions: open.iter().cloned().collect(),
                 groups,
             };
             let entry = state.ids.entry(id.clone()).or_default();
@@ -283,9 +304,8 @@ impl Shared {
                 // Of another owner, where none is fenced: nobody else would settle it.
                 state.settle(former);
             }
-            return Ok(appended);
         }
-        for entry in &appended {
+        for entry in appended.iter().filter(|entry| !open.contains(&entry.at)) {
             if state.controls {
                 state.log_mut(&entry.at)?.append_gap(1);
             }

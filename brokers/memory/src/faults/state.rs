@@ -16,6 +16,7 @@ pub(crate) enum WriteFault {
     LostReply,
     Forgotten,
     Hanging { fate: Fate, after: Option<Duration> },
+    LateEnd { after: Duration },
     Duplicate,
 }
 
@@ -127,7 +128,8 @@ impl FaultState {
         None
     }
 
-    pub(crate) fn draw_commit(&mut self) -> Option<WriteFault> {
+    /// `late` is whether the end of a transaction reaches each partition by itself.
+    pub(crate) fn draw_commit(&mut self, late: bool) -> Option<WriteFault> {
         let mut drawn = self.commits.pop_front();
         if drawn.is_none() && self.happens(self.plan.hanging) {
             let fate = if self.rng.random_bool(0.5) {
@@ -138,7 +140,12 @@ impl FaultState {
             let after = Some(self.up_to(self.plan.hanging_max));
             drawn = Some(WriteFault::Hanging { fate, after });
         }
-        self.draw_write(drawn)
+        if drawn.is_none() && late && self.happens(self.plan.late_end) {
+            let after = self.up_to(self.plan.late_end_max);
+            drawn = Some(WriteFault::LateEnd { after });
+        }
+        let drawn = self.draw_write(drawn);
+        drawn.filter(|drawn| late || !matches!(drawn, WriteFault::LateEnd { .. }))
     }
 
     pub(crate) fn draw_produce(&mut self, idempotent: bool) -> Option<WriteFault> {
@@ -161,10 +168,17 @@ impl FaultState {
             Some(WriteFault::LostReply) => self.count(Fault::LostReply),
             Some(WriteFault::Forgotten) => self.count(Fault::Forgotten),
             Some(WriteFault::Hanging { .. }) => self.count(Fault::Hanging),
+            Some(WriteFault::LateEnd { .. }) => self.count(Fault::LateEnd),
             Some(WriteFault::Duplicate) => self.count(Fault::Duplicate),
             None => {}
         }
         drawn
+    }
+
+    /// Whether the end of a transaction reaches something late, when it does not reach everything at once.
+    pub(crate) fn is_late(&mut self) -> bool {
+        // One that was asked for is late wherever it can be.
+        self.plan.late_end == 0.0 || self.rng.random_bool(0.5)
     }
 
     /// Whether this access to a partition meets a leader that has moved.

@@ -253,6 +253,34 @@ async fn as_kafka_every_end_of_a_transaction_takes_an_offset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn as_kafka_a_commit_may_show_after_it_was_answered_and_shows_before_the_next_of_its_id() {
+    let broker = broker_as(Persona::Kafka, 1).await;
+    let mut owner = open(&broker).await;
+    let ends = async || {
+        let ends = broker.watermarks(&at(0)).await.unwrap();
+        (ends.last_stable.0, ends.high.0)
+    };
+    let committed = |outcome| assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    broker.faults().end_commit_late(SECOND);
+    committed(owner.commit(records(&["a"])).await);
+    assert_eq!(ends().await, (0, 1));
+    assert_eq!(read(&broker).await, Vec::<String>::new());
+    tokio::time::advance(SECOND).await;
+    assert_eq!(ends().await, (2, 2));
+    assert_eq!(read(&broker).await, ["a"]);
+
+    for value in ["b", "c"] {
+        broker.faults().end_commit_late(SECOND);
+        committed(owner.commit(records(&[value])).await);
+    }
+    assert_eq!(ends().await, (4, 5));
+    assert_eq!(read(&broker).await, ["a", "b"]);
+    drop(open(&broker).await);
+    assert_eq!(ends().await, (6, 6));
+    assert_eq!(read(&broker).await, ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_produce_whose_reply_is_lost_has_happened_and_a_forgotten_one_has_not() {
     let broker = broker().await;
     broker.faults().lose_produce_reply();
@@ -567,6 +595,7 @@ async fn one_seed_gives_one_run() {
         Fault::LostReply,
         Fault::Forgotten,
         Fault::Hanging,
+        Fault::LateEnd,
         Fault::Delay,
         Fault::Disconnect,
         Fault::LeaderMove,
