@@ -18,7 +18,7 @@ use super::import::takes_imports;
 use super::load::{load, tell};
 use super::printed::Printed;
 use super::{Console, Exit, Failure, Signals, World, counted, stdio};
-use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT};
+use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT, SourcePlan};
 use crate::config::words::shell_word;
 use crate::config::{Plan, entangled, threads};
 use crate::pipeline::{
@@ -34,7 +34,7 @@ use crate::pipeline::{
 /// Standard input cannot be read again. Of what it has given, the first Ctrl-C loses the lines that were
 /// not taken yet, a second one or a crash all that is not committed. A run also ends, with code 0, when
 /// whoever reads its standard output leaves, as `head` does; what could not be handed over is written by
-/// the next run, unless it came from standard input.
+/// the next run, unless it came from standard input or the pipeline is at_most_once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -361,19 +361,12 @@ async fn work(
 /// Refuses a log that would be made only to find that the topics to be read are not in it: a misspelt
 /// name leaves nothing behind.
 fn refuse_missing_log(plan: &Plan, files: &[PathBuf]) -> Result<(), Failure> {
-    let missing = plan.sources.iter().find(|source| {
-        // One that says its partitions is made by the run.
-        source.topic.partitions.is_none()
-            && OpenBroker::is_new(&plan.brokers[source.topic.broker].url)
-    });
-    let Some(source) = missing else {
+    let is_missing =
+        |source: &&SourcePlan| OpenBroker::is_new(&plan.brokers[source.topic.broker].url);
+    let mut missing = plan.sources.iter().filter(is_missing).peekable();
+    if missing.peek().is_none() {
         return Ok(());
-    };
-    let error = pipeline::Error::MissingTopic {
-        topic: source.topic.topic.clone(),
-        source_name: source.name.to_string(),
-        create: pipeline::what_creates(plan, &source.topic),
-    };
+    }
     let dir = plan.state_dir.as_deref();
     let taken = Instance::take_all(
         Path::new(STATE_ROOT),
@@ -382,6 +375,17 @@ fn refuse_missing_log(plan: &Plan, files: &[PathBuf]) -> Result<(), Failure> {
         "tidemill run",
     )?;
     let with_state = taken.iter().find(|instance| instance.holds_state());
+    // One that says its partitions is made by the first run.
+    let Some(source) =
+        missing.find(|source| source.topic.partitions.is_none() || with_state.is_some())
+    else {
+        return Ok(());
+    };
+    let error = pipeline::Error::MissingTopic {
+        topic: source.topic.topic.clone(),
+        source_name: source.name.to_string(),
+        create: pipeline::what_creates(plan, &source.topic),
+    };
     let failure = ended_on(error, with_state, plan, files, 0);
     Err(match &plan.brokers[source.topic.broker].url {
         BrokerUrl::File { path, .. } => {

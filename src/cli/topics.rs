@@ -11,7 +11,7 @@ use tidemill_broker::{
 use super::number::whole;
 use super::target::{Access, TargetArgs, described};
 use super::{Console, Exit, Failure, World, counted};
-use crate::config::{duration, show_duration, show_size, size};
+use crate::config::{PARTITIONS_MAX, duration, show_duration, show_size, size};
 
 /// List, describe, create and delete topics
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,7 @@ struct CreateArgs {
     #[command(flatten)]
     target: TargetArgs,
     /// How many partitions
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = whole::<NonZeroU32>(1..=u32::MAX.into()))]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = whole::<NonZeroU32>(1..=PARTITIONS_MAX))]
     partitions: NonZeroU32,
     /// Keep the newest record of each key, rather than all records for a time
     #[arg(long)]

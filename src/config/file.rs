@@ -231,6 +231,10 @@ const COMMIT_DEFAULT: CommitPolicy = CommitPolicy {
     bytes: 16 * 1024 * 1024,
 };
 
+/// What a broker takes in one transaction, and a task keeps in memory meanwhile, has bounds: an epoch is over
+/// this by a batch at most.
+const COMMIT_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 fn commit(node: Node, report: &mut Report) -> CommitPolicy {
     let shortest = Duration::from_millis(1);
     let mut policy = COMMIT_DEFAULT;
@@ -249,6 +253,10 @@ fn commit(node: Node, report: &mut Report) -> CommitPolicy {
         }
         if let Some(bytes) = table.size("bytes") {
             policy.bytes = usize::try_from(bytes.value).unwrap_or(usize::MAX);
+            if policy.bytes > COMMIT_BYTES_MAX {
+                let message = "must be at most 512MiB";
+                table.report.add(Code::OutOfRange, &bytes.at, message);
+            }
         }
         table.finish();
     }
@@ -358,4 +366,4 @@ pub(crate) fn partitions(table: &mut Reader<'_>) -> Option<Located<NonZeroU32>> 
 }
 
 /// Most partitions of a topic: what the embedded log takes.
-const PARTITIONS_MAX: u64 = 4_096;
+pub(crate) const PARTITIONS_MAX: u64 = 4_096;

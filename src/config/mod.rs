@@ -38,7 +38,7 @@ pub use check::broker_url;
 pub(crate) use check::entangled;
 pub use codes::Code;
 pub use error::{Pretty, Problem, Problems, Severity};
-pub(crate) use file::threads;
+pub(crate) use file::{PARTITIONS_MAX, threads};
 pub use parts::Changes;
 pub use plan::Plan;
 pub(crate) use reader::not_in_range;

@@ -194,7 +194,7 @@ pub const SECTIONS: &[Section] = &[
             ),
             key(
                 "bytes",
-                "a size; default 16MiB",
+                "a size up to 512MiB; default 16MiB",
                 "After so much output, and state that was not there before.",
             ),
         ],

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `dl-v` | version of these headers: 1 |
 //! | `dl-id` | the same for the same record and stage, however often it is set aside |
-//! | `dl-src`, `dl-src-ts` | `TOPIC/PARTITION@OFFSET` of the record, with ` incarnation N` where the topic was created again, and its timestamp, microseconds since 1970 |
+//! | `dl-src`, `dl-src-ts` | `TOPIC/PARTITION@OFFSET` of the record, with ` incarnation N` where the topic was created again, or of which run the lines of standard input are, and its timestamp, microseconds since 1970 |
 //! | `dl-pipeline`, `dl-stage` | where it was set aside: `NAME VERSION HASH` of the pipeline, the hash that of its file; `decode`, `op:STAGE`, `sink:SINK` or `source` |
 //! | `dl-class`, `dl-disposition` | the stable code of the reason; `poison`, `permanent` or `operator` |
 //! | `dl-error` | the reason in words, at most 1 KiB |
@@ -336,7 +336,7 @@ impl Source<'_> {
                 write_int(record.offset.0.cast_signed(), text);
                 if *incarnation > 0 {
                     text.extend_from_slice(b" incarnation ");
-                    write_int(incarnation.cast_signed(), text);
+                    text.extend_from_slice(incarnation.to_string().as_bytes());
                 }
             }
             Self::Made { id, .. } => {

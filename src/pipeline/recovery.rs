@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidemill_broker::{
     Batch, Broker, Consumer, ConsumerOptions, Delivery, Offset, Start, Topic, TopicPartition,
 };
-use tidemill_state::TableId;
+use tidemill_state::{TableId, planted};
 use tracing::warn;
 
 use super::error::Doing;
@@ -123,6 +123,10 @@ impl<'a> Changelog<'a> {
         let options = ConsumerOptions::partitions(vec![(at.clone(), from)]);
         let consumer = retrying(|| broker.consumer(options.clone())).await;
         let consumer = consumer.doing(failed)?;
+        planted!(P21, {
+            let end = Offset::START;
+            return Ok(Self { at, consumer, end });
+        });
         Ok(Self { at, consumer, end })
     }
 

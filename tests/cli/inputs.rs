@@ -32,6 +32,23 @@ fn a_missing_topic_is_named_with_what_makes_it() {
     home.expect_all_bars();
 }
 
+/// It was made anew and then refused as one that had been made anew.
+#[test]
+fn a_log_that_is_gone_is_not_made_anew_under_state_that_came_of_it() {
+    let home = Home::new();
+    home.change_pipeline(&[("[topics.ticks]", "[topics.ticks]\npartitions = 1")]);
+    home.run_well();
+    let aside = home.path("aside");
+    std::fs::rename(home.path("data"), &aside).unwrap();
+    for _ in 0..2 {
+        home.run().expect(6, &["there is no log in `data`"]);
+        assert!(!home.path("data").exists());
+    }
+    std::fs::rename(&aside, home.path("data")).unwrap();
+    home.run_well();
+    home.expect_all_bars();
+}
+
 #[test]
 fn a_file_that_says_another_number_of_partitions_is_refused() {
     let home = Home::new();

@@ -163,7 +163,7 @@ fn what_is_not_there_is_told_with_what_is() {
     let home = Home::new();
     home.run_well();
     fs::create_dir(home.path("empty")).unwrap();
-    let no_whole = "must be a whole number from 1 to 4294967295";
+    let no_whole = "must be a whole number from 1 to 4096";
     let cases: [(&str, i32, &[&str]); 10] = [
         ("check missing.toml", 3, &[]),
         ("run empty", 3, &["at empty\n  help: name the files in it"]),

@@ -131,6 +131,11 @@ fn records_of_a_key_in_several_partitions_are_found() {
 }
 
 #[test]
+fn a_changelog_that_is_read_to_what_shows_at_once_is_found() {
+    is_found_by(Checker::Run, "P21", anywhere);
+}
+
+#[test]
 fn tables_that_take_the_memory_of_others_are_found() {
     is_found_only_by(Checker::Bounds, "P20", anywhere);
 }

@@ -13,6 +13,9 @@ use crate::cli::{Console, printable, time};
 /// Fields that say the same in every row, or what stands there already.
 const LEFT_OUT: [&str; 3] = ["eventType", "version", "timestamp"];
 
+/// Headers that are shown as fields are.
+const WHY: [&str; 3] = ["dl-class", "dl-error", "dl-src"];
+
 /// Widest cell, in characters: longer ones are cut, JSON lines have them whole.
 const CELL_CHARS_MAX: usize = 40;
 
@@ -147,6 +150,14 @@ fn row(at: &TopicPartition, record: &RecordRef<'_>) -> Option<Row> {
             },
         ],
     };
+    // Of a dead letter people want to know why it is one.
+    for (name, bytes) in record.headers().filter(|(name, _)| WHY.contains(name)) {
+        row.columns.push(name.to_owned());
+        row.cells.push(Cell {
+            text: cut(&String::from_utf8_lossy(bytes)),
+            is_number: false,
+        });
+    }
     for (name, value) in fields {
         if LEFT_OUT.contains(&name.as_str()) {
             continue;
@@ -200,4 +211,35 @@ fn fields(value: &[u8]) -> Option<Fields> {
     let fields = reader.deserialize_map(InOrder).ok()?;
     reader.end().ok()?;
     Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_broker::{BatchBuilder, Headers, Offset, Timestamp, Topic};
+
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_says_why_it_is_one_also_where_it_is_an_event() {
+        let at = TopicPartition::new(Topic::new("p.dead-letter").unwrap(), 0);
+        let headers = Headers::new()
+            .with("dl-v", "1")
+            .with("dl-src", "ticks/0@7")
+            .with("dl-class", "window.late")
+            .with("dl-error", "3 s before the watermark");
+        let mut builder = BatchBuilder::default();
+        let value = &br#"{"n":1}"#[..];
+        builder.push(Timestamp(0), None, Some(value), headers.encoded());
+        let batch = builder.build(at.clone(), Offset(1));
+        let row = row(&at, &batch.get(0)).unwrap();
+        assert_eq!(
+            row.columns,
+            ["at", "time", "dl-src", "dl-class", "dl-error", "n"]
+        );
+        let cells: Vec<&str> = row.cells.iter().map(|cell| &*cell.text).collect();
+        assert_eq!(
+            cells[2..],
+            ["ticks/0@7", "window.late", "3 s before the watermark", "1"]
+        );
+    }
 }

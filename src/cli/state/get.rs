@@ -117,7 +117,7 @@ pub(super) async fn run(
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         let message = format!("there is no table `{}`", args.table);
         return Err(Failure::usage(message).help(match known.as_slice() {
-            [] => "there is no state yet: run the pipeline".to_owned(),
+            [] => "no store holds any yet: a run brings them up, also to what was committed before one was killed".to_owned(),
             known => format!("the tables are {}", known.join(", ")),
         }));
     }

@@ -161,7 +161,7 @@ record_max = 2097152"#,
                 r#"name = "gate""#,
                 r#"name = "gate"
 threads = 0
-commit = { records = -1 }"#,
+commit = { records = -1, bytes = "1GiB" }"#,
             ),
             (
                 "[topics.bars]",
@@ -177,6 +177,7 @@ record_max = "17MiB""#,
         told: &[
             "4:11: E0110 pipeline.threads: must be a whole number from 1 to 1024",
             "5:22: E0110 pipeline.commit.records: must be a whole number of at least 1",
+            "5:34: E0110 pipeline.commit.bytes: must be at most 512MiB",
             "17:14: E0110 topics.trades.record_max: must be at most 16MiB",
             "20:14: E0110 topics.bars.partitions: must be a whole number from 1 to 4096",
             "25:8: E0110 stages.bar.size: must be at least 1ms",

@@ -221,7 +221,12 @@ fn a_dead_letter_says_where_it_came_from_when_and_why() {
     let batch = builder.build(at, Offset(43));
     let dead_at = TopicPartition::new(Topic::new("dead").unwrap(), 0);
     let mut dead = DeadLetters::new(dead_at, "bars 2 00ff".into(), 1 << 20);
-    dead.poison(&batch, 2, 1, &Poison::new("decode.json.syntax", "no end"));
+    dead.poison(
+        &batch,
+        u64::MAX,
+        1,
+        &Poison::new("decode.json.syntax", "no end"),
+    );
     let set = dead.take();
     let record = set.get(0);
     assert_eq!(record.timestamp, Timestamp(-7));
@@ -230,7 +235,7 @@ fn a_dead_letter_says_where_it_came_from_when_and_why() {
         (Some(&b"key"[..]), Some(&b"{"[..]))
     );
     let mut id = Vec::new();
-    let source = Source::Record(&batch, 2, batch.get(1));
+    let source = Source::Record(&batch, u64::MAX, batch.get(1));
     write_hex(
         identity::derived(0, stage_id("decode") ^ source.identity()),
         &mut id,
@@ -238,7 +243,7 @@ fn a_dead_letter_says_where_it_came_from_when_and_why() {
     let expected = [
         ("dl-v", "1"),
         ("dl-id", std::str::from_utf8(&id).unwrap()),
-        ("dl-src", "trades/3@42 incarnation 2"),
+        ("dl-src", "trades/3@42 incarnation 18446744073709551615"),
         ("dl-src-ts", "-7"),
         ("dl-pipeline", "bars 2 00ff"),
         ("dl-stage", "decode"),
