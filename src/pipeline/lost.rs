@@ -130,6 +130,8 @@ pub(crate) async fn lost_outputs(
         return Ok(Vec::new());
     };
     let mut is_lost = vec![false; missing.len()];
+    let mut widths = vec![0; missing.len()];
+    let mut widest = 0;
     // It is made before the first marker is written.
     let mut control_is_lost = false;
     for partition in 0..found.partitions {
@@ -138,6 +140,7 @@ pub(crate) async fn lost_outputs(
             continue;
         };
         control_is_lost |= !has_control;
+        widest = widest.max(marker.partitions);
         let written = marker.sequences.iter().filter(|(_, _, count)| *count > 0);
         let written: Vec<&str> = written.map(|(name, ..)| name.as_str()).collect();
         let is_same = marker.config_hash == plan.config_hash;
@@ -145,8 +148,16 @@ pub(crate) async fn lost_outputs(
             true => None,
             false => version::parts(outputs, &at, marker.config_hash).await?,
         };
-        for (one, is_lost) in missing.iter().zip(&mut is_lost) {
+        for ((one, is_lost), width) in missing.iter().zip(&mut is_lost).zip(&mut widths) {
             let same_name = written.contains(&one.name());
+            // As many as the widest of the tasks that wrote it had, or as are known to have been written.
+            let known = marker
+                .sequences
+                .iter()
+                .filter(|(name, ..)| *name == one.name());
+            let known =
+                known.map(|(_, partition, _)| marker.partitions.max(partition.saturating_add(1)));
+            *width = known.fold(*width, u32::max);
             *is_lost |= match (is_same, &before) {
                 (true, _) => same_name,
                 (false, Some(before)) => decided(wrote(before, &written, plan, one), one),
@@ -154,24 +165,26 @@ pub(crate) async fn lost_outputs(
             };
         }
     }
-    let lost = missing.iter().zip(is_lost).filter(|(_, is_lost)| *is_lost);
-    let lost = lost.map(|(one, _)| (one.topic.clone(), one.writer()));
+    let lost = missing.iter().zip(is_lost.into_iter().zip(widths));
+    let lost = lost.filter(|(_, (is_lost, _))| *is_lost);
+    let lost = lost.map(|(one, (_, width))| (one.topic.clone(), one.writer(), width));
     let control = TopicPlan {
         broker: plan.home(),
         topic: control,
         partitions: None,
         cleanup: Cleanup::default(),
     };
-    let control = control_is_lost.then_some((control, Writer::Control));
+    // One for each task, as the changelog has.
+    let control = control_is_lost.then_some((control, Writer::Control, found.partitions));
     let mut still_lost = Vec::new();
-    for (mut topic, writer) in lost.chain(control) {
+    for (mut topic, writer, width) in lost.chain(control) {
         // Another process may have begun meanwhile: it made the topic, and then the marker.
         if describe(&*brokers[topic.broker], &topic.topic)
             .await?
             .is_none()
         {
-            // One for each task, as the changelog has.
-            topic.partitions = topic.partitions.or(NonZeroU32::new(found.partitions));
+            let width = NonZeroU32::new(width).or(NonZeroU32::new(widest));
+            topic.partitions = topic.partitions.or(width);
             still_lost.push(LostOutput {
                 writer,
                 create: what_creates(plan, &topic),

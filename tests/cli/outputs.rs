@@ -177,3 +177,28 @@ fn a_home_that_moved_away_from_the_changelog_is_refused_and_the_file_can_name_it
     let explained = home.tidemill(&["explain", "p.toml"]).expect(0, &[]);
     assert!(explained.out.contains("at home on main"), "{explained:?}");
 }
+
+/// It was to be made with one partition for each task of the pipeline, also of those that do not write it.
+#[test]
+fn an_output_that_is_gone_is_to_be_made_with_the_partitions_it_had() {
+    let home = Home::empty();
+    home.make_topic("others");
+    home.add_ticks(0..TICKS / 2);
+    let beside = r#"
+[topics.others]
+broker = "main"
+event = "MarketDataUpdate"
+key = "pair"
+
+[topics.copies]
+broker = "main"
+
+[sinks.copies]
+from = "others"
+topic = "copies"
+"#;
+    home.write("p.toml", PIPELINE.to_owned() + beside);
+    home.run_well();
+    delete_bars(&home);
+    home.run().expect(6, &GONE);
+}
