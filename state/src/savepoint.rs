@@ -55,7 +55,7 @@ pub struct Savepoint {
     pub task: String,
     /// The epoch.
     pub epoch: Epoch,
-    /// Where the changelog goes on after it.
+    /// From where the changelog is to be redone after it.
     pub changelog_offset: u64,
     /// The digest of the state.
     pub digest: Digest,

@@ -244,7 +244,9 @@ impl State {
         Ok(delta)
     }
 
-    /// Says that the oldest closed epoch is committed, and where the changelog goes on after it.
+    /// Says that the oldest closed epoch is committed, and an offset of the changelog from which all that comes
+    /// after it can be redone: at or before its end, such as where it begins itself, as redoing it again changes
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -262,7 +264,7 @@ impl State {
         self.shared.overlay().rollback();
     }
 
-    /// The last committed epoch, where the changelog goes on after it, and its digest.
+    /// The last committed epoch, from where the changelog is to be redone after it, and its digest.
     pub fn last_committed(&self) -> Stored {
         self.shared.overlay().committed
     }

@@ -13,6 +13,8 @@ pub(crate) fn missing(calls: &[Call], store: &str) -> BTreeSet<String> {
     let names = [
         store.to_owned(),
         format!("{store}/sled"),
+        format!("{store}/identity.json"),
+        format!("{store}/note"),
         conf.clone(),
         db.clone(),
     ];

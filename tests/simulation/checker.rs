@@ -11,7 +11,7 @@
 //! | X8 [`Repeat`](Checker::Repeat) | a seed goes one way | P17: ids differ from run to run | yes |
 //! | X9 [`Progress`](Checker::Progress) | the lag goes once everything is whole | P4: offsets are one less; P18: an inbox that was full is never filled again | yes |
 //! | X10 [`Bounds`](Checker::Bounds) | what waits and what is kept stays within its bounds | P13: input is taken although there is no room; P20: tables take the memory of others | yes |
-//! | [`Run`](Checker::Run) | processes, stores and log do as they say: what the program itself refuses counts here | P1: offsets before the delta; P3: a store ahead of the durable log; P6: a revocation is ignored; P7: state is merged before its commit is known | yes |
+//! | [`Run`](Checker::Run) | processes, stores and log do as they say: what the program itself refuses counts here | P1: offsets before the delta; P3: a store ahead of the durable log; P6: a revocation is ignored; P7: state is merged before its commit is known; P21: a changelog is read to what shows at once | yes |
 //!
 //! X7, X11 and X12 are of parts that are not here: orders on an exchange, alarms, and logs of other makers.
 
