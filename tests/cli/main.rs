@@ -10,6 +10,7 @@ mod examples;
 mod extremes;
 mod feeds;
 mod inputs;
+mod killed;
 mod machines;
 mod outputs;
 mod owners;
