@@ -114,12 +114,20 @@ pub async fn run(
     });
     let (cli, json) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
-            let failure = no_utf8(&args);
-            let _ = failure.tell(colour(console.terminals.errors), console.errors);
+        Err(error) => {
+            let failure = match error.kind() {
+                ErrorKind::InvalidUtf8 => no_utf8(&args),
+                // Help and version are results.
+                _ if error.use_stderr() && asks_for_json(&args) => wrong_usage(&error),
+                _ => return told_by_clap(&error, console, &colour),
+            };
+            // If errors cannot be written, the code must do.
+            let _ = match asks_for_json(&args) {
+                true => writeln!(console.errors, "{}", failure.to_json()),
+                false => failure.tell(colour(console.terminals.errors), console.errors),
+            };
             return failure.exit;
         }
-        Err(error) => return told_by_clap(&error, console, &colour),
     };
     let world = World {
         env,
@@ -180,6 +188,26 @@ fn wants_json(matches: &clap::ArgMatches) -> bool {
         || matches
             .subcommand()
             .is_some_and(|(_, inner)| wants_json(inner))
+}
+
+/// The same of arguments that could not be taken apart.
+fn asks_for_json(args: &[OsString]) -> bool {
+    let mut options = args.iter().take_while(|arg| *arg != "--");
+    options.any(|arg| arg == "--json")
+}
+
+/// What is wrong with the arguments, as others of our failures: what clap says first, and the rest of it as
+/// what to do.
+fn wrong_usage(error: &clap::Error) -> Failure {
+    let told = error.render().to_string();
+    let told = told.trim();
+    let (message, help) = match told.strip_prefix("error: ") {
+        Some(told) => told.split_once("\n\n").unwrap_or((told, "")),
+        // Of a verb without its own verb clap shows the help and says no more.
+        None => ("a command is missing", told),
+    };
+    let message: Vec<&str> = message.split_whitespace().collect();
+    Failure::usage(message.join(" ")).help(help.trim())
 }
 
 async fn dispatch(

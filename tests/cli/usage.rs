@@ -113,6 +113,48 @@ fn wrong_usage_is_told_and_leaves_nothing_behind() {
     }
 }
 
+/// A program that asked for JSON got words, but only where its own call was at fault.
+#[test]
+fn wrong_usage_is_told_in_json_where_json_was_asked_for() {
+    let home = Home::empty();
+    let cases: [(&str, &str, &str); 4] = [
+        (
+            "read --json",
+            "not provided: <TOPIC>",
+            "Usage: tidemill read",
+        ),
+        (
+            "topics list --josn --json",
+            "unexpected argument '--josn'",
+            "'--json'",
+        ),
+        (
+            "run --json --threads 0 p.toml",
+            "'--threads <N>': must be a whole number from 1 to 1024",
+            "--help",
+        ),
+        ("offsets --json", "", "Usage: tidemill offsets"),
+    ];
+    for (line, message, help) in cases {
+        let args: Vec<&str> = line.split(' ').collect();
+        let ended = home.tidemill(&args).expect(2, &[]);
+        assert!(ended.out.is_empty(), "{ended:?}");
+        let told: serde_json::Value = serde_json::from_str(&ended.err)
+            .unwrap_or_else(|error| panic!("{line}: {error}: {}", ended.err));
+        let error = &told["error"];
+        assert_eq!(error["exit"], 2, "{line}");
+        assert_eq!(error["problems"], serde_json::json!([]), "{line}");
+        let told = |part: &str| error[part].as_str().unwrap();
+        assert!(told("message").contains(message), "{line}: {error}");
+        assert!(told("help").contains(help), "{line}: {error}");
+    }
+    // What comes after `--` is no option, and help is a result.
+    let ended = home.tidemill(&["check", "--", "--json"]).expect(3, &[]);
+    assert!(!ended.out.contains('{'), "{ended:?}");
+    let ended = home.tidemill(&["run", "--json", "--help"]).expect(0, &[]);
+    assert!(ended.out.contains("Usage: tidemill run"), "{ended:?}");
+}
+
 /// What was found in a file drove the terminal, and a first line too long was told as none.
 #[test]
 fn files_of_all_kinds_that_are_no_market_are_told_in_words_that_help() {
