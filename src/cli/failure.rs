@@ -174,6 +174,14 @@ fn advice(error: &(dyn StdError + 'static)) -> Option<Cow<'static, str>> {
     if let Some(pipeline::Error::ChangedIn { changes }) = error.downcast_ref() {
         return Some(go_on(changes).into());
     }
+    if let Some(pipeline::Error::NotAnInstance { path, .. }) = error.downcast_ref() {
+        let first = path.join("0");
+        let advice = format!(
+            "name one of them, such as `{}`, or a directory elsewhere",
+            first.display()
+        );
+        return Some(advice.into());
+    }
     short_advice(error).map(Cow::Borrowed)
 }
 

@@ -154,6 +154,14 @@ pub enum Error {
         /// Who holds it.
         owner: String,
     },
+    /// The directory of all instances was given for that of one.
+    #[error("{} is where the instances of `{pipeline}` have their directories, one each", path.display())]
+    NotAnInstance {
+        /// The directory.
+        path: PathBuf,
+        /// The pipeline.
+        pipeline: String,
+    },
     /// A file of the pipeline's own could not be used.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -256,7 +264,9 @@ impl Error {
                 ..
             } => Kind::Fenced,
             Self::State { .. } | Self::Savepoint { .. } | Self::Io { .. } => Kind::Io,
-            Self::MissingTopic { .. } | Self::Plan { .. } => Kind::Usage,
+            Self::MissingTopic { .. } | Self::NotAnInstance { .. } | Self::Plan { .. } => {
+                Kind::Usage
+            }
             Self::PartitionCount { .. }
             | Self::LostOutput { .. }
             | Self::Moved { .. }

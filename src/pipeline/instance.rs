@@ -29,6 +29,29 @@ pub struct Instance {
     locks: Vec<File>,
 }
 
+/// Refuses the directory of all instances as that of one: its store would lie beside theirs, and be a
+/// stranger to what they hold.
+fn refuse_all(root: &Path, pipeline: &str, dir: &Path) -> Result<()> {
+    // A directory that is named without a pipeline is what it is.
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    let all = root.join(pipeline);
+    // One that is not there is told by its name.
+    let place = |path: &Path| {
+        path.canonicalize()
+            .or_else(|_| std::path::absolute(path))
+            .unwrap_or_else(|_| path.to_owned())
+    };
+    match place(dir) == place(&all) {
+        true => Err(Error::NotAnInstance {
+            path: all,
+            pipeline: pipeline.to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
 impl Drop for Instance {
     fn drop(&mut self) {
         for lock in &self.locks {
@@ -45,10 +68,11 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// If it is in use, or cannot be made. If somebody works on the state of an instance that does not
+    /// If it is in use, cannot be made, or is the directory of all instances. If somebody works on the state of an instance that does not
     /// run: the next number would be a stranger to that state and build all of it anew.
     pub fn take(root: &Path, pipeline: &str, dir: Option<&Path>) -> Result<Self> {
         if let Some(dir) = dir {
+            refuse_all(root, pipeline, dir)?;
             return Self::run("0".into(), dir.to_owned())?.map_err(|owner| Error::InUse {
                 path: dir.to_owned(),
                 owner,
@@ -71,7 +95,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// If one is in use, or cannot be read.
+    /// If one is in use, or cannot be read, or `dir` is the directory of all.
     pub fn take_all(
         root: &Path,
         pipeline: &str,
@@ -79,6 +103,7 @@ impl Instance {
         verb: &str,
     ) -> Result<Vec<Self>> {
         if let Some(dir) = dir {
+            refuse_all(root, pipeline, dir)?;
             return match dir.is_dir() {
                 true => Ok(vec![Self::work("0".into(), dir.to_owned(), verb)?]),
                 false => Ok(Vec::new()),
@@ -116,6 +141,9 @@ impl Instance {
     ///
     /// As for [`take_all`](Self::take_all).
     pub fn take_first(root: &Path, pipeline: &str, dir: Option<&Path>, verb: &str) -> Result<Self> {
+        if let Some(dir) = dir {
+            refuse_all(root, pipeline, dir)?;
+        }
         let first = || root.join(pipeline).join("0");
         Self::work("0".into(), dir.map_or_else(first, Path::to_owned), verb)
     }

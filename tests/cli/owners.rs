@@ -14,7 +14,7 @@ fn a_log_in_use_is_refused_with_its_owner() {
         let help = "help: stop the other process, or use another directory";
         home.run().expect(7, &["data", &owner, help]);
         let import = ["import", "ticks.jsonl", "--broker", "file://data"];
-        home.tidemill(&import).expect(7, &["data", &owner, help]);
+        home.tidemill(&import).expect(7, &["data", &owner]);
         // Reading takes nothing from the owner.
         let read = ["read", "ticks", "--broker", "file://data", "--json"];
         let ended = home.tidemill(&read).expect(0, &[]);
@@ -114,4 +114,29 @@ fn state_of_two_instances_is_named_and_the_one_that_was_overtaken_is_marked() {
             && checked.out.contains("behind another instance"),
         "{checked:?}"
     );
+}
+
+/// A run with the directory of all instances made a store beside theirs, and built all state anew.
+#[test]
+fn the_directory_of_all_instances_is_none_of_one() {
+    let home = Home::new();
+    let run = |dir: &str| home.tidemill(&["run", "p.toml", "--until-end", "--state-dir", dir]);
+    let said = ".tidemill/p is where the instances of `p` have their directories, one each";
+    let help = "help: name one of them, such as `.tidemill/p/0`, or a directory elsewhere";
+    for dir in [".tidemill/p", "./.tidemill/p/"] {
+        run(dir).expect(2, &[said, help]);
+        assert!(!home.path(".tidemill/p").exists());
+    }
+    home.run_well();
+    let entries = |dir: &str| std::fs::read_dir(home.path(dir)).unwrap().count();
+    let before = entries(".tidemill/p");
+    run(".tidemill/p").expect(2, &[said, help]);
+    let ls = ["state", "ls", "p.toml", "--state-dir", ".tidemill/p"];
+    home.tidemill(&ls).expect(2, &[said, help]);
+    let reset = "offsets reset p.toml --to earliest --drop-state --state-dir .tidemill/p --yes";
+    let reset: Vec<&str> = reset.split(' ').collect();
+    home.tidemill(&reset).expect(2, &[said, help]);
+    assert_eq!(entries(".tidemill/p"), before);
+    run(".tidemill/p/0").expect(0, &[]);
+    home.expect_all_bars();
 }
