@@ -108,7 +108,8 @@ pub(super) struct ImportArgs {
 enum BadLine {
     /// Write nothing and say where it is
     Stop,
-    /// Set it aside in the suspect topic and count it
+    /// Set it aside in the suspect topic and count it, with the event time of the line before it; of the
+    /// first lines, with that of the first good one
     Skip,
 }
 
@@ -273,8 +274,17 @@ pub(super) fn takes_imports(source: &SourcePlan) -> bool {
 
 fn options(args: &ImportArgs, destination: &Destination) -> Result<Options, Failure> {
     let mut files = Vec::new();
-    for path in &args.paths {
-        take(path, &mut files)?;
+    // Told all at once, as what is wrong in files is.
+    let taken = args.paths.iter().map(|path| take(path, &mut files));
+    let mut failed: Vec<Failure> = taken.filter_map(Result::err).collect();
+    match failed.len() {
+        0 => {}
+        1 => return Err(failed.remove(0)),
+        number => {
+            let told: String = failed.iter().map(|one| format!("\n  {one}")).collect();
+            let message = format!("{number} paths cannot be imported:{told}");
+            return Err(Failure::new(failed[0].exit, message));
+        }
     }
     if files.is_empty() {
         let paths: Vec<String> = args
@@ -458,11 +468,21 @@ fn exit(error: &Error) -> Exit {
 }
 
 fn refused(error: pipeline::Error) -> Failure {
+    use tidemill_broker::Error::InUse;
+
     match error {
+        // Most often a pipeline runs on it, and is to have more to read.
+        pipeline::Error::Broker {
+            source: source @ InUse { .. },
+            ..
+        } => Failure::from(source).help(BESIDE_A_RUN),
         pipeline::Error::Broker { source, .. } => source.into(),
         error => Failure::new(Exit::Internal, error.to_string()),
     }
 }
+
+/// How to import while a pipeline runs: one writes a log at a time.
+const BESIDE_A_RUN: &str = "stop what uses it; or import into a log of its own, which a pipeline reads while it runs: `--broker file://feed`, with `[brokers.feed]` and `url = \"file://feed\"` in the pipeline's file";
 
 fn draw(bar: &Bar, progress: Progress) {
     let template = match progress.phase {

@@ -9,6 +9,7 @@ mod disk;
 mod examples;
 mod extremes;
 mod feeds;
+mod imports;
 mod inputs;
 mod killed;
 mod machines;

@@ -52,6 +52,8 @@ struct Told {
     layout: Option<Layout>,
     pair: Option<String>,
     date: Option<Date>,
+    /// What stands where the date belongs and is none.
+    no_day: Option<String>,
     market: Option<String>,
 }
 
@@ -88,6 +90,11 @@ pub(super) fn detect(path: &Path, options: &Options) -> Result<Detected> {
         map: layout == Layout::Json,
     };
     let date = options.date.filter(|_| heeds.date).or(told.date);
+    if let (Layout::Lean { .. }, None, Some(no_day)) = (layout, date, &told.no_day) {
+        return Err(unclear(&format!(
+            "`{no_day}` in its name is no day; name it YYYYMMDD_trade or YYYYMMDD_quote, or give --date"
+        )));
+    }
     let zone = if heeds.zone {
         zone(layout, told.market.as_deref(), options).map_err(|what| unclear(&what))?
     } else {
@@ -183,9 +190,13 @@ fn from_path(path: &Path) -> Told {
         .collect();
     let mut told = Told::default();
     if let Some((date, kind)) = stem.split_once('_')
-        && let (Some(date), Ok(kind)) = (day(date), kind.parse::<Kind>())
+        && is_eight_digits(date)
+        && let Ok(kind) = kind.parse::<Kind>()
     {
-        told.date = Some(date);
+        told.date = day(date);
+        if told.date.is_none() {
+            told.no_day = Some(date.to_owned());
+        }
         if let [.., security, market, resolution, symbol] = parents[..] {
             told.layout = lean(security, resolution, kind);
             if told.layout.is_some() {
@@ -193,7 +204,9 @@ fn from_path(path: &Path) -> Told {
                 told.market = Some(market.to_ascii_lowercase());
             }
         }
-        return told;
+        if told.date.is_some() || told.layout.is_some() {
+            return told;
+        }
     }
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension.is_some_and(|extension| extension == "jsonl" || extension == "ndjson") {
@@ -234,9 +247,12 @@ fn lean(security: &str, resolution: &str, kind: Kind) -> Option<Layout> {
     })
 }
 
+fn is_eight_digits(text: &str) -> bool {
+    text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn day(text: &str) -> Option<Date> {
-    let digits = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits
+    is_eight_digits(text)
         .then(|| {
             jiff::fmt::strtime::parse("%Y%m%d", text)
                 .ok()?
@@ -397,6 +413,7 @@ mod tests {
             Told {
                 layout: "lean-equity-tick-trade".parse().ok(),
                 pair: Some("IBM".into()),
+                no_day: None,
                 date: Some(jiff::civil::date(2013, 10, 7)),
                 market: Some("usa".into()),
             }

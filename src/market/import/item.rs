@@ -11,7 +11,8 @@ use crate::market::decimal::write_decimal;
 /// One record to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
-    /// Its event time. A bad line has the time of the line before it.
+    /// Its event time. A bad line has the time of the line before it, and where there is none that
+    /// of the file's [head](super::reader::Source::head).
     pub(super) time: Timestamp,
     /// The pair: the record's key.
     pub(super) pair: Arc<str>,

@@ -54,7 +54,12 @@ impl<'a> Merge<'a> {
             }
             self.waiting.pop();
             let source = &self.sources[index];
-            let reader = Reader::open(&source.path, &source.detected, self.on_bad_line)?;
+            let reader = Reader::open(
+                &source.path,
+                &source.detected,
+                self.on_bad_line,
+                source.head,
+            )?;
             self.advance(index, reader)?;
         }
         let Some(Reverse((_, index))) = self.heads.pop() else {

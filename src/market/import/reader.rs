@@ -34,10 +34,12 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// `head` is the event time of bad lines before the first good one.
     pub(super) fn open(
         path: &'a Path,
         detected: &'a Detected,
         on_bad_line: OnBadLine,
+        head: Timestamp,
     ) -> Result<Self> {
         let parser = Parser::new(&detected.setting).map_err(|what| Error::Unclear {
             path: path.to_path_buf(),
@@ -54,7 +56,7 @@ impl<'a> Reader<'a> {
             line: Vec::new(),
             items: VecDeque::new(),
             counts: Counts::default(),
-            last: Timestamp(0),
+            last: head,
         })
     }
 
@@ -190,6 +192,9 @@ pub(super) struct Source {
     pub(super) counts: Counts,
     /// No item of it is earlier.
     pub(super) earliest: Timestamp,
+    /// The event time of bad lines before the first good one: that of the latter. Where no line is good,
+    /// the earliest of the files beside it, or else when the file was last changed.
+    pub(super) head: Timestamp,
 }
 
 impl Source {

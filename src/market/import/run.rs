@@ -1,7 +1,7 @@
 //! An import from its options to its report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tidemill_broker::{
 
 use super::detect::{self, Detected};
 use super::error::{Error, Result};
+use super::item::Reason;
 use super::layout::Kind;
 use super::log::{ImportLog, hex};
 use super::merge::Merge;
@@ -342,7 +343,27 @@ async fn read_all(options: &Options, progress: &mut dyn FnMut(Progress)) -> Resu
         done: total,
         total,
     });
+    date_the_bad(&mut sources);
     Ok(sources)
+}
+
+/// Gives the lines of files without a good one an event time: nothing in them tells one.
+fn date_the_bad(sources: &mut [Source]) {
+    let firsts = sources.iter().filter_map(|source| source.counts.first);
+    let first = firsts.min();
+    for source in sources.iter_mut().filter(|one| one.counts.first.is_none()) {
+        let time = first.unwrap_or_else(|| changed(&source.path));
+        (source.earliest, source.head) = (time, time);
+    }
+}
+
+/// When a file was last changed: the same in each run over it, unlike a clock.
+fn changed(path: &Path) -> Timestamp {
+    let metadata = std::fs::metadata(path).ok();
+    let modified = metadata.and_then(|metadata| metadata.modified().ok());
+    let since = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let micros = since.and_then(|since| i64::try_from(since.as_micros()).ok());
+    Timestamp(micros.unwrap_or(0))
 }
 
 /// Reads a file to its end; `tell` is told which part of it has been read, from time to time.
@@ -352,11 +373,15 @@ async fn read_one(
     options: &Options,
     tell: &mut dyn FnMut(f64),
 ) -> Result<Source> {
-    let mut reader = Reader::open(&path, &detected, options.on_bad_line)?;
-    let mut earliest = Timestamp::MAX;
+    // Times of bad lines are given out once the head is known.
+    let before_all = Timestamp::MIN;
+    let mut reader = Reader::open(&path, &detected, options.on_bad_line, before_all)?;
+    let mut head = None;
     let mut told = 0;
     while let Some(item) = reader.next()? {
-        earliest = earliest.min(item.time);
+        if !matches!(item.suspect, Some(Reason::Bad(_))) {
+            head.get_or_insert(item.time);
+        }
         if reader.counts().lines >= told + CHECK_LINES {
             told = reader.counts().lines;
             // Of a zip archive, as if it shrank evenly.
@@ -377,7 +402,8 @@ async fn read_one(
         detected,
         hash,
         counts,
-        earliest,
+        earliest: counts.first.unwrap_or(Timestamp::MAX),
+        head: head.unwrap_or(Timestamp::MAX),
     })
 }
 
