@@ -79,3 +79,22 @@ fn lines_set_aside_of_a_file_without_a_good_one_have_the_time_of_the_files_besid
     let aside = home.records("market-data-suspect");
     assert_eq!(aside[0].timestamp, good);
 }
+
+/// An import wrote them, and no pipeline could read them.
+#[test]
+fn sizes_of_quotes_that_an_import_writes_can_be_read_by_a_pipeline() {
+    let home = Home::empty();
+    fs::create_dir_all(home.path("equity/usa/tick/ibm")).unwrap();
+    let name = "equity/usa/tick/ibm/20131007_quote.csv";
+    home.write(name, "34200000,1800100,300,1800200,400,Q,,0\n");
+    home.change_pipeline(&[
+        ("sum(quantity)", "sum(bidQuantity)"),
+        ("count()", "sum(askQuantity)"),
+    ]);
+    home.tidemill(&["import", "--pipeline", "p.toml", name])
+        .expect(0, &[]);
+    home.run_well();
+    let bars = home.bars();
+    assert!(bars[0].contains("\"volume\":300"), "{bars:?}");
+    assert!(bars[0].contains("\"trades\":400"), "{bars:?}");
+}

@@ -27,6 +27,8 @@ fn about(field: &str) -> &'static str {
         "side" => "of who took: `buy` or `sell`",
         "bid" => "the best bid",
         "ask" => "the best ask",
+        "bidQuantity" => "how much is bid there",
+        "askQuantity" => "how much is asked there",
         "venue" => "where it was traded",
         "sequence" => "its number in its source",
         _ => "its id at the venue",

@@ -18,7 +18,7 @@ use crate::events::{JsonDecoder, Limits, Schema, parse_time};
 use crate::market::decimal;
 
 /// The fields of an update that are read, in the order of [`Found`].
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 14] = [
     "eventType",
     "timestamp",
     "pair",
@@ -31,6 +31,8 @@ const FIELDS: [&str; 12] = [
     "sequence",
     "tradeId",
     "version",
+    "bidQuantity",
+    "askQuantity",
 ];
 
 const EVENT_TYPE: usize = 0;
@@ -45,6 +47,8 @@ const VENUE: usize = 8;
 const SEQUENCE: usize = 9;
 const TRADE_ID: usize = 10;
 const VERSION: usize = 11;
+const BID_QUANTITY: usize = 12;
+const ASK_QUANTITY: usize = 13;
 
 /// What the fields of foreign JSON are called among ours, each `THEIRS=OURS`.
 ///
@@ -176,7 +180,9 @@ impl Parser {
             price,
             quantity: number(QUANTITY, out.scales.quantity)?,
             bid: number(BID, out.scales.price)?,
+            bid_quantity: number(BID_QUANTITY, out.scales.quantity)?,
             ask: number(ASK, out.scales.price)?,
+            ask_quantity: number(ASK_QUANTITY, out.scales.quantity)?,
             ..Update::default()
         };
         let side = found.text(SIDE)?;
