@@ -62,9 +62,28 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     match ended {
         // Whoever read it has seen enough.
         Err(error) if is_broken_pipe(&*error) => Ok(ExitCode::SUCCESS),
+        // Which has said why.
+        Err(error) if error.is::<Failed>() => {
+            let exit = error
+                .downcast_ref()
+                .map_or(Exit::Internal, |Failed(exit)| *exit);
+            Ok(exit.into())
+        }
         ended => ended.map(|()| ExitCode::SUCCESS),
     }
 }
+
+/// A command did not do what it was to do, and ended so.
+#[derive(Debug)]
+struct Failed(Exit);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the command ended with code {}", self.0 as u8)
+    }
+}
+
+impl Error for Failed {}
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     let error = error.downcast_ref::<io::Error>();
@@ -157,6 +176,24 @@ fn beneath(root: &Path, name: &str) -> PathBuf {
     }
 }
 
+/// As a shell takes it for one word.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-:=".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// What comes before a command that finds its broker in the pipeline's file, if it is not the one that
+/// stands there.
+fn by_broker(log: &str) -> String {
+    match log {
+        "file://data" => String::new(),
+        _ => format!("TIDEMILL_BROKER={} ", word(log)),
+    }
+}
+
 /// Runs commands as a shell would, in this process.
 struct Shell<'a> {
     log: &'a str,
@@ -176,12 +213,12 @@ impl Shell<'_> {
     }
 
     fn announce(&self, args: &[&str], output: &mut dyn Write) -> io::Result<()> {
-        let by_file = args.contains(&"run") && self.log != "file://data";
-        let broker = if by_file {
-            format!("TIDEMILL_BROKER={} ", self.log)
-        } else {
-            String::new()
+        let by_file = args.contains(&"run");
+        let broker = match by_file {
+            true => by_broker(self.log),
+            false => String::new(),
         };
+        let args: Vec<String> = args.iter().map(|arg| word(arg)).collect();
         writeln!(output, "$ {broker}tidemill {}", args.join(" "))
     }
 
@@ -207,7 +244,7 @@ impl Shell<'_> {
         });
         match cli::run(args, &mut console, &env, interrupts.boxed()).await {
             Exit::Ok => Ok(()),
-            exit => Err(format!("the command ended with {exit:?}").into()),
+            exit => Err(Failed(exit).into()),
         }
     }
 }
@@ -361,8 +398,9 @@ impl Write for LastBars {
 fn next(log: &str, pipeline: &str, output: &mut dyn Write) -> io::Result<()> {
     let mut more = Table::new();
     more.load_preset(presets::NOTHING);
+    let (broker, pipeline, log) = (by_broker(log), word(pipeline), word(log));
     more.add_row([
-        format!("tidemill explain {pipeline}"),
+        format!("{broker}tidemill explain {pipeline}"),
         "what it does, what it guarantees, and why".into(),
     ]);
     more.add_row([
@@ -374,7 +412,7 @@ fn next(log: &str, pipeline: &str, output: &mut dyn Write) -> io::Result<()> {
         "what else is there: state, dead letters, the log of imports".into(),
     ]);
     more.add_row([
-        format!("tidemill check {pipeline}"),
+        format!("{broker}tidemill check {pipeline}"),
         "change the file first: all mistakes are told at once".into(),
     ]);
     writeln!(output, "\nwhat to try next")?;
@@ -390,6 +428,45 @@ fn next(log: &str, pipeline: &str, output: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn commands_can_be_copied_whatever_the_directory_is_called() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("a b's");
+        let job = Job::new(Some(directory.clone()), None);
+        let (mut printed, mut errors) = (Vec::new(), Vec::new());
+        let run = job.run(&mut printed, &mut errors, Terminals::default());
+        run.await.unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        let shown = directory.display().to_string().replace('\'', r"'\''");
+        let broker = format!("TIDEMILL_BROKER='file://{shown}/data' tidemill");
+        for said in [
+            format!("$ tidemill import --broker 'file://{shown}/data' "),
+            format!("$ {broker} run "),
+            format!("--state-dir '{shown}/.tidemill/bars/0'"),
+            format!(" {broker} explain "),
+            format!(" {broker} check "),
+            format!(" tidemill read bars-1m --broker 'file://{shown}/data' --limit 5"),
+        ] {
+            assert!(printed.contains(&said), "{said} in\n{printed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_is_heard_and_its_code_passed_on() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("data"), "no directory").unwrap();
+        let job = Job::new(Some(root.path().into()), None);
+        let (mut printed, mut errors) = (Vec::new(), Vec::new());
+        let run = job.run(&mut printed, &mut errors, Terminals::default());
+        let error = run.await.unwrap_err();
+        assert_eq!(
+            error.downcast_ref().map(|Failed(exit)| *exit),
+            Some(Exit::Io)
+        );
+        let errors = String::from_utf8(errors).unwrap();
+        assert!(errors.contains("is not a directory"), "{errors}");
+    }
 
     #[tokio::test]
     async fn bars_come_out_and_a_second_run_finds_nothing_to_do() {
