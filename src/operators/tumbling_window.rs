@@ -138,15 +138,9 @@ impl TumblingWindow {
         };
         if self.due.closes_at(end) <= self.watermark || end <= self.closed {
             match &self.options.late {
-                Unplaced::DeadLetter => cx.set_aside(
-                    rows,
-                    row,
-                    "window.late",
-                    format!(
-                        "its window ended {} µs before the watermark",
-                        self.watermark.abs_diff(end)
-                    ),
-                ),
+                Unplaced::DeadLetter => {
+                    cx.set_aside(rows, row, "window.late", why_late(end, self.watermark))
+                }
                 Unplaced::Port(_) => late.push(row),
                 Unplaced::Drop { .. } => cx.count_dropped(),
             }
@@ -450,5 +444,48 @@ impl Operator for TumblingWindow {
 
     fn windows_open(&self) -> u64 {
         self.due.open()
+    }
+}
+
+/// Why an event of the window with this end is late.
+fn why_late(end: i64, watermark: i64) -> String {
+    match (watermark.abs_diff(end), watermark < end) {
+        // At the end of an input windows close before the watermark has come to them.
+        (_, true) => "its window has been closed".into(),
+        (0, _) => "its window ended where the watermark is".into(),
+        (micros, _) if micros.is_multiple_of(1_000_000) => {
+            format!(
+                "its window ended {} s before the watermark",
+                micros / 1_000_000
+            )
+        }
+        (micros, _) if micros.is_multiple_of(1_000) => {
+            format!(
+                "its window ended {} ms before the watermark",
+                micros / 1_000
+            )
+        }
+        (micros, _) => format!("its window ended {micros} µs before the watermark"),
+    }
+}
+
+#[cfg(test)]
+mod why_late_tests {
+    use super::why_late;
+
+    /// It said "0 µs before the watermark", and counted how far the watermark was behind as how far it was
+    /// ahead.
+    #[test]
+    fn why_an_event_is_late_is_told_in_the_coarsest_unit_that_is_exact() {
+        let told = [
+            (0, "its window ended where the watermark is"),
+            (1, "its window ended 1 µs before the watermark"),
+            (2_000, "its window ended 2 ms before the watermark"),
+            (90_000_000, "its window ended 90 s before the watermark"),
+            (-1, "its window has been closed"),
+        ];
+        for (ahead, said) in told {
+            assert_eq!(why_late(60_000_000, 60_000_000 + ahead), said);
+        }
     }
 }
