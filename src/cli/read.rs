@@ -4,6 +4,8 @@ mod json;
 mod table;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use tidemill_broker::{
@@ -16,6 +18,7 @@ use self::table::Table;
 use super::number::whole;
 use super::target::{Access, TargetArgs, described};
 use super::{Console, Exit, Failure, Signals, World, printable, time};
+use crate::config::plan::BrokerUrl;
 use crate::events::parse_time;
 
 /// Read the records of a topic
@@ -80,6 +83,11 @@ pub(super) async fn run(
     signals: Signals,
 ) -> Result<Exit, Failure> {
     let target = args.target.resolve(Some(&args.topic), world)?;
+    // Before it is opened: one that is replaced meanwhile is told.
+    let came_as = match &target.url {
+        BrokerUrl::File { path, .. } => identity(path),
+        BrokerUrl::Memory | BrokerUrl::Stdio => None,
+    };
     let broker = target.open(Access::Read).await?;
     let Some(topic) = target.topic else {
         return Err(Failure::usage("which topic?"));
@@ -98,8 +106,60 @@ pub(super) async fn run(
         true => signals,
         false => futures::stream::pending().boxed(),
     };
-    read(&*broker.broker(), &reading, console, signals).await?;
+    let broker = broker.broker();
+    let read = read(&*broker, &reading, console, signals);
+    match &target.url {
+        BrokerUrl::File { path, .. } if reading.follow => tokio::select! {
+            biased;
+            // Before what is read: of another log nothing is wanted.
+            failure = replaced(path, came_as) => return Err(failure),
+            ended = read => match ended {
+                // What it found wrong there is that it is another.
+                Err(_) if identity(path) != came_as => return Err(other_directory(path)),
+                ended => ended?,
+            },
+        },
+        BrokerUrl::File { .. } | BrokerUrl::Memory | BrokerUrl::Stdio => read.await?,
+    }
     Ok(Exit::Ok)
+}
+
+/// How often a directory that is followed is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Which directory is at a path; none if there is none.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+
+        Some((metadata.dev(), metadata.ino()))
+    }
+    // Elsewhere it is told only that there is one.
+    #[cfg(not(unix))]
+    {
+        metadata.is_dir().then_some((0, 0))
+    }
+}
+
+/// Ends once the directory is another than the one that came: nothing more can come in that.
+async fn replaced(path: &Path, came_as: Option<(u64, u64)>) -> Failure {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        if identity(path) != came_as {
+            return other_directory(path);
+        }
+    }
+}
+
+fn other_directory(path: &Path) -> Failure {
+    let message = format!(
+        "directory `{}` was removed or replaced while it was read",
+        path.display()
+    );
+    Failure::new(Exit::Io, message).help("read it again to see what is there now")
 }
 
 /// What to read, and how to show it.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::support::{Home, flip, signal, tick};
+use crate::support::{Ended, Home, flip, signal, tick};
 
 fn documents(lines: &str) -> Vec<Value> {
     let lines = lines.lines();
@@ -130,6 +130,36 @@ fn a_follower_prints_what_comes_later_and_a_signal_ends_it_as_is_meant() {
         output.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "", "nothing more has come");
         assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// It waited for ever for what nobody could write any more.
+#[test]
+fn a_follower_ends_when_the_directory_is_removed_or_replaced() {
+    for replaced in [false, true] {
+        let home = Home::empty();
+        home.add_ticks(0..1);
+        let args = ["read", "ticks", "--json", "--follow"];
+        let mut child = home.command(&args).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut String::new()).unwrap();
+        if replaced {
+            fs::rename(home.path("data"), home.path("former")).unwrap();
+            home.add_ticks(0..2);
+        } else {
+            fs::remove_dir_all(home.path("data")).unwrap();
+        }
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        let ended = Ended::from(child.wait_with_output().unwrap());
+        ended.expect(
+            3,
+            &[
+                "directory `data` was removed or replaced while it was read",
+                "read it again",
+            ],
+        );
+        assert_eq!(rest, "", "of another log");
     }
 }
 
