@@ -6,7 +6,8 @@ pub(crate) fn nearest<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     // Longer words may hold more slips; beyond this a suggestion confuses more than it helps.
-    let slips_max = (written.chars().count() / 3).clamp(1, 3);
+    let length = written.chars().count();
+    let slips_max = (length / 3).clamp(1, 3);
     if written.len() > 128 {
         return None;
     }
@@ -18,6 +19,8 @@ pub(crate) fn nearest<'a>(
             (slips, candidate)
         })
         .filter(|(slips, _)| *slips <= slips_max)
+        // Something must be left that both have: any letter is one slip away from any other.
+        .filter(|(slips, candidate)| *slips < length.max(candidate.chars().count()))
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -43,6 +46,8 @@ mod tests {
         assert_eq!(nearest("Dedup", names), Some("dedupe"));
         assert_eq!(nearest("tumblingwindow", names), Some("tumbling_window"));
         assert_eq!(nearest("filter", names), None);
+        assert_eq!(nearest("x", ["b", "y"]), None);
+        assert_eq!(nearest("x", ["b", "x2"]), Some("x2"));
         assert_eq!(one_of(names), "`tumbling_window`, `key_by` or `dedupe`");
     }
 }

@@ -22,6 +22,9 @@ const NODES_MAX: usize = 10_000;
 /// Most mistakes of syntax told of one file: after a few the rest are echoes.
 const SYNTAX_PROBLEMS_MAX: usize = 10;
 
+/// What the parser says of a key or a section that is there twice.
+const DOUBLE: &str = "duplicate key";
+
 /// Tells that a file has too many bytes.
 pub(crate) fn too_large(bytes: u64, at: &At, report: &mut Report) {
     let message = format!("has {bytes} bytes; the limit is {FILE_BYTES_MAX}");
@@ -95,7 +98,7 @@ impl Value {
     }
 }
 
-/// Parses one file. `None` if its syntax is broken or it breaks a limit: then nothing else about it
+/// Parses one file. `None` if its syntax is broken beyond keys that are there twice, or it breaks a limit: then nothing else about it
 /// can be told.
 pub(crate) fn parse(
     source: usize,
@@ -113,11 +116,30 @@ pub(crate) fn parse(
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        for error in errors.iter().take(SYNTAX_PROBLEMS_MAX) {
-            let at = whole(error.span().unwrap_or(0..0));
+        let places = errors
+            .iter()
+            .map(|error| whole(error.span().unwrap_or(0..0)));
+        for (error, at) in errors.iter().zip(places).take(SYNTAX_PROBLEMS_MAX) {
             report.add(Code::Syntax, &at, error.message());
         }
-        return None;
+        if let Some(more) = errors
+            .get(SYNTAX_PROBLEMS_MAX..)
+            .filter(|more| !more.is_empty())
+        {
+            let at = whole(more[0].span().unwrap_or(0..0));
+            let message = match more.len() {
+                1 => "1 more mistake of syntax is not shown".to_owned(),
+                number => format!("{number} more mistakes of syntax are not shown"),
+            };
+            report
+                .add(Code::Syntax, &at, message)
+                .help("mend those above first: later ones may follow from them");
+        }
+        // What was there before its double is whole: the rest can be told too.
+        let is_double = |error: &toml::de::Error| error.message() == DOUBLE;
+        if !errors.iter().all(is_double) {
+            return None;
+        }
     }
     let mut builder = Builder {
         source,

@@ -3,6 +3,7 @@
 //! of an undisturbed run.
 
 mod advice;
+mod checking;
 mod damage;
 mod dead_letters;
 mod disk;
