@@ -42,12 +42,7 @@ impl Encode {
 
     /// The key that row `row` gets as a record.
     pub fn key<'a>(&'a mut self, rows: &'a Rows, row: usize) -> Option<&'a [u8]> {
-        if self.key.is_empty() {
-            return rows.key(row);
-        }
-        self.key_scratch.clear();
-        key::write_text(rows, row, &self.key, &mut self.key_scratch);
-        Some(&self.key_scratch)
+        key_of(rows, row, &self.key, &mut self.key_scratch)
     }
 
     /// Appends row `row` to `set`. `edge` tells this way to the sink from every other.
@@ -55,17 +50,27 @@ impl Encode {
         let id = identity::derived(edge, rows.identity(row));
         let id_at = self.headers.len() - 16;
         self.headers[id_at..].copy_from_slice(&id.to_be_bytes());
-        let key = if self.key.is_empty() {
-            rows.key(row)
-        } else {
-            self.key_scratch.clear();
-            key::write_text(rows, row, &self.key, &mut self.key_scratch);
-            Some(&*self.key_scratch)
-        };
+        let key = key_of(rows, row, &self.key, &mut self.key_scratch);
         let encoder = &self.encoder;
         let time = Timestamp(rows.head(row).time);
         set.push_with(time, key, &self.headers, |slab| {
             encoder.write(rows, row, slab)
         });
     }
+}
+
+/// The text of the slots `key`, written to `scratch`, or the row's own key if there are none. Apart from [`Encode`],
+/// whose other fields stay free to be read beside it.
+fn key_of<'a>(
+    rows: &'a Rows,
+    row: usize,
+    key: &[usize],
+    scratch: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    if key.is_empty() {
+        return rows.key(row);
+    }
+    scratch.clear();
+    key::write_text(rows, row, key, scratch);
+    Some(scratch)
 }

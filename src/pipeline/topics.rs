@@ -16,8 +16,8 @@ use super::{Error, Result, missing};
 use crate::config::Plan;
 use crate::config::plan::{SourcePlan, TopicPlan};
 
-/// How long the changelog's tombstones stay: longer than any store is used without having
-/// followed them.
+/// How long the changelog's tombstones stay: a store that has not followed those that are gone is rebuilt from the
+/// whole changelog.
 const TOMBSTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What was found of a source.
