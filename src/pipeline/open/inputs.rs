@@ -82,7 +82,7 @@ pub(super) async fn open_input(
         // It was there, and then a version of the file did not read it.
         return Err(Error::OtherLog {
             what: format!(
-                "the group has committed offset {offset}, but the version of the file before did not read it; `tidemill offsets reset FILE --source {} --to {offset} --keep-state` goes on there, and",
+                "the group has committed offset {offset}, but the version of the file before did not read it; `tidemill offsets reset FILE --source {} --partition {partition} --to {offset} --keep-state` goes on there, and",
                 source_plan.name
             ),
             at,

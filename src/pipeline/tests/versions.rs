@@ -304,6 +304,6 @@ async fn an_input_that_is_read_again_after_a_version_that_did_not_is_told_where_
     assert!(error.contains(said), "{error}");
     world.run(&one).await.unwrap();
     let error = world.run(&both).await.unwrap_err().to_string();
-    let said = "the group has committed offset 3, but the version of the file before did not read it; `tidemill offsets reset FILE --source b --to 3 --keep-state` goes on there";
+    let said = "the group has committed offset 3, but the version of the file before did not read it; `tidemill offsets reset FILE --source b --partition 0 --to 3 --keep-state` goes on there";
     assert!(error.contains(said), "{error}");
 }
