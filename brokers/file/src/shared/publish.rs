@@ -46,21 +46,18 @@ impl Shared {
 
     /// Syncs the log files that have more than this many bytes of the whole log; returns their end.
     fn sync_logs(&self, writing: &Writing, synced: &mut Synced, durable: u64) -> Result<u64> {
+        if self.live().end().is_none_or(|end| end <= durable) {
+            return Ok(durable);
+        }
+        // Before it is looked what there is: whatever was committed before this point is covered.
+        crash_point!("sync.begun");
         let (logs, end) = {
             let live = self.live();
-            let logs: Vec<LogFile> = live
-                .logs
-                .values()
-                .filter(|log| log.end_place() > durable)
-                .cloned()
-                .collect();
+            let newer = live.logs.values().filter(|log| log.end_place() > durable);
+            let logs: Vec<LogFile> = newer.cloned().collect();
             let end = logs.last().map_or(durable, LogFile::end_place);
             (logs, end)
         };
-        if end <= durable {
-            return Ok(end);
-        }
-        crash_point!("sync.begun");
         // In order: what is durable is always a beginning of the whole log.
         for log in &logs {
             log.file.sync_data().map_err(failed("sync", &log.path))?;
