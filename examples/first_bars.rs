@@ -24,6 +24,7 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidemill::cli::{self, Console, Exit, Terminals};
+use tidemill::config::shell_word;
 
 /// Bars shown of each pair and size.
 const BARS_SHOWN: usize = 2;
@@ -62,14 +63,9 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     match ended {
         // Whoever read it has seen enough.
         Err(error) if is_broken_pipe(&*error) => Ok(ExitCode::SUCCESS),
-        // Which has said why.
-        Err(error) if error.is::<Failed>() => {
-            let exit = error
-                .downcast_ref()
-                .map_or(Exit::Internal, |Failed(exit)| *exit);
-            Ok(exit.into())
-        }
-        ended => ended.map(|()| ExitCode::SUCCESS),
+        // A command that failed has said why.
+        Err(error) => error.downcast::<Failed>().map(|failed| failed.0.into()),
+        Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -176,21 +172,12 @@ fn beneath(root: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// As a shell takes it for one word.
-fn word(text: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-:=".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 /// What comes before a command that finds its broker in the pipeline's file, if it is not the one that
 /// stands there.
 fn by_broker(log: &str) -> String {
     match log {
         "file://data" => String::new(),
-        _ => format!("TIDEMILL_BROKER={} ", word(log)),
+        _ => format!("TIDEMILL_BROKER={} ", shell_word(log)),
     }
 }
 
@@ -218,7 +205,7 @@ impl Shell<'_> {
             true => by_broker(self.log),
             false => String::new(),
         };
-        let args: Vec<String> = args.iter().map(|arg| word(arg)).collect();
+        let args: Vec<String> = args.iter().map(|arg| shell_word(arg)).collect();
         writeln!(output, "$ {broker}tidemill {}", args.join(" "))
     }
 
@@ -398,7 +385,7 @@ impl Write for LastBars {
 fn next(log: &str, pipeline: &str, output: &mut dyn Write) -> io::Result<()> {
     let mut more = Table::new();
     more.load_preset(presets::NOTHING);
-    let (broker, pipeline, log) = (by_broker(log), word(pipeline), word(log));
+    let (broker, pipeline, log) = (by_broker(log), shell_word(pipeline), shell_word(log));
     more.add_row([
         format!("{broker}tidemill explain {pipeline}"),
         "what it does, what it guarantees, and why".into(),

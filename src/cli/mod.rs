@@ -121,12 +121,8 @@ pub async fn run(
                 _ if error.use_stderr() && asks_for_json(&args) => wrong_usage(&error),
                 _ => return told_by_clap(&error, console, &colour),
             };
-            // If errors cannot be written, the code must do.
-            let _ = match asks_for_json(&args) {
-                true => writeln!(console.errors, "{}", failure.to_json()),
-                false => failure.tell(colour(console.terminals.errors), console.errors),
-            };
-            return failure.exit;
+            let colour = colour(console.terminals.errors);
+            return tell(&failure, asks_for_json(&args), colour, console);
         }
     };
     let world = World {
@@ -143,15 +139,18 @@ pub async fn run(
     match ended.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,
         Err(failure) if failure.is_closed_pipe() => Exit::Ok,
-        Err(failure) => {
-            // If errors cannot be written either, the code must do.
-            let _ = match json {
-                true => writeln!(console.errors, "{}", failure.to_json()),
-                false => failure.tell(world.errors_colour, console.errors),
-            };
-            failure.exit
-        }
+        Err(failure) => tell(&failure, json, world.errors_colour, console),
     }
+}
+
+/// Tells of a failure, and with which code it ends.
+fn tell(failure: &Failure, json: bool, colour: bool, console: &mut Console<'_>) -> Exit {
+    // If errors cannot be written either, the code must do.
+    let _ = match json {
+        true => writeln!(console.errors, "{}", failure.to_json()),
+        false => failure.tell(colour, console.errors),
+    };
+    failure.exit
 }
 
 /// An argument was to be text and is not. Files may be called anything.

@@ -19,8 +19,7 @@ use super::load::{load, tell};
 use super::printed::Printed;
 use super::{Console, Exit, Failure, Signals, World, counted, stdio};
 use crate::config::plan::{BrokerPlan, BrokerUrl, STATE_ROOT, SourcePlan};
-use crate::config::words::shell_word;
-use crate::config::{Plan, entangled, threads};
+use crate::config::{Plan, entangled, shell_word, threads};
 use crate::pipeline::{
     self, Counts, Cut, Instance, MemoryStores, OpenBroker, Pipeline, Progress, RunOptions,
     SledStores, Stores,

@@ -13,6 +13,7 @@ use super::source::{At, Located};
 use super::suggest::one_of;
 use super::topics::{TopicRef, TopicSection};
 use super::tree::{Entry, Node, Value};
+use super::value::show_size;
 
 /// Sections of one kind, by name. A section whose inside could not be read is kept as `None`, so
 /// that names referring to it are not called unknown.
@@ -254,7 +255,7 @@ fn commit(node: Node, report: &mut Report) -> CommitPolicy {
         if let Some(bytes) = table.size("bytes") {
             policy.bytes = usize::try_from(bytes.value).unwrap_or(usize::MAX);
             if policy.bytes > COMMIT_BYTES_MAX {
-                let message = "must be at most 512MiB";
+                let message = format!("must be at most {}", show_size(COMMIT_BYTES_MAX as u64));
                 table.report.add(Code::OutOfRange, &bytes.at, message);
             }
         }

@@ -46,6 +46,7 @@ pub use source::{Place, Source};
 pub(crate) use suggest::nearest;
 pub(crate) use value::{duration, size};
 pub use value::{show_duration, show_size};
+pub use words::shell_word;
 
 use self::error::Report;
 use self::file::File;

@@ -116,23 +116,18 @@ pub(crate) fn parse(
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let places = errors
-            .iter()
-            .map(|error| whole(error.span().unwrap_or(0..0)));
-        for (error, at) in errors.iter().zip(places).take(SYNTAX_PROBLEMS_MAX) {
-            report.add(Code::Syntax, &at, error.message());
+        let place = |error: &toml::de::Error| whole(error.span().unwrap_or(0..0));
+        for error in errors.iter().take(SYNTAX_PROBLEMS_MAX) {
+            report.add(Code::Syntax, &place(error), error.message());
         }
-        if let Some(more) = errors
-            .get(SYNTAX_PROBLEMS_MAX..)
-            .filter(|more| !more.is_empty())
-        {
-            let at = whole(more[0].span().unwrap_or(0..0));
+        let more = errors.get(SYNTAX_PROBLEMS_MAX..).unwrap_or_default();
+        if let Some(first) = more.first() {
             let message = match more.len() {
                 1 => "1 more mistake of syntax is not shown".to_owned(),
                 number => format!("{number} more mistakes of syntax are not shown"),
             };
             report
-                .add(Code::Syntax, &at, message)
+                .add(Code::Syntax, &place(first), message)
                 .help("mend those above first: later ones may follow from them");
         }
         // What was there before its double is whole: the rest can be told too.

@@ -10,10 +10,10 @@ pub(crate) fn names(schema: &Schema, slots: &[usize]) -> String {
     names.join(", ")
 }
 
-/// As a shell takes it for one word.
-pub(crate) fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-:".contains(c);
-    match text.chars().all(is_plain) {
+/// As a shell takes it for one word: as it is, or in quotes.
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-:=".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }

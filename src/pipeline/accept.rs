@@ -120,7 +120,7 @@ pub(crate) fn unfit<'a>(
     topologies: &[SubTopology],
     task: TaskId,
     parts: Option<&Parts>,
-    tables: impl Iterator<Item = &'a TableSpec>,
+    tables: impl Iterator<Item = &'a TableSpec> + Clone,
 ) -> Vec<Unfit> {
     let now = Parts::of(plan);
     let otherwise = parts.map_or_else(Vec::new, |parts| parts.unfit(&now));
@@ -128,16 +128,14 @@ pub(crate) fn unfit<'a>(
         state,
         why: "holds what means something else to the new version of the file",
     });
-    let tables: Vec<&TableSpec> = tables.collect();
     // What it was made of was noted down by versions before the last, if at all.
-    let is_older = |name: &str| now.keep(name) && parts.is_some_and(|parts| !parts.keep(name));
-    let older = tables
-        .iter()
-        .filter(|spec| is_older(&spec.name))
-        .map(|spec| Unfit {
-            state: spec.name.clone(),
-            why: "is of an older version of the file, and the last one has not gone on with it",
-        });
+    let is_older = |spec: &&TableSpec| {
+        now.has_state(&spec.name) && parts.is_some_and(|parts| !parts.has_state(&spec.name))
+    };
+    let older = tables.clone().filter(is_older).map(|spec| Unfit {
+        state: spec.name.clone(),
+        why: "is of an older version of the file, and the last one has not gone on with it",
+    });
     let keeps = |topology: &SubTopology, name: &str| {
         let specs = build::table_specs(plan, topology);
         specs.iter().any(|spec| spec.name == name)
@@ -146,14 +144,10 @@ pub(crate) fn unfit<'a>(
     let is_elsewhere = |spec: &&TableSpec| {
         !keeps(own, &spec.name) && topologies.iter().any(|other| keeps(other, &spec.name))
     };
-    let moved = tables
-        .iter()
-        .copied()
-        .filter(is_elsewhere)
-        .map(|spec| Unfit {
-            state: spec.name.clone(),
-            why: "is kept by another task now, whose stage reads other topics",
-        });
+    let moved = tables.filter(is_elsewhere).map(|spec| Unfit {
+        state: spec.name.clone(),
+        why: "is kept by another task now, whose stage reads other topics",
+    });
     otherwise.chain(older).chain(moved).collect()
 }
 

@@ -282,13 +282,6 @@ impl Error {
     }
 }
 
-/// An error with all its causes on one line, for where only text can be left.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let told: Vec<String> = causes.map(ToString::to_string).collect();
-    told.join(": ")
-}
-
 impl Kind {
     /// What kind of end it is that a broker refused something.
     pub fn of(error: &broker::Error) -> Self {

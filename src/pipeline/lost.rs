@@ -76,14 +76,26 @@ impl From<LostOutput> for Error {
 }
 
 /// What is written to a topic that is missing.
-#[derive(Clone, Copy)]
 struct Missing<'a> {
     // None for the dead letters.
     sink: Option<&'a SinkPlan>,
     topic: &'a TopicPlan,
+    // Whether it was written to.
+    is_lost: bool,
+    // As many partitions as it had, as far as markers tell.
+    width: u32,
 }
 
-impl Missing<'_> {
+impl<'a> Missing<'a> {
+    fn new(sink: Option<&'a SinkPlan>, topic: &'a TopicPlan) -> Self {
+        Self {
+            sink,
+            topic,
+            is_lost: false,
+            width: 0,
+        }
+    }
+
     /// What it is counted under in a marker.
     fn name(&self) -> &str {
         self.sink.map_or(DEAD_LETTERS, |sink| &sink.name)
@@ -102,14 +114,9 @@ pub(crate) async fn lost_outputs(
     brokers: &[Arc<dyn Broker>],
 ) -> Result<Vec<LostOutput>> {
     let mut missing = Vec::new();
-    let sinks = plan.sinks.iter().map(|sink| Missing {
-        sink: Some(sink),
-        topic: &sink.topic,
-    });
-    let dead_letters = Missing {
-        sink: None,
-        topic: &plan.dead_letter,
-    };
+    let sinks = plan.sinks.iter();
+    let sinks = sinks.map(|sink| Missing::new(Some(sink), &sink.topic));
+    let dead_letters = Missing::new(None, &plan.dead_letter);
     for one in sinks.chain([dead_letters]) {
         let topic = one.topic;
         // What does not outlive a process is missing in each that is started.
@@ -129,8 +136,6 @@ pub(crate) async fn lost_outputs(
     let Some(found) = describe(outputs, &changelog).await? else {
         return Ok(Vec::new());
     };
-    let mut is_lost = vec![false; missing.len()];
-    let mut widths = vec![0; missing.len()];
     let mut widest = 0;
     // It is made before the first marker is written.
     let mut control_is_lost = false;
@@ -148,7 +153,7 @@ pub(crate) async fn lost_outputs(
             true => None,
             false => version::parts(outputs, &at, marker.config_hash).await?,
         };
-        for ((one, is_lost), width) in missing.iter().zip(&mut is_lost).zip(&mut widths) {
+        for one in &mut missing {
             let same_name = written.contains(&one.name());
             // As many as the widest of the tasks that wrote it had, or as are known to have been written.
             let known = marker
@@ -157,17 +162,16 @@ pub(crate) async fn lost_outputs(
                 .filter(|(name, ..)| *name == one.name());
             let known =
                 known.map(|(_, partition, _)| marker.partitions.max(partition.saturating_add(1)));
-            *width = known.fold(*width, u32::max);
-            *is_lost |= match (is_same, &before) {
+            one.width = known.fold(one.width, u32::max);
+            one.is_lost |= match (is_same, &before) {
                 (true, _) => same_name,
                 (false, Some(before)) => decided(wrote(before, &written, plan, one), one),
                 (false, None) => decided(same_name.then_some(Wrote::Unknown), one),
             };
         }
     }
-    let lost = missing.iter().zip(is_lost.into_iter().zip(widths));
-    let lost = lost.filter(|(_, (is_lost, _))| *is_lost);
-    let lost = lost.map(|(one, (_, width))| (one.topic.clone(), one.writer(), width));
+    let lost = missing.iter().filter(|one| one.is_lost);
+    let lost = lost.map(|one| (one.topic.clone(), one.writer(), one.width));
     let control = TopicPlan {
         broker: plan.home(),
         topic: control,

@@ -11,9 +11,8 @@ use super::lost::lost_outputs;
 use super::recovery::{last_marker, own_topic};
 use super::topics::describe;
 use super::{Error, Result};
-use crate::config::Plan;
 use crate::config::plan::{BrokerUrl, SourcePlan, TopicPlan};
-use crate::config::words::shell_word;
+use crate::config::{Plan, shell_word};
 
 /// Refuses a run whose topics are not there and may not be made: inputs that nobody has made yet, and what was
 /// read or written and is gone.

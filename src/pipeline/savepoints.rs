@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use tidemill_broker::{Broker, Offset, TopicPartition};
 use tidemill_state::{
-    Epoch, Identity, Savepoint, State, Watch, check_savepoint, delete_restored, restore, set_aside,
+    Epoch, Identity, Savepoint, State, Watch, chain, check_savepoint, delete_restored, restore,
+    set_aside,
 };
 
 use super::error::Doing;
-use super::error::chain;
 use super::memory::state_options;
 use super::open::Stores;
 use super::recovery::{last_marker, own_topic, retrying};

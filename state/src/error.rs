@@ -207,20 +207,15 @@ impl Error {
             _ => None,
         };
         Poison {
-            what: self.chain(),
+            what: chain(self),
             kind,
         }
     }
+}
 
-    /// The error with all its causes on one line.
-    pub(crate) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
+/// An error with all its causes on one line, for where only text can be left.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let told: Vec<String> = causes.map(ToString::to_string).collect();
+    told.join(": ")
 }

@@ -10,7 +10,7 @@ use crate::headway::Counted;
 use crate::state::PAGE;
 use crate::{
     Digest, Doing, Error, Identity, Note, Result, Share, SledOptions, SledStore, State, StateStore,
-    Stored, TableId, TableSpec, Watch,
+    Stored, TableId, TableSpec, Watch, chain,
 };
 
 /// What a check found.
@@ -99,7 +99,7 @@ async fn check(store: &SledStore, identity: Identity, watch: Watch<'_>) -> Resul
         Err(error @ Error::Decode { .. }) => {
             report
                 .findings
-                .push(format!("the registry of tables: {}", error.chain()));
+                .push(format!("the registry of tables: {}", chain(&error)));
             BTreeMap::new()
         }
         Err(error) => return Err(error),

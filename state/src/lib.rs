@@ -36,7 +36,7 @@ pub use delta::{Change, Changes, Delta};
 pub use digest::{Digest, Share};
 pub use directory::{delete_restored, read_identity, read_note, set_aside};
 pub use epoch::Epoch;
-pub use error::{Error, Result, Source};
+pub use error::{Error, Result, Source, chain};
 pub use fsck::{Fsck, TableContent, fsck};
 pub use headway::{Doing, Headway, UNWATCHED, Watch};
 pub use key::{KEY_MAX, KeyError, Kind, TableId};

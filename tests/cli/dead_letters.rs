@@ -2,23 +2,13 @@
 
 use tidemill_broker::Headers;
 
-use crate::support::{Home, TICKS, append, append_ticks, block_on};
+use crate::support::{Home, RESET, TICKS, append, append_ticks, block_on};
 
 fn delete(home: &Home, topic: &str) {
     let delete = ["topics", "delete", topic, "--broker", "file://data"];
     home.tidemill(&[&delete[..], &["--yes"]].concat())
         .expect(0, &[]);
 }
-
-const RESET: [&str; 7] = [
-    "offsets",
-    "reset",
-    "p.toml",
-    "--to",
-    "earliest",
-    "--drop-state",
-    "--yes",
-];
 
 /// Half of the ticks and `poison` records that are none were read; the other half waits.
 fn with_dead_letters(poison: usize) -> Home {

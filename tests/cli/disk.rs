@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::feeds::{self, read_from_feed};
 use crate::skip;
-use crate::support::{Home, TICKS, copy, tick};
+use crate::support::{Home, RESET, TICKS, copy, tick};
 
 /// A file system in memory, mounted for one test.
 struct Small {
@@ -395,14 +395,7 @@ fn state_on_a_disk_that_cannot_be_written_is_looked_at_in_a_copy() {
             "--from",
             saved.to_str().unwrap(),
         ];
-        let reset = [
-            "offsets",
-            "reset",
-            "p.toml",
-            "--to",
-            "earliest",
-            "--drop-state",
-        ];
+        let [reset @ .., _yes] = RESET;
         let said = "not confirmed: nothing was done";
         [&restore[..], &reset].map(|verb| {
             let told = state(verb).expect(2, &[said]).out;

@@ -3,17 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::support::{Home, PIPELINE, TICKS};
-
-const RESET: &[&str] = &[
-    "offsets",
-    "reset",
-    "p.toml",
-    "--to",
-    "earliest",
-    "--drop-state",
-    "--yes",
-];
+use crate::support::{Home, PIPELINE, RESET, TICKS};
 
 const ACCEPT: &[&str] = &["run", "p.toml", "--until-end", "--accept-new-version"];
 
@@ -71,13 +61,13 @@ fn a_reset_that_is_killed_anywhere_has_happened_as_a_whole_or_not_at_all() {
         home.run_well();
         home
     };
-    for place in passes(&whole(), RESET) {
+    for place in passes(&whole(), &RESET) {
         let home = whole();
-        kill(&home, RESET, &place);
+        kill(&home, &RESET, &place);
         home.run_well();
         let before = times(&home, &place);
         assert!((1..=2).contains(&before), "{place}: {before}");
-        home.tidemill(RESET).expect(0, &[]);
+        home.tidemill(&RESET).expect(0, &[]);
         home.run_well();
         assert_eq!(times(&home, &place), before + 1, "{place}");
     }

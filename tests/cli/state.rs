@@ -9,7 +9,7 @@ use tidemill_broker::{
 use tidemill_state::{Change, SledOptions, SledStore, State, StateStore as _};
 
 use crate::signals::wait_for;
-use crate::support::{Home, TICKS, all_bars, block_on, copy, flip, pair, signal, tick};
+use crate::support::{Home, RESET, TICKS, all_bars, block_on, copy, flip, pair, signal, tick};
 
 /// A run over the first half of the ticks; then the second half comes, with the first once more, which
 /// only the state can tell.
@@ -398,16 +398,6 @@ fn without_changelog() -> Home {
     home.add_ticks(TICKS / 2..TICKS);
     home
 }
-
-const RESET: [&str; 7] = [
-    "offsets",
-    "reset",
-    "p.toml",
-    "--to",
-    "earliest",
-    "--drop-state",
-    "--yes",
-];
 
 /// The advice was to take the store away, which led into the next halt.
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
-use crate::support::{Ended, Home, TICKS, feed, tick};
+use crate::support::{Ended, Home, RESET, TICKS, feed, tick};
 
 /// Ticks from standard input become bars on standard output; dead letters go to a log.
 pub(crate) const PIPELINE: &str = r#"
@@ -162,15 +162,9 @@ fn state_that_does_not_outlive_a_run_is_denied_by_every_verb_in_the_same_words()
         piped(&home, ticks(0..1_000)).expect(0, &["1000 records read and committed, 200 written"]);
     }
     let said = "broker `log` keeps the state of this pipeline and does not outlive a run";
+    let [reset @ .., _yes] = RESET;
     for args in [
-        &[
-            "offsets",
-            "reset",
-            "p.toml",
-            "--to",
-            "earliest",
-            "--drop-state",
-        ][..],
+        &reset[..],
         &["state", "savepoint", "p.toml"],
         &["state", "restore", "p.toml", "--from", "x"],
     ] {

@@ -86,6 +86,17 @@ pub(crate) fn pair(number: u64) -> &'static str {
     }
 }
 
+/// Makes the pipeline start anew.
+pub(crate) const RESET: [&str; 7] = [
+    "offsets",
+    "reset",
+    "p.toml",
+    "--to",
+    "earliest",
+    "--drop-state",
+    "--yes",
+];
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Ended {

@@ -244,8 +244,9 @@ impl Shared {
         fault: Option<WriteFault>,
     ) -> Result<Vec<Appended>> {
         let now = self.now();
-        let entry = state.ids.entry(id.clone()).or_default();
-        if let Some(former) = entry.hanging.take_if(|former| former.is_answered) {
+        let entry = state.ids.get_mut(id);
+        let former = entry.and_then(|entry| entry.hanging.take_if(|former| former.is_answered));
+        if let Some(former) = former {
             // Nothing of the next goes anywhere before the last has ended everywhere.
             state.settle(former);
             state.ring_all();
@@ -253,8 +254,13 @@ impl Shared {
         state.transactions += 1;
         let serial = state.transactions;
         let hangs = matches!(fault, Some(WriteFault::Hanging { .. }));
+        let ends = match fault {
+            Some(WriteFault::Hanging { fate, after }) => Some((fate, after)),
+            Some(WriteFault::LateEnd { after }) => Some((Fate::Commits, Some(after))),
+            _ => None,
+        };
         let mut open = BTreeSet::new();
-        if hangs || matches!(fault, Some(WriteFault::LateEnd { .. })) {
+        if ends.is_some() {
             open.extend(transaction.records.iter().map(|set| set.at.clone()));
             open.retain(|_| hangs || state.faults.is_late());
         }
@@ -283,11 +289,6 @@ impl Shared {
                 group.commit(&offsets.offsets);
             }
         }
-        let ends = match fault {
-            Some(WriteFault::Hanging { fate, after }) => Some((fate, after)),
-            Some(WriteFault::LateEnd { after }) => Some((Fate::Commits, Some(after))),
-            _ => None,
-        };
         if let Some((fate, after)) = ends {
             let hanging = Hanging {
                 transaction: serial,

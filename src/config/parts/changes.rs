@@ -110,7 +110,7 @@ impl Parts {
     }
 
     /// Whether there is a state of this name.
-    pub(crate) fn keep(&self, state: &str) -> bool {
+    pub(crate) fn has_state(&self, state: &str) -> bool {
         self.0
             .iter()
             .any(|part| part.state.as_deref() == Some(state))

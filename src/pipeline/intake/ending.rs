@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use tidemill_broker::{Delivery, Permit, Topic, TopicPartition};
-use tidemill_state::{crash_point, planted};
+use tidemill_state::{chain, crash_point, planted};
 use tokio::task::JoinError;
 use tracing::{debug, error, info, warn};
 
 use super::Intake;
 use crate::pipeline::directives::End;
-use crate::pipeline::error::chain;
 use crate::pipeline::open::Stores;
 use crate::pipeline::reading;
 use crate::pipeline::task::TaskEnd;

@@ -24,7 +24,7 @@ use tidemill_crash_point::crash_point;
 use crate::directory::{ENGINE, Lock, NoteFile, RESTORING, StoredIdentity, create_dir, set_aside};
 use crate::off_thread::off_thread;
 use crate::store::{Identity, Page, SetAside};
-use crate::{Change, Error, Note, OpenedStore, Result, StateStore, Stored};
+use crate::{Change, Error, Note, OpenedStore, Result, StateStore, Stored, chain};
 use engine::Engine;
 use worker::Worker;
 
@@ -117,7 +117,7 @@ fn open(options: &SledOptions, mode: Mode) -> Result<(Engine, (u128, Option<SetA
     }
     let why = match try_open(options, mode) {
         Ok((id, note, db)) => return Ok((Engine::new(dir, lock, note, db)?, (id, None))),
-        Err(error @ Error::Damaged { .. }) if mode == Mode::Replace => error.chain(),
+        Err(error @ Error::Damaged { .. }) if mode == Mode::Replace => chain(&error),
         Err(error) => return Err(error),
     };
     let aside = set_aside(dir, &why)?;
@@ -286,7 +286,7 @@ mod tests {
             store.set_note(Note::default()).await,
         ] {
             match later.unwrap_err() {
-                Error::Poisoned { what, .. } => assert_eq!(what, first.chain()),
+                Error::Poisoned { what, .. } => assert_eq!(what, chain(&first)),
                 error => panic!("{error}"),
             }
         }
