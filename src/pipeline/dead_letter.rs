@@ -66,8 +66,8 @@ pub(crate) struct DeadLetters {
     classes: Vec<(&'static str, u64)>,
     // How many there have been since the task began to exist.
     written: u64,
-    // The stage of the one before, and its part in the ids: mostly the same again.
-    stage: (String, u128),
+    // Of the one before: mostly the same again.
+    shared: Shared,
     // Buffers that outlive one dead letter: under a flood of poison each costs little.
     headers: Headers,
     text: Vec<u8>,
@@ -83,7 +83,7 @@ impl DeadLetters {
             record_bytes_max,
             classes: Vec::new(),
             written: 0,
-            stage: (String::new(), stage_id("")),
+            shared: Shared::default(),
             headers: Headers::new(),
             text: Vec::new(),
         }
@@ -178,7 +178,7 @@ impl DeadLetters {
         source: &Source<'_>,
         stage: &str,
         class: &'static str,
-        disposition: &str,
+        disposition: &'static str,
         why: &str,
     ) {
         let (time, key, value) = match source {
@@ -193,13 +193,13 @@ impl DeadLetters {
             Source::Made { .. } => Earlier::default(),
         };
         let own = self.headers.encoded().len();
-        self.push_place(source, stage, time, &earlier);
+        if !self.shared.is_of(stage, class, disposition) {
+            self.shared = Shared::new(&self.pipeline, stage, class, disposition);
+        }
+        self.headers.append(&self.shared.headers);
+        self.push_place(source, time, &earlier);
         let headers = &mut self.headers;
-        headers.push("dl-stage", cut(stage, NAME_BYTES_MAX).as_bytes());
-        headers.push("dl-class", class.as_bytes());
-        headers.push("dl-disposition", disposition.as_bytes());
         headers.push("dl-error", cut(why, ERROR_BYTES_MAX).as_bytes());
-        headers.push("dl-attempts", b"1");
         if let Some(trace) = earlier.trace {
             headers.push("dl-trace", trace);
         }
@@ -214,23 +214,13 @@ impl DeadLetters {
         }
     }
 
-    /// Which record it is, and whose dead letter.
-    fn push_place(
-        &mut self,
-        source: &Source<'_>,
-        stage: &str,
-        time: Timestamp,
-        earlier: &Earlier<'_>,
-    ) {
-        if self.stage.0 != stage {
-            self.stage = (stage.to_owned(), stage_id(stage));
-        }
+    /// Which record it is.
+    fn push_place(&mut self, source: &Source<'_>, time: Timestamp, earlier: &Earlier<'_>) {
         let (headers, text) = (&mut self.headers, &mut self.text);
-        headers.push("dl-v", b"1");
         match earlier.id {
             Some(id) => headers.push("dl-id", id),
             None => {
-                let id = identity::derived(0, self.stage.1 ^ source.identity());
+                let id = identity::derived(0, self.shared.id ^ source.identity());
                 text.clear();
                 write_hex(id, text);
                 headers.push("dl-id", text)
@@ -242,7 +232,6 @@ impl DeadLetters {
         text.clear();
         write_int(time.0, text);
         headers.push("dl-src-ts", text);
-        headers.push("dl-pipeline", self.pipeline.as_bytes());
     }
 
     /// The record with its last header, which says how much of the payload it has. `own` are the bytes
@@ -347,9 +336,38 @@ impl Source<'_> {
     }
 }
 
-/// What a stage gives to the ids of its dead letters.
-fn stage_id(stage: &str) -> u128 {
-    Identity::of(stage).number(0).finish()
+/// What all dead letters of a stage and a class share.
+#[derive(Debug, Default)]
+struct Shared {
+    stage: String,
+    class: &'static str,
+    disposition: &'static str,
+    // What the stage gives to their ids.
+    id: u128,
+    headers: Headers,
+}
+
+impl Shared {
+    fn new(pipeline: &str, stage: &str, class: &'static str, disposition: &'static str) -> Self {
+        let headers = Headers::new()
+            .with("dl-v", "1")
+            .with("dl-pipeline", pipeline)
+            .with("dl-stage", cut(stage, NAME_BYTES_MAX))
+            .with("dl-class", class)
+            .with("dl-disposition", disposition)
+            .with("dl-attempts", "1");
+        Self {
+            stage: stage.to_owned(),
+            class,
+            disposition,
+            id: Identity::of(stage).number(0).finish(),
+            headers,
+        }
+    }
+
+    fn is_of(&self, stage: &str, class: &str, disposition: &str) -> bool {
+        self.class == class && self.stage == stage && self.disposition == disposition
+    }
 }
 
 /// Writes that only the beginning of this is there.

@@ -23,6 +23,12 @@ impl Headers {
         self
     }
 
+    /// Adds all of `others`, in their order.
+    pub fn append(&mut self, others: &Self) -> &mut Self {
+        self.encoded.extend_from_slice(&others.encoded);
+        self
+    }
+
     /// Adds a header and returns the whole, for chains.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {

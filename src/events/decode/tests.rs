@@ -125,7 +125,7 @@ fn each_refusal_has_its_class_and_place() {
     );
     let wide = |elements: usize| after(&format!(",\"x\":[{}1]}}", "1,".repeat(elements - 1)));
     assert!(one(&wide(100_000)).is_ok());
-    let cases: [(Vec<u8>, &str, &str); 39] = [
+    let cases: [(Vec<u8>, &str, &str); 40] = [
         (b"".into(), class::SYNTAX, "byte 0: EOF"),
         (b"[1]".into(), class::NOT_OBJECT, "expected a JSON object"),
         (
@@ -134,6 +134,12 @@ fn each_refusal_has_its_class_and_place() {
             "expected a JSON object",
         ),
         (after(""), class::SYNTAX, "EOF while parsing"),
+        // Cut off, and wrong before that: it is the first that is told.
+        (
+            after(",\"quantity\":true"),
+            class::SYNTAX,
+            "EOF while parsing",
+        ),
         (after(",}"), class::SYNTAX, "byte 70: trailing comma"),
         (after("}\n x"), class::TRAILING, "byte 72: expected the end"),
         (after(",\"x\":01}"), class::SYNTAX, "invalid number"),

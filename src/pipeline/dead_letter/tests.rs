@@ -237,20 +237,20 @@ fn a_dead_letter_says_where_it_came_from_when_and_why() {
     let mut id = Vec::new();
     let source = Source::Record(&batch, u64::MAX, batch.get(1));
     write_hex(
-        identity::derived(0, stage_id("decode") ^ source.identity()),
+        identity::derived(0, Shared::new("", "decode", "", "").id ^ source.identity()),
         &mut id,
     );
     let expected = [
         ("dl-v", "1"),
-        ("dl-id", std::str::from_utf8(&id).unwrap()),
-        ("dl-src", "trades/3@42 incarnation 18446744073709551615"),
-        ("dl-src-ts", "-7"),
         ("dl-pipeline", "bars 2 00ff"),
         ("dl-stage", "decode"),
         ("dl-class", "decode.json.syntax"),
         ("dl-disposition", "poison"),
-        ("dl-error", "no end"),
         ("dl-attempts", "1"),
+        ("dl-id", std::str::from_utf8(&id).unwrap()),
+        ("dl-src", "trades/3@42 incarnation 18446744073709551615"),
+        ("dl-src-ts", "-7"),
+        ("dl-error", "no end"),
         ("dl-payload", "full"),
     ];
     let found: Vec<_> = record.headers().collect();
