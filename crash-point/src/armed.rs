@@ -15,6 +15,7 @@ thread_local! {
 
 static HITS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 static CRASH_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
+static PANIC_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
 static WAIT_AT: OnceLock<Option<(String, u64)>> = OnceLock::new();
 
 static LOG: OnceLock<Option<File>> = OnceLock::new();
@@ -45,6 +46,10 @@ pub fn hit(name: &'static str) {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
+    assert!(
+        !is_at(PANIC_AT.get_or_init(|| place("TIDEMILL_PANIC_AT"))),
+        "asked to panic at {name}"
+    );
     if is_at(WAIT_AT.get_or_init(|| place("TIDEMILL_WAIT_AT"))) {
         wait();
     }

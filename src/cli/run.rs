@@ -133,7 +133,7 @@ pub(super) async fn run(
         Err(_) => {
             return Err(Failure::new(
                 Exit::Internal,
-                "the pipeline's thread has died",
+                "the pipeline's thread panicked; this is a mistake in tidemill, and what it had committed stays",
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! Commands that change a pipeline, killed at each crash point that they pass: what they do has happened, or not.
+//! Commands that are killed, or panic, at each crash point that they pass: what they do has happened, or not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -91,5 +91,33 @@ fn a_new_version_that_is_killed_anywhere_goes_on_as_if_it_had_not_been() {
         home.tidemill(ACCEPT).expect(0, &[]);
         home.expect_all_bars();
         assert_eq!(home.records("copies").len() as u64, TICKS / 2, "{place}");
+    }
+}
+
+#[test]
+fn a_mistake_anywhere_in_the_program_ends_it_with_a_code_and_loses_nothing() {
+    let home = || {
+        let home = Home::empty();
+        home.add_ticks(0..TICKS);
+        home
+    };
+    let run = ["run", "p.toml", "--until-end"];
+    for place in passes(&home(), &run) {
+        let home = home();
+        let mut command = home.command(&run);
+        command.env("TIDEMILL_PANIC_AT", &place);
+        let ended = command.output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        // Work beside it may be done earlier or later, or not.
+        let is_healed = told.contains("set a state store aside");
+        if told.contains("panicked") && !is_healed {
+            assert!(!ended.status.success(), "{place}: {told}");
+            assert!(told.contains("mistake in tidemill"), "{place}: {told}");
+        }
+        if place.starts_with("commit.") || place.starts_with("recover.") {
+            assert_eq!(ended.status.code(), Some(70), "{place}: {told}");
+        }
+        home.run_well();
+        home.expect_all_bars();
     }
 }

@@ -1,6 +1,7 @@
 //! What runs beside the calls: syncing and splitting, each on a thread of its own, or as tasks of the
 //! caller's runtime where the disk never makes anybody wait.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -157,9 +158,16 @@ fn run(shared: &Shared, bell: &Bell, work: Work) {
             (Ring::Work, Some(patience)) => bell.linger(patience),
             _ => {}
         }
-        // A failure has poisoned the log: whoever comes is told.
-        if work(shared).is_err() {
-            return;
+        let done = catch_unwind(AssertUnwindSafe(|| work(shared)));
+        match done {
+            Ok(Ok(())) => {}
+            // A failure has poisoned the log: whoever comes is told.
+            Ok(Err(_)) => return,
+            Err(panic) => {
+                // Who waits for what this thread does would wait for ever.
+                shared.stop("a thread of the log panicked: a mistake in tidemill".to_owned());
+                resume_unwind(panic);
+            }
         }
     }
 }

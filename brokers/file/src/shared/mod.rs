@@ -197,6 +197,11 @@ impl Shared {
         if let Some(source) = std::error::Error::source(error) {
             what = format!("{what}: {source}");
         }
+        self.stop(what);
+    }
+
+    /// The same, for what is no error of a call.
+    pub(crate) fn stop(&self, what: String) {
         if self.poisoned.set(what.clone()).is_ok() {
             tracing::error!(directory = %self.layout.root.display(), %what, "the log stopped");
             metrics::counter!("tidemill_file_poisoned_total").increment(1);
