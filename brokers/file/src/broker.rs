@@ -135,9 +135,14 @@ impl FileBroker {
         crash_point!("close.split");
         self.handle.workers.stop();
         self.handle.workers.join().await;
+        // What failed since, on its way out, is told too.
+        let closed = cleaned.and_then(|()| match &shared.writing {
+            Some(_) => shared.alive(),
+            None => Ok(()),
+        });
         shared.shut();
         shared.unlock();
-        cleaned
+        closed
     }
 
     fn shared(&self) -> &Arc<Shared> {
