@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tidemill::events::{Limits, Schema, Type, class};
 
@@ -79,6 +79,15 @@ impl Reference {
         let Ok(text) = std::str::from_utf8(payload) else {
             return refuse(class::UTF8);
         };
+        // What was cut off is told as that, whatever else is wrong with it.
+        let end = text.trim_end_matches(SPACE).chars().next_back();
+        let whole = serde_json::from_str::<IgnoredAny>(text);
+        if end != Some('}')
+            && let Err(error) = whole
+            && error.is_eof()
+        {
+            return Err(not_json(text));
+        }
         let mut members = Members(Vec::new());
         let mut json = serde_json::Deserializer::from_slice(payload);
         let walked = json.deserialize_map(&mut members);
@@ -116,10 +125,8 @@ impl Reference {
         if let Err(error) = walked {
             return Err(if error.is_data() {
                 vec![class::NOT_OBJECT]
-            } else if text.contains("NaN") || text.contains("Infinity") {
-                vec![class::SYNTAX, class::NOT_FINITE]
             } else {
-                vec![class::SYNTAX]
+                not_json(text)
             });
         }
         if json.end().is_err() {
@@ -173,6 +180,15 @@ impl Reference {
             }
             _ => return refuse(class::TYPE),
         })
+    }
+}
+
+/// How a text that is no JSON may be refused.
+fn not_json(text: &str) -> Refused {
+    if text.contains("NaN") || text.contains("Infinity") {
+        vec![class::SYNTAX, class::NOT_FINITE]
+    } else {
+        vec![class::SYNTAX]
     }
 }
 
