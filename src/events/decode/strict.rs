@@ -239,8 +239,7 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// Refuses what was cut off, as most poison was, whatever else may be wrong with it: found out several
-/// times faster than by a walk through the members.
+/// Refuses what was cut off, whatever else may be wrong with it: without taking a value of any member.
 fn check_whole(text: &str) -> Result<(), Poison> {
     if text.trim_ascii_end().ends_with('}') {
         return Ok(());
